@@ -1,0 +1,1 @@
+"""burnish: a graph-level optimizing compiler for ONNX models."""
