@@ -41,7 +41,9 @@ class BurnishError(Exception):
         return (_rebuild, (type(self), self.message, self.at, self.hint))
 
 
-def _rebuild(cls: type[BurnishError], message: str, at: str | None, hint: str | None) -> BurnishError:
+def _rebuild(
+    cls: type[BurnishError], message: str, at: str | None, hint: str | None
+) -> BurnishError:
     return cls(message, at=at, hint=hint)
 
 
