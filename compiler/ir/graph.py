@@ -74,6 +74,11 @@ class Constant:
         return self._array
 
     @property
+    def loaded(self) -> bool:
+        """Whether the data are at hand already."""
+        return isinstance(self._array, np.ndarray)
+
+    @property
     def nbytes(self) -> int:
         """Size in bytes, without loading."""
         count = 1
@@ -370,8 +375,10 @@ class Graph:
                 raise ValueError(f"{node!r} is still used through {value.name}")
         node.set_inputs([])
         for graph in node.subgraphs():
-            for inner in reversed(graph.nodes):
+            for inner in graph.walk():
                 inner.set_inputs([])
+                for nested in inner.subgraphs():
+                    nested.set_outputs([])
             graph.set_outputs([])
         del self._nodes[node]
         node.graph = None
@@ -379,9 +386,9 @@ class Graph:
     def replace_uses(self, old: Value, new: Value) -> None:
         """Let every use of ``old`` read ``new``; a graph output keeps its name.
 
-        When ``old`` is an output of the root graph and ``new`` is not one, the names are swapped, so that the
-        model's output names survive. When ``new`` cannot take the name (it is a graph input, a
-        constant, or an output itself), an Identity node carries it.
+        When ``old`` is an output of the root graph and ``new`` is not one, the names are swapped,
+        so that the model's output names survive. When ``new`` cannot take the name (it is a graph
+        input, a constant, or an output itself), an Identity node carries it.
         """
         if old is new:
             return

@@ -1,0 +1,139 @@
+"""What a pass is: a frozen dataclass that rewrites a graph in place."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+from burnish.ir import Graph, Node, Value
+
+
+class Numerics(enum.Enum):
+    """What a rewrite may do to floating-point results; sets the tolerance of its tests."""
+
+    #: Bit for bit the same result.
+    EXACT = "exact"
+    #: The same real-number formula, evaluated in another order or with constants combined.
+    REASSOCIATES = "reassociates"
+    #: Another formula, equal up to a stated error.
+    APPROXIMATES = "approximates"
+
+
+@dataclass
+class PassContext:
+    """What passes of one run share.
+
+    Attributes:
+        options: Settings that are no field of a pass.
+        original_bytes: Size of the constants of the graph as it was imported.
+        notes: Lines for the report: refused folds, nearest misses. The manager takes them after
+            each pass.
+        node: The node that a pass works on right now; named by the error when the pass fails.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    original_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+    node: Node | None = None
+
+    @staticmethod
+    def of(graph: Graph, **options: Any) -> PassContext:
+        """A context for a graph that no pass has changed yet."""
+        return PassContext(options=options, original_bytes=constant_bytes(graph))
+
+    def note(self, text: str, at: Node | None = None) -> None:
+        """Add a line to the report, once; ``at`` adds the original node names."""
+        line = f"{text} (at {at.location or at.name})" if at is not None else text
+        if line not in self.notes:
+            self.notes.append(line)
+
+    @contextmanager
+    def visiting(self, node: Node) -> Iterator[None]:
+        """Name ``node`` in the error if the block fails."""
+        self.node = node
+        yield
+        self.node = None
+
+
+class Pass(ABC):
+    """A rewrite of a whole graph. Subclasses are frozen dataclasses; their fields are the options.
+
+    The docstring's first line says what the pass does; the lines ``Before:``, ``After:``,
+    ``Keeps:`` and ``Numerics:`` state its contract (the catalogue in ``passes/README.md`` is made
+    of them).
+    """
+
+    name: ClassVar[str]
+    numerics: ClassVar[Numerics] = Numerics.EXACT
+
+    @abstractmethod
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """Rewrite ``graph`` in place, subgraphs included.
+
+        Nodes may be left unsorted and unused: the manager sorts and removes dead code after.
+
+        Returns:
+            Whether the graph changed.
+        """
+
+    @property
+    def spec(self) -> str:
+        """Name and non-default options: ``fold-constants{max_growth_bytes=0}``."""
+        changed = [
+            f"{f.name}={getattr(self, f.name)}"
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}{{{','.join(changed)}}}" if changed else self.name
+
+    @classmethod
+    def contract(cls) -> str:
+        """The docstring, unindented."""
+        return inspect.cleandoc(cls.__doc__ or "")
+
+
+@dataclass(frozen=True)
+class Fixpoint:
+    """Passes that are repeated in turn until none of them changes the graph.
+
+    Attributes:
+        name: For errors and dumps.
+        passes: The passes of one round.
+        max_rounds: More rounds than this are an error.
+    """
+
+    name: str
+    passes: tuple[Pass, ...]
+    max_rounds: int = 32
+
+
+Pipeline: TypeAlias = "Sequence[Pass | Fixpoint]"
+
+
+def constant_bytes(graph: Graph) -> int:
+    """Size of all constants of a graph; one that several values share counts once."""
+    unique = {id(v.const): v.const for v in graph.constants()}
+    return sum(const.nbytes for const in unique.values() if const is not None)
+
+
+def all_graphs(graph: Graph) -> Iterator[Graph]:
+    """The graph, then its subgraphs at any depth."""
+    yield graph
+    for node in graph.nodes:
+        for inner in node.subgraphs():
+            yield from all_graphs(inner)
+
+
+def inputs_and_captures(node: Node) -> Iterator[Value]:
+    """Everything that a node reads: its inputs and what its subgraphs read."""
+    yield from (v for v in node.inputs if v is not None)
+    for inner in node.subgraphs():
+        for used in inner.nodes:
+            yield from inputs_and_captures(used)
+        yield from inner.outputs
