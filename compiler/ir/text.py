@@ -48,7 +48,7 @@ def constant_text(constant: Constant) -> str:
 def _scalar_text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.8g}"
-    return f'"{value}"' if isinstance(value, (str, bytes)) else str(value)
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _value_text(value: Value) -> str:
