@@ -1,1 +1,62 @@
-"""burnish: artifact."""
+"""The artifact: the folder ``NAME.burnish`` with ``manifest.json``, ``model.so`` and the weights.
+
+Nothing here imports TVM, ONNX or onnxruntime; :mod:`burnish.artifact.link` works on an executable
+that TVM has built.
+"""
+
+from burnish.artifact.cpu import cpu_features
+from burnish.artifact.dtypes import DATA_TYPES, DataType
+from burnish.artifact.link import link_module
+from burnish.artifact.manifest import (
+    LIBRARY_NAME,
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    WEIGHTS_NAME,
+    Dim,
+    FileInfo,
+    Manifest,
+    NodeInfo,
+    OutputCheck,
+    PassInfo,
+    TargetInfo,
+    TensorInfo,
+    Verification,
+)
+from burnish.artifact.reader import Artifact, is_artifact, open_artifact, read_manifest
+from burnish.artifact.weights import Weight, weight_from_array
+from burnish.artifact.writer import (
+    ArtifactWriter,
+    check_destination,
+    copy_artifact,
+    write_artifact,
+)
+
+__all__ = [
+    "DATA_TYPES",
+    "LIBRARY_NAME",
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "WEIGHTS_NAME",
+    "Artifact",
+    "ArtifactWriter",
+    "DataType",
+    "Dim",
+    "FileInfo",
+    "Manifest",
+    "NodeInfo",
+    "OutputCheck",
+    "PassInfo",
+    "TargetInfo",
+    "TensorInfo",
+    "Verification",
+    "Weight",
+    "check_destination",
+    "copy_artifact",
+    "cpu_features",
+    "is_artifact",
+    "link_module",
+    "open_artifact",
+    "read_manifest",
+    "weight_from_array",
+    "write_artifact",
+]

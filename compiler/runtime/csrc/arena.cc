@@ -1,0 +1,166 @@
+#include "arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <utility>
+
+namespace ffi = tvm::ffi;
+
+namespace burnish {
+namespace {
+
+constexpr size_t kAlignment = 64;
+constexpr size_t kOverread = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+constexpr size_t RoundUp(size_t value, size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+void* AlignedAlloc(size_t capacity) {
+  bool huge = capacity >= 2 * kHugePage;
+  void* data = nullptr;
+  if (posix_memalign(&data, huge ? kHugePage : kAlignment, capacity) != 0) throw std::bad_alloc();
+  // Fewer page faults and TLB misses where the system allows it; otherwise no effect.
+  if (huge) madvise(data, capacity / kHugePage * kHugePage, MADV_HUGEPAGE);
+  return data;
+}
+
+// The virtual machine's storage object: one block that tensors are cut from.
+class StorageObj : public ffi::Object {
+ public:
+  StorageObj(std::shared_ptr<Arena> arena, size_t bytes)
+      : arena(std::move(arena)), bytes(bytes), block(this->arena->Take(bytes)) {}
+  ~StorageObj() { arena->Give(block); }
+
+  std::shared_ptr<Arena> arena;
+  size_t bytes;
+  Arena::Block block;
+
+  static constexpr bool _type_mutable = true;
+  TVM_FFI_DECLARE_OBJECT_INFO_FINAL("burnish.Storage", StorageObj, ffi::Object);
+};
+
+class Storage : public ffi::ObjectRef {
+ public:
+  TVM_FFI_DEFINE_OBJECT_REF_METHODS_NULLABLE(Storage, ffi::ObjectRef, StorageObj);
+};
+
+// Holds the storage of a tensor.
+struct StorageView {
+  Storage storage;
+  void AllocData(DLTensor* tensor, int64_t offset) {
+    tensor->data = static_cast<char*>(storage->block.data) + offset;
+  }
+  void FreeData(DLTensor*) {}
+};
+
+Storage MakeStorage(const std::shared_ptr<Arena>& arena, size_t bytes) {
+  return Storage(ffi::make_object<StorageObj>(arena, bytes));
+}
+
+ffi::Tensor TensorIn(const Storage& storage, int64_t offset, ffi::ShapeView shape,
+                     DLDataType dtype) {
+  size_t needed = ffi::GetDataSize(shape.Product(), dtype);
+  TVM_FFI_CHECK(offset >= 0 && offset + needed <= storage->bytes, InternalError)
+      << "a tensor of " << needed << " bytes at offset " << offset << " exceeds its storage of "
+      << storage->bytes << " bytes";
+  return ffi::Tensor::FromNDAlloc(StorageView{storage}, shape, dtype, DLDevice{kDLCPU, 0}, offset);
+}
+
+class ArenaModuleObj : public ffi::ModuleObj {
+ public:
+  explicit ArenaModuleObj(std::shared_ptr<Arena> arena) {
+    // (vm, shape in elements of the dtype, device, dtype, scope) -> storage
+    alloc_storage_ = ffi::Function::FromPacked([arena](ffi::PackedArgs args, ffi::Any* result) {
+      ffi::Shape shape = args[1].cast<ffi::Shape>();
+      *result = MakeStorage(arena, ffi::GetDataSize(shape.Product(), args[3].cast<DLDataType>()));
+    });
+    // (storage, offset, shape, dtype[, scope]) -> tensor
+    alloc_tensor_ = ffi::Function::FromPacked([](ffi::PackedArgs args, ffi::Any* result) {
+      *result = TensorIn(args[0].cast<Storage>(), args[1].cast<int64_t>(),
+                         args[2].cast<ffi::Shape>(), args[3].cast<DLDataType>());
+    });
+  }
+  const char* kind() const final { return "burnish.arena"; }
+  ffi::Optional<ffi::Function> GetFunction(const ffi::String& name) final {
+    if (name == "vm.builtin.alloc_storage") return alloc_storage_;
+    if (name == "vm.builtin.alloc_tensor") return alloc_tensor_;
+    return std::nullopt;
+  }
+
+ private:
+  ffi::Function alloc_storage_{nullptr};
+  ffi::Function alloc_tensor_{nullptr};
+};
+
+}  // namespace
+
+Arena::~Arena() {
+  for (const auto& [address, capacity] : blocks_) std::free(reinterpret_cast<void*>(address));
+}
+
+Arena::Block Arena::Take(size_t bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  size_t capacity = RoundUp(bytes + kOverread, kAlignment);
+  auto best = idle_.lower_bound(capacity);
+  Block block;
+  if (best != idle_.end() && best->first <= capacity + capacity / 2) {
+    block = {best->second.data, best->first};
+    idle_bytes_ -= block.capacity;
+    idle_.erase(best);
+  } else {
+    block = {AlignedAlloc(capacity), capacity};
+    blocks_.emplace(reinterpret_cast<uintptr_t>(block.data), capacity);
+  }
+  used_bytes_ += block.capacity;
+  peak_bytes_ = std::max(peak_bytes_, used_bytes_);
+  return block;
+}
+
+void Arena::Give(const Block& block) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  used_bytes_ -= block.capacity;
+  idle_bytes_ += block.capacity;
+  idle_.emplace(block.capacity, Idle{block.data, clock_++});
+  while (idle_bytes_ > peak_bytes_) ReleaseOldest();
+}
+
+void Arena::ReleaseOldest() {
+  auto oldest = std::min_element(idle_.begin(), idle_.end(), [](const auto& a, const auto& b) {
+    return a.second.since < b.second.since;
+  });
+  idle_bytes_ -= oldest->first;
+  blocks_.erase(reinterpret_cast<uintptr_t>(oldest->second.data));
+  std::free(oldest->second.data);
+  idle_.erase(oldest);
+}
+
+bool Arena::Owns(const void* address) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto where = reinterpret_cast<uintptr_t>(address);
+  auto after = blocks_.upper_bound(where);
+  if (after == blocks_.begin()) return false;
+  --after;
+  return where < after->first + after->second;
+}
+
+size_t Arena::bytes() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return used_bytes_ + idle_bytes_;
+}
+
+ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, ffi::ShapeView shape,
+                        DLDataType dtype) {
+  return TensorIn(MakeStorage(arena, ffi::GetDataSize(shape.Product(), dtype)), 0, shape, dtype);
+}
+
+ffi::Module ArenaModule(std::shared_ptr<Arena> arena) {
+  return ffi::Module(ffi::make_object<ArenaModuleObj>(std::move(arena)));
+}
+
+}  // namespace burnish

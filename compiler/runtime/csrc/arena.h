@@ -1,0 +1,67 @@
+// Memory for activations and outputs, kept between runs.
+#ifndef BURNISH_ARENA_H_
+#define BURNISH_ARENA_H_
+
+#include <tvm/ffi/extra/module.h>
+#include <tvm/ffi/tvm_ffi.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+
+namespace burnish {
+
+// Blocks of 64-byte aligned memory that are reused by the best fit.
+//
+// TVM's pooled allocator keeps every block for ever and reuses it only for the same size, so a model
+// that serves many sequence lengths grows by one set of blocks for each. This one reuses a block for
+// anything that fills two thirds of it, and gives back the blocks that were idle longest once idle
+// blocks exceed what was ever in use at a time: it holds at most twice that peak.
+class Arena {
+ public:
+  struct Block {
+    void* data = nullptr;
+    size_t capacity = 0;
+  };
+
+  Arena() = default;
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // Memory for `bytes` plus one vector that a kernel may read beyond its end.
+  Block Take(size_t bytes);
+  void Give(const Block& block);
+  // Whether the address lies in one of this arena's blocks.
+  bool Owns(const void* address) const;
+  size_t bytes() const;
+
+ private:
+  struct Idle {
+    void* data;
+    uint64_t since;
+  };
+  void ReleaseOldest();
+
+  mutable std::mutex mutex_;
+  std::multimap<size_t, Idle> idle_;       // by capacity
+  std::map<uintptr_t, size_t> blocks_;     // address -> capacity, in use or idle
+  size_t idle_bytes_ = 0;
+  size_t used_bytes_ = 0;
+  size_t peak_bytes_ = 0;
+  uint64_t clock_ = 0;
+};
+
+// An uninitialised tensor from the arena, which lives as long as its tensors.
+tvm::ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, tvm::ffi::ShapeView shape,
+                             DLDataType dtype);
+
+// A module that answers the virtual machine's allocation built-ins with this arena. The machine
+// looks among a module's imports before it takes TVM's built-ins.
+tvm::ffi::Module ArenaModule(std::shared_ptr<Arena> arena);
+
+}  // namespace burnish
+
+#endif  // BURNISH_ARENA_H_

@@ -1,0 +1,272 @@
+#include "session.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <map>
+#include <stdexcept>
+#include <tuple>
+#include <utility>
+
+#include "parallel.h"
+
+namespace ffi = tvm::ffi;
+
+namespace burnish {
+namespace {
+
+constexpr DLDevice kCpu{kDLCPU, 0};
+// TVM's AllocatorType::kPooled, for the little that does not come from the arena (shape heaps).
+constexpr int kPooledAllocator = 2;
+
+DLDataType ToDLDataType(BurnishDType dtype) { return {dtype.code, dtype.bits, dtype.lanes}; }
+
+// A tensor over memory that somebody else owns.
+struct Borrowed {
+  void* data;
+  void AllocData(DLTensor* tensor) { tensor->data = data; }
+  void FreeData(DLTensor*) {}
+};
+
+ffi::Tensor Borrow(void* data, ffi::ShapeView shape, BurnishDType dtype) {
+  return ffi::Tensor::FromNDAlloc(Borrowed{data}, shape, ToDLDataType(dtype), kCpu);
+}
+
+DLTensor* Raw(const ffi::Tensor& tensor) {
+  return static_cast<ffi::TensorObj*>(ffi::details::ObjectUnsafe::RawObjectPtrFromObjectRef(tensor));
+}
+
+char* Address(const ffi::Tensor& tensor) {
+  return static_cast<char*>(Raw(tensor)->data) + Raw(tensor)->byte_offset;
+}
+
+ffi::Function Lookup(const ffi::Module& module, const char* name) {
+  ffi::Optional<ffi::Function> function = module->GetFunction(name);
+  if (!function.has_value()) {
+    throw std::runtime_error(std::string("the model library has no function ") + name);
+  }
+  return *function;
+}
+
+[[noreturn]] void FailOnFile(const char* what, const std::string& path) {
+  throw std::runtime_error("cannot " + std::string(what) + " " + path + ": " +
+                           std::strerror(errno));
+}
+
+}  // namespace
+
+std::shared_ptr<ffi::Module> LoadLibrary(const std::string& path) {
+  // Device, inode, size and time: what tells the loader, and us, one file from another.
+  using Key = std::tuple<uint64_t, uint64_t, int64_t, int64_t>;
+  static std::mutex* mutex = new std::mutex();
+  static auto* loaded = new std::map<Key, std::weak_ptr<ffi::Module>>();
+  struct stat status;
+  if (stat(path.c_str(), &status) != 0) FailOnFile("read", path);
+  Key key{status.st_dev, status.st_ino, status.st_size,
+          status.st_mtim.tv_sec * 1000000000LL + status.st_mtim.tv_nsec};
+  std::lock_guard<std::mutex> lock(*mutex);
+  std::shared_ptr<ffi::Module> library = (*loaded)[key].lock();
+  if (library == nullptr) {
+    library = std::make_shared<ffi::Module>(ffi::Module::LoadFromFile(path));
+    (*loaded)[key] = library;
+  }
+  return library;
+}
+
+MappedFile::MappedFile(const std::string& path) {
+  int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) FailOnFile("open", path);
+  struct stat status;
+  if (fstat(fd, &status) != 0) {
+    close(fd);
+    FailOnFile("read", path);
+  }
+  size_ = static_cast<uint64_t>(status.st_size);
+  data_ = size_ == 0 ? nullptr : mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+  close(fd);
+  if (data_ == MAP_FAILED) FailOnFile("map", path);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(data_, size_);
+}
+
+void* MappedFile::At(uint64_t offset, uint64_t bytes) const {
+  if (offset > size_ || bytes > size_ - offset) {
+    throw std::runtime_error("a weight lies beyond the end of the weights file");
+  }
+  return static_cast<char*>(data_) + offset;
+}
+
+// A virtual machine for the time of one run.
+class Session::Lease {
+ public:
+  explicit Lease(Session* session) : session_(session) {
+    {
+      std::lock_guard<std::mutex> lock(session->mutex_);
+      if (!session->idle_.empty()) {
+        instance_ = std::move(session->idle_.back());
+        session->idle_.pop_back();
+      }
+    }
+    if (instance_ == nullptr) instance_ = session->MakeInstance();
+  }
+  // A machine whose run failed may have frames left on its stack: it is not used again.
+  ~Lease() {
+    if (!done_) return;
+    std::lock_guard<std::mutex> lock(session_->mutex_);
+    session_->idle_.push_back(std::move(instance_));
+  }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  Instance* get() const { return instance_.get(); }
+  void Done() { done_ = true; }
+
+ private:
+  Session* session_;
+  std::unique_ptr<Instance> instance_;
+  bool done_ = false;
+};
+
+Session::Session(const std::string& library_path, const char* weights_path,
+                 std::vector<BurnishInputSpec> inputs, const BurnishWeightSpec* weights,
+                 int32_t num_weights, int32_t num_outputs)
+    : arena_(std::make_shared<Arena>()), inputs_(std::move(inputs)), num_outputs_(num_outputs) {
+  if (weights_path != nullptr) weights_file_ = std::make_unique<MappedFile>(weights_path);
+  weights_.reserve(num_weights);
+  for (int32_t i = 0; i < num_weights; ++i) {
+    const BurnishWeightSpec& spec = weights[i];
+    if (weights_file_ == nullptr) throw std::runtime_error("the model has weights but no file");
+    ffi::ShapeView shape(spec.shape, spec.ndim);
+    uint64_t bytes = ffi::GetDataSize(shape.Product(), ToDLDataType(spec.dtype));
+    weights_.push_back(Borrow(weights_file_->At(spec.offset, bytes), shape, spec.dtype));
+  }
+  executable_ = LoadLibrary(library_path);
+  idle_.push_back(MakeInstance());
+}
+
+std::unique_ptr<Session::Instance> Session::MakeInstance() const {
+  ffi::Module machine = Lookup(*executable_, "vm_load_executable")().cast<ffi::Module>();
+  // The machine copied the executable's list of imports: ours is seen by this machine alone, so two
+  // sessions of one library do not share an arena.
+  machine->ImportModule(ArenaModule(arena_));
+  Lookup(machine, "vm_initialization")(static_cast<int>(kDLCPU), 0, kPooledAllocator);
+  ffi::Function main = Lookup(machine, "main");
+  auto instance = std::unique_ptr<Instance>(
+      new Instance{std::move(machine), std::move(main),
+                   std::vector<ffi::Tensor>(inputs_.size()), {}});
+  instance->args.resize(inputs_.size() + weights_.size());
+  for (size_t i = 0; i < weights_.size(); ++i) instance->args[inputs_.size() + i] = weights_[i];
+  return instance;
+}
+
+void Session::BindInputs(Instance* instance, const void* const* data,
+                         const int64_t* shapes) const {
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    ffi::Tensor& bound = instance->inputs[i];
+    ffi::ShapeView shape(shapes, inputs_[i].ndim);
+    shapes += inputs_[i].ndim;
+    void* address = const_cast<void*>(data[i]);
+    // The tensor of the last run serves again if nobody else holds it and the shape is the same.
+    if (bound.defined() && bound.use_count() == 1 &&
+        std::equal(shape.begin(), shape.end(), Raw(bound)->shape)) {
+      Raw(bound)->data = address;
+    } else {
+      bound = Borrow(address, shape, inputs_[i].dtype);
+    }
+    instance->args[i] = bound;
+  }
+}
+
+void Session::HandOver(const ffi::Any& result, BurnishTensor* outputs) const {
+  std::vector<ffi::Tensor> tensors;
+  if (auto tensor = result.try_cast<ffi::Tensor>()) {
+    tensors.push_back(*tensor);
+  } else {
+    for (const ffi::Any& item : result.cast<ffi::Array<ffi::Any>>()) {
+      tensors.push_back(item.cast<ffi::Tensor>());
+    }
+  }
+  if (static_cast<int32_t>(tensors.size()) != num_outputs_) {
+    throw std::runtime_error("the model returned " + std::to_string(tensors.size()) +
+                             " outputs instead of " + std::to_string(num_outputs_));
+  }
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    ffi::Tensor& tensor = tensors[i];
+    // An output may be an input, a weight, a constant or another output under a second name. The
+    // caller owns what it gets and may write to it, so those are copied.
+    bool shared = !arena_->Owns(Address(tensor)) ||
+                  std::any_of(tensors.begin(), tensors.begin() + i, [&](const ffi::Tensor& other) {
+                    return Address(other) == Address(tensor);
+                  });
+    if (!shared) continue;
+    ffi::Tensor copy = AllocTensor(arena_, tensor.shape(), tensor.dtype());
+    size_t bytes = ffi::GetDataSize(*Raw(tensor));
+    if (bytes > 0) std::memcpy(Address(copy), Address(tensor), bytes);
+    tensor = std::move(copy);
+  }
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const DLTensor* raw = Raw(tensors[i]);
+    outputs[i].data = Address(tensors[i]);
+    outputs[i].shape = raw->shape;
+    outputs[i].ndim = raw->ndim;
+    outputs[i].dtype = {raw->dtype.code, raw->dtype.bits, raw->dtype.lanes};
+    outputs[i].handle = ffi::details::ObjectUnsafe::MoveObjectRefToTVMFFIObjectPtr(
+        std::move(tensors[i]));
+  }
+}
+
+void Session::RunOn(Instance* instance, const void* const* data, const int64_t* shapes, int threads,
+                    BurnishTensor* outputs) const {
+  ThreadScope scope(threads);
+  BindInputs(instance, data, shapes);
+  ffi::Any result;
+  instance->main.CallPacked(instance->args.data(), static_cast<int32_t>(instance->args.size()),
+                            &result);
+  HandOver(result, outputs);
+}
+
+void Session::Run(const void* const* data, const int64_t* shapes, int threads,
+                  BurnishTensor* outputs) {
+  Lease lease(this);
+  RunOn(lease.get(), data, shapes, threads, outputs);
+  lease.Done();
+}
+
+int64_t Session::Profile(const void* const* data, const int64_t* shapes, int threads,
+                         BurnishTensor* outputs, BurnishKernelTime* times, int64_t capacity) {
+  using Clock = std::chrono::steady_clock;
+  Lease lease(this);
+  int64_t count = 0;
+  Clock::time_point origin;
+  auto now = [&origin] {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - origin).count();
+  };
+  // (function, name, before, result, arguments...), called before and after each function.
+  ffi::Function instrument = ffi::Function::FromPacked([&](ffi::PackedArgs args, ffi::Any*) {
+    if (args[2].cast<bool>()) {
+      if (count < capacity) times[count] = {args[1].cast<const char*>(), now(), 0};
+    } else {
+      if (count < capacity) times[count].duration_ns = now() - times[count].start_ns;
+      ++count;
+    }
+  });
+  Lookup(lease.get()->machine, "set_instrument")(instrument);
+  origin = Clock::now();
+  // The instrument refers to this frame: the lease is not marked done, so the machine goes with it.
+  RunOn(lease.get(), data, shapes, threads, outputs);
+  if (count > capacity) {
+    for (int32_t i = 0; i < num_outputs_; ++i) burnish_tensor_release(outputs[i].handle);
+    throw std::runtime_error("the run has " + std::to_string(count) + " calls, more than " +
+                             std::to_string(capacity));
+  }
+  return count;
+}
+
+}  // namespace burnish
