@@ -1,1 +1,21 @@
-"""burnish: check."""
+"""Numerics: is what was compiled equal to the model that it came from?"""
+
+from burnish.check.compare import compare
+from burnish.check.inputs import InputRange, draw_inputs, input_ranges
+from burnish.check.reference import Reference, load_inputs
+from burnish.check.result import ComparisonReport, OutputComparison
+from burnish.check.tolerances import Numerics, Tolerance, tolerance
+
+__all__ = [
+    "ComparisonReport",
+    "InputRange",
+    "Numerics",
+    "OutputComparison",
+    "Reference",
+    "Tolerance",
+    "compare",
+    "draw_inputs",
+    "input_ranges",
+    "load_inputs",
+    "tolerance",
+]

@@ -1,0 +1,162 @@
+"""Compare what a compiled model computes with the reference, output by output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import onnx
+
+from burnish.check.inputs import Shapes, draw_inputs
+from burnish.check.metrics import compare_output
+from burnish.check.reference import Feeds, Model, Reference
+from burnish.check.result import ComparisonReport, OutputComparison
+from burnish.check.tolerances import Numerics
+from burnish.errors import UsageError
+
+
+class Runnable(Protocol):
+    """What can be compared: a CompiledModel, an onnxruntime session, a Reference."""
+
+    def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> Sequence[Any]:
+        """Outputs in the order of the model, as ``onnxruntime.InferenceSession.run``."""
+
+    def get_outputs(self) -> Sequence[Any]:
+        """The outputs, each with a ``name``."""
+
+
+def compare(
+    compiled: Runnable | Model,
+    model: Model,
+    inputs: Feeds | Sequence[Feeds] | None = None,
+    *,
+    atol: float | None = None,
+    rtol: float | None = None,
+    seed: int = 0,
+    input_shapes: Shapes | None = None,
+    numerics: Numerics = "model",
+) -> ComparisonReport:
+    """Compare outputs with those of the unmodified model on onnxruntime, nothing optimized.
+
+    Args:
+        compiled: A compiled model or anything else with ``run`` and ``get_outputs``; or the path
+            of an artifact; or another ONNX model, which then runs on onnxruntime as well.
+        model: The reference: an ``.onnx`` file or a ModelProto.
+        inputs: Arrays by input name, or several such sets. By default one set is drawn, of the
+            kinds that the graph shows (token ids, masks, numbers).
+        atol: Bound of the error in units of the output's scale, instead of the table's.
+        rtol: Bound of the error relative to each element, instead of the table's.
+        seed: Seed of the inputs that are drawn.
+        input_shapes: Shapes of the inputs that are drawn, by name.
+        numerics: Row of the table of tolerances.
+
+    Returns:
+        The report; it does not raise when outputs differ, see
+        :meth:`ComparisonReport.raise_if_failed`.
+
+    Raises:
+        UsageError: There is nothing to compare, or a tolerance is not a number >= 0.
+        ModelError: onnxruntime does not load the model.
+        InvalidInputError: The inputs are not the model's.
+    """
+    for name, value in (("atol", atol), ("rtol", rtol)):
+        if value is not None and not (value >= 0 and np.isfinite(value)):
+            raise UsageError(f"{name} must be a finite number >= 0, not {value}")
+    sets = _input_sets(model, inputs, input_shapes, seed)
+    runnable, label, owned = _runnable(compiled)
+    outputs: list[OutputComparison] = []
+    try:
+        with Reference(model) as reference:
+            names = [output.name for output in reference.get_outputs()]
+            for case, feeds in enumerate(sets):
+                expected = dict(zip(names, reference.run(None, feeds), strict=True))
+                actual = _run(runnable, feeds)
+                outputs += _compare_case(
+                    case, expected, actual, atol=atol, rtol=rtol, numerics=numerics
+                )
+            description = reference.description
+    finally:
+        if owned is not None:
+            owned.close()
+    if not any(output.elements for output in outputs):
+        raise UsageError(
+            "nothing was compared: all outputs are empty",
+            hint="give inputs of a size that produces output",
+        )
+    return ComparisonReport(
+        subject=label,
+        model=str(model) if isinstance(model, (str, Path)) else "ModelProto",
+        reference=description,
+        cases=tuple({n: tuple(np.shape(a)) for n, a in feeds.items()} for feeds in sets),
+        seed=seed if inputs is None else None,
+        outputs=tuple(outputs),
+    )
+
+
+def _input_sets(
+    model: Model, inputs: Feeds | Sequence[Feeds] | None, shapes: Shapes | None, seed: int
+) -> list[Feeds]:
+    if inputs is None:
+        return [draw_inputs(model, shapes=shapes, seed=seed)]
+    sets = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+    if not sets:
+        raise UsageError("nothing to compare: no inputs were given")
+    return sets
+
+
+def _runnable(compiled: Runnable | Model) -> tuple[Runnable, str, Reference | None]:
+    """What to run, what to call it, and what to close afterwards."""
+    if isinstance(compiled, (bytes, onnx.ModelProto)):
+        reference = Reference(compiled)
+        return reference, "ModelProto on onnxruntime", reference
+    if isinstance(compiled, (str, os.PathLike)):
+        path = Path(compiled)
+        if path.is_dir():
+            import burnish  # the public API imports this module
+
+            return cast(Runnable, burnish.load(path)), str(path), None
+        reference = Reference(path)
+        return reference, f"{path} on onnxruntime", reference
+    return compiled, type(compiled).__name__, None
+
+
+def _run(runnable: Runnable, feeds: Feeds) -> dict[str, Any]:
+    names = [output.name for output in runnable.get_outputs()]
+    values = runnable.run(None, feeds)
+    if len(names) != len(values):
+        raise UsageError(f"the compiled model declares {len(names)} outputs, gave {len(values)}")
+    return dict(zip(names, values, strict=True))
+
+
+def _compare_case(
+    case: int,
+    expected: Mapping[str, Any],
+    actual: Mapping[str, Any],
+    *,
+    atol: float | None,
+    rtol: float | None,
+    numerics: Numerics,
+) -> list[OutputComparison]:
+    compared = []
+    for name, reference in expected.items():
+        if isinstance(reference, list):  # a sequence: one comparison for each element
+            found = actual.get(name, [])
+            pairs = {f"{name}[{i}]": value for i, value in enumerate(reference)}
+            values = {f"{name}[{i}]": value for i, value in enumerate(found)}
+        else:
+            pairs, values = {name: reference}, {name: actual[name]} if name in actual else {}
+        compared += [
+            compare_output(key, case, values.get(key), value, atol, rtol, numerics)
+            for key, value in pairs.items()
+        ]
+        for key in values.keys() - pairs.keys():
+            compared.append(OutputComparison.failed(key, case, "the reference has no such element"))
+    compared += [
+        OutputComparison.failed(name, case, "the reference has no such output")
+        for name in actual
+        if name not in expected
+    ]
+    return compared

@@ -1,0 +1,89 @@
+"""The one table of numeric tolerances, by output dtype and what the computation may do to it.
+
+An element passes if ``|d| <= atol * scale + rtol * |reference|``, where ``scale`` is the root mean
+square of the reference tensor; the tensor passes if also ``rms(d) <= rms * scale``. Errors of a sum
+are proportional to its terms and not to its result, so elements near zero carry the error of their
+neighbours: a bound that is relative to each element alone would fail every correct program.
+
+Where the numbers of ``model`` come from (fp32, 22 real networks, one to three sizes each,
+onnxruntime 1.31 without optimizations as the reference):
+
+===================================================  ==========  ==========
+change of nothing but rounding                        max / scale  rms / scale
+===================================================  ==========  ==========
+onnxruntime with all optimizations, worst network     7.0e-4      5e-5
+OpenVINO in fp32, worst network with fp32 kernels     7.0e-4      5e-5
+input perturbed by one unit in the last place, worst  6.3e-4      5.1e-5
+median network, any of the three                      5e-6        1e-6
+===================================================  ==========  ==========
+
+The worst network takes the logarithm of a spectrogram and multiplies one rounding by 5000; no
+correct program can do better on it. The bounds are two to three times these. The bound of the mean
+error is what a silent loss of precision cannot pass: rounding the output alone to fp16 makes it
+2.0e-4, to bf16 1.6e-3, and each layer adds to that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from burnish.errors import UsageError
+
+Numerics = Literal["exact", "reassociates", "approximates", "model"]
+"""``exact``: the same bits. ``reassociates``: one operation sums in another order.
+``approximates``: one operation uses polynomials for exp, erf, tanh. ``model``: a whole network."""
+
+SCALE_FLOOR = 1e-6
+"""Smallest scale: an output that is all but zero everywhere is not judged by its own noise."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an output may be from its reference.
+
+    Attributes:
+        atol: Bound of an element's error in units of the tensor's scale.
+        rtol: Bound of an element's error relative to the element, added to the former.
+        rms: Bound of the root-mean-square error in units of the scale; infinite: not checked.
+    """
+
+    atol: float
+    rtol: float
+    rms: float = float("inf")
+
+
+EXACT = Tolerance(0.0, 0.0, 0.0)
+
+_TABLE: dict[tuple[str, Numerics], Tolerance] = {
+    ("float32", "exact"): EXACT,
+    # Sums of up to 4096 products measured 3e-6; the bound leaves room for cancellation.
+    ("float32", "reassociates"): Tolerance(2e-5, 2e-5, 5e-6),
+    # Polynomials measured within 4 units in the last place, times the sum that follows.
+    ("float32", "approximates"): Tolerance(5e-5, 5e-5, 1e-5),
+    ("float32", "model"): Tolerance(2e-3, 1e-4, 1e-4),
+}
+# fp64 is computed in fp64 or better judged: never worse than fp32.
+_TABLE.update({("float64", n): t for (d, n), t in list(_TABLE.items()) if d == "float32"})
+
+
+def tolerance(dtype: np.dtype[np.generic] | str, numerics: Numerics = "model") -> Tolerance:
+    """The tolerance for an output of ``dtype`` computed under ``numerics``.
+
+    Integers, booleans and strings are always exact.
+
+    Raises:
+        UsageError: The table has no row.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind in "iubOUST":
+        return EXACT
+    found = _TABLE.get((kind.name, numerics))
+    if found is None:
+        raise UsageError(
+            f"there is no tolerance for {kind.name} outputs under '{numerics}'",
+            hint="give atol and rtol explicitly",
+        )
+    return found
