@@ -137,7 +137,7 @@ def _header_bytes(weights: Sequence[Weight]) -> bytes:
 def _bytes_of(weight: Weight) -> memoryview:
     import numpy as np
 
-    array: npt.NDArray[Any] = np.ascontiguousarray(weight.data()).reshape(weight.shape)
+    array: Any = np.ascontiguousarray(weight.data()).reshape(weight.shape)
     if array.nbytes != weight.nbytes:
         raise ValueError(
             f"the weight {weight.name!r} should have {weight.nbytes} bytes, not {array.nbytes}"

@@ -25,6 +25,7 @@ from burnish.artifact.manifest import (
 )
 from burnish.artifact.weights import Weight, file_digest, write_weights
 from burnish.errors import InputFileError
+from burnish.worker import remove_if_killed
 
 _HINTS = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -105,12 +106,14 @@ class ArtifactWriter:
         self._overwrite = overwrite
         self._folder: Path | None = None
         self._weights: FileInfo | None = None
+        self._library: FileInfo | None = None
 
     def __enter__(self) -> ArtifactWriter:
         with reporting_os_errors(self.path):
             self._folder = Path(
                 tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent)
             )
+        remove_if_killed(self._folder)
         return self
 
     def __exit__(
@@ -139,6 +142,19 @@ class ArtifactWriter:
         with reporting_os_errors(self.path):
             self._weights = write_weights(self.folder / WEIGHTS_NAME, weights)
 
+    def preview(self, manifest: Manifest) -> Path:
+        """Write the manifest without giving the artifact its name, so that it can be loaded.
+
+        Args:
+            manifest: All but ``files``.
+
+        Returns:
+            The temporary folder.
+        """
+        with reporting_os_errors(self.path):
+            self._write_manifest(manifest)
+        return self.folder
+
     def finish(self, manifest: Manifest) -> Manifest:
         """Write the manifest and give the artifact its name.
 
@@ -148,14 +164,20 @@ class ArtifactWriter:
         Returns:
             The manifest as written.
         """
+        with reporting_os_errors(self.path):
+            manifest = self._write_manifest(manifest)
+            self._settle()
+        return manifest
+
+    def _write_manifest(self, manifest: Manifest) -> Manifest:
         if self._weights is None or not self.library_path.is_file():
             raise RuntimeError("the artifact has no library or no weights")
-        with reporting_os_errors(self.path):
+        if self._library is None:
             size = self.library_path.stat().st_size
-            library = FileInfo(size, file_digest(self.library_path))
-            manifest = replace(manifest, files={LIBRARY_NAME: library, WEIGHTS_NAME: self._weights})
-            (self.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-            self._settle()
+            self._library = FileInfo(size, file_digest(self.library_path))
+        files = {LIBRARY_NAME: self._library, WEIGHTS_NAME: self._weights}
+        manifest = replace(manifest, files=files)
+        (self.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         return manifest
 
     def _settle(self) -> None:

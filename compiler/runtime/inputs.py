@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ _HOST_DEVICES = (1, 3, 11)
 # Shapes that were checked once need not be checked again; more than this many are forgotten.
 _SEEN_SHAPES = 256
 
-_one_byte = ctypes.c_char.from_buffer
+_one_byte: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
 _address = ctypes.addressof
 
 
@@ -186,7 +186,7 @@ def _from_other(info: TensorInfo, value: object) -> Array:
     if is_torch(value):
         return _from_torch(value)
     try:
-        return np.from_dlpack(value)  # type: ignore[arg-type]
+        return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError) as error:
         raise InvalidInputError(
             f"the input {info.name!r} cannot be read through DLPack: {error}", at=info.name

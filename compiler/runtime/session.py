@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -178,5 +178,5 @@ def _dtype(name: str) -> library.DType:
 
 
 def _weight(info: TensorInfo, offset: int) -> library.WeightSpec:
-    shape = (ctypes.c_int64 * len(info.shape))(*info.shape)
+    shape = (ctypes.c_int64 * len(info.shape))(*cast(tuple[int, ...], info.shape))
     return library.WeightSpec(_dtype(info.dtype), len(info.shape), shape, offset)

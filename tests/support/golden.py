@@ -134,13 +134,13 @@ def run_graph(graph: Graph, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]
     """Run a graph on onnxruntime without optimizations."""
     import onnxruntime as ort
 
-    from burnish.ir.export import export
+    from burnish.export import to_model
 
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    model = export(graph)
+    model = to_model(graph)
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
