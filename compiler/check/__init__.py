@@ -1,7 +1,7 @@
 """Numerics: is what was compiled equal to the model that it came from?"""
 
 from burnish.check.compare import compare
-from burnish.check.inputs import InputRange, draw_inputs, input_ranges
+from burnish.check.inputs import InputRange, draw_inputs, draw_session_inputs, input_ranges
 from burnish.check.reference import Reference, load_inputs
 from burnish.check.result import ComparisonReport, OutputComparison
 from burnish.check.tolerances import Numerics, Tolerance, tolerance
@@ -15,6 +15,7 @@ __all__ = [
     "Tolerance",
     "compare",
     "draw_inputs",
+    "draw_session_inputs",
     "input_ranges",
     "load_inputs",
     "tolerance",

@@ -85,10 +85,37 @@ def draw_inputs(
         UsageError: A shape contradicts the model, names no input of it, or an input has a type
             that cannot be drawn.
     """
-    ranges = input_ranges(model)
+    return _draw_all(input_ranges(model), shapes or {}, seed)
+
+
+def draw_session_inputs(
+    inputs: Sequence[Any], *, shapes: Shapes | None = None, seed: int = 0
+) -> dict[str, Array]:
+    """As :func:`draw_inputs`, for what a session or compiled model says of its inputs.
+
+    Without the graph nothing is known of ids: every integer is 0 or 1.
+    """
+    ranges = [_range_of_arg(arg) for arg in inputs]
+    return _draw_all(ranges, shapes or {}, seed)
+
+
+def _draw_all(ranges: list[InputRange], shapes: Shapes, seed: int) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
-    symbols = _symbols(ranges, shapes or {})
-    return {r.name: _draw(r, _shape_of(r, symbols, shapes or {}), rng) for r in ranges}
+    symbols = _symbols(ranges, shapes)
+    return {r.name: _draw(r, _shape_of(r, symbols, shapes), rng) for r in ranges}
+
+
+def _range_of_arg(arg: Any) -> InputRange:
+    """From a ``NodeArg``, whose type is spelled ``tensor(float)``."""
+    kind = arg.type.removeprefix("tensor(").removesuffix(")")
+    kind = {"float": "float32", "double": "float64"}.get(kind, kind)
+    try:
+        dtype = np.dtype(kind)
+    except TypeError:
+        raise UsageError(
+            f"inputs of type {arg.type} cannot be drawn", at=arg.name, hint="give --inputs"
+        ) from None
+    return InputRange(arg.name, dtype, tuple(arg.shape))
 
 
 def _proto(model: Model) -> onnx.ModelProto:
