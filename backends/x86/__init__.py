@@ -1,1 +1,57 @@
-"""burnish: x86."""
+"""The x86-64 backend: generated CPU kernels for AVX-512 and AVX2."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from burnish.backends.base import Backend, KernelRule, Target
+from burnish.backends.cpu.isa import AVX2, AVX512, Isa
+from burnish.backends.cpu.probe import cpu_flags
+from burnish.errors import TargetUnavailableError
+
+_LEVELS: dict[str, Isa] = {"x86-64-v4": AVX512, "x86-64-v3": AVX2}
+
+
+def _resolve(spec: str) -> Target:
+    if spec == "x86":
+        if platform.machine() not in ("x86_64", "AMD64"):
+            raise TargetUnavailableError(
+                "target x86 means this machine's CPU, and this machine is no x86-64",
+                hint="name the level to build for: x86-64-v3 or x86-64-v4",
+            )
+        flags = cpu_flags()
+        spec = next((s for s, isa in _LEVELS.items() if set(isa.features) <= flags), "")
+        if not spec:
+            raise TargetUnavailableError(
+                "this CPU has neither AVX-512 nor AVX2 with FMA",
+                hint="build on or for a newer CPU: --target x86-64-v3",
+            )
+    isa = _LEVELS[spec]
+    return Target(spec, X86, dict(isa.target), "x86_64", isa.features, isa)
+
+
+def _rules() -> Mapping[str, KernelRule]:
+    from burnish.backends.cpu.rules import RULES
+
+    return RULES
+
+
+def _schedule_te() -> Callable[..., Any]:
+    from burnish.backends.cpu.te_schedule import schedule_te
+
+    return schedule_te
+
+
+X86 = Backend(
+    name="x86",
+    specs={
+        "x86": "this machine's CPU: the best level below that it has",
+        "x86-64-v4": "AVX-512 (F, BW, CD, DQ, VL)",
+        "x86-64-v3": "AVX2 with FMA",
+    },
+    resolve=_resolve,
+    rules=_rules,
+    schedule_te=_schedule_te,
+)

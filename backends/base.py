@@ -1,0 +1,88 @@
+"""What a backend is: data plus kernels.
+
+The middle of the compiler never asks which backend it works for. It asks a :class:`Target` for its
+backend, and the backend for the kernel rule of a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from burnish.ir import Node
+    from burnish.lowering.context import NodeContext
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A kernel rule's answer when it has no kernel for a node.
+
+    Attributes:
+        reason: Why, for the report.
+    """
+
+    reason: str
+
+
+#: Says whether the rule takes a node, from types and attributes alone; None means yes.
+Accepts: TypeAlias = "Callable[[Node], Refused | None]"
+#: Emits the kernel call of a node.
+Emit: TypeAlias = "Callable[[NodeContext, Node], None]"
+
+
+@dataclass(frozen=True)
+class KernelRule:
+    """How a backend computes one operator or composite.
+
+    Attributes:
+        key: ``Softmax`` or ``burnish::Conv``.
+        accepts: The conditions on shapes, dtypes and attributes.
+        emit: Emits the call.
+    """
+
+    key: str
+    accepts: Accepts
+    emit: Emit
+
+
+@dataclass(frozen=True)
+class Target:
+    """A backend together with the machine to build for.
+
+    Attributes:
+        spec: Canonical spelling, ``x86-64-v4``.
+        backend: The backend.
+        tvm: What ``tvm.target.Target`` takes.
+        machine: Machine name as ``platform.machine()`` gives it.
+        features: CPU flags (as in ``/proc/cpuinfo``) that the artifact needs to run.
+        isa: The backend's own description of the instruction set.
+    """
+
+    spec: str
+    backend: Backend
+    tvm: Mapping[str, Any] = field(hash=False)
+    machine: str
+    features: tuple[str, ...]
+    isa: Any
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One backend.
+
+    Attributes:
+        name: ``x86``.
+        specs: Spellings after ``--target`` that it understands, with a line of help each.
+        resolve: Makes a Target of a spelling; raises TargetUnavailableError when this machine
+            cannot build it.
+        rules: Loads the kernel rules (late: they need TVM).
+        schedule_te: Loads the scheduler for operators of the table (late as well).
+    """
+
+    name: str
+    specs: Mapping[str, str]
+    resolve: Callable[[str], Target]
+    rules: Callable[[], Mapping[str, KernelRule]]
+    schedule_te: Callable[[], Callable[..., Any]]

@@ -1,0 +1,111 @@
+"""Options and output that commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from burnish.errors import InputFileError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def model_argument(function: F) -> F:
+    """The model as an argument, or by ``-m/--model`` as in other tools."""
+    function = click.argument("model", required=False)(function)
+    return click.option("-m", "--model", "model_option", help="The model, instead of MODEL.")(
+        function
+    )
+
+
+def pick_model(model: str | None, option: str | None, what: str = "MODEL") -> str:
+    """The one model that was given.
+
+    Raises:
+        UsageError: None or two were given.
+        InputFileError: There is no such file.
+    """
+    if model and option:
+        raise UsageError(f"two models: {model} and {option}", hint="leave one of them out")
+    path = model or option
+    if not path:
+        raise UsageError(f"missing argument {what}", hint="burnish COMMAND --help shows the form")
+    if not Path(path).exists():
+        raise InputFileError("no such file", at=path)
+    return path
+
+
+def emit_json(data: Any, where: str | None) -> None:
+    """Write results as JSON to a file, or to stdout for ``-``."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    if where in (None, "-"):
+        click.echo(text)
+        return
+    assert where is not None
+    try:
+        Path(where).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputFileError(f"cannot write the results: {error.strerror}", at=where) from error
+
+
+def json_option(function: F) -> F:
+    """``--json FILE`` or ``--json -``."""
+    return click.option(
+        "--json",
+        "json_path",
+        metavar="FILE",
+        help="Write the results as JSON to FILE; - is stdout.",
+    )(function)
+
+
+def threads_option(function: F) -> F:
+    """``--threads N``."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads per call; default: the CPUs that this process may use.",
+    )(function)
+
+
+def load_npz(path: str) -> dict[str, Any]:
+    """Arrays of an ``.npz`` file by name.
+
+    Raises:
+        InputFileError: It is missing, or no npz file.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if not hasattr(data, "files"):
+                raise ValueError("not an .npz archive")
+            return {name: data[name] for name in data.files}
+    except FileNotFoundError:
+        raise InputFileError("no such file", at=path) from None
+    except (OSError, ValueError) as error:
+        raise InputFileError(
+            f"not a readable .npz file: {error}", at=path, hint="write it with numpy.savez"
+        ) from error
+
+
+def parse_tolerances(text: str | None, option: str) -> float | None:
+    """A tolerance as a number."""
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise UsageError(f"{option} is not a number: {text!r}") from None
+    if value < 0:
+        raise UsageError(f"{option} must not be negative: {text}")
+    return value
+
+
+def on_terminal() -> bool:
+    """Whether progress may be drawn on stderr."""
+    return sys.stderr.isatty()

@@ -1,0 +1,94 @@
+"""``burnish compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from burnish.cli.common import emit_json, json_option, load_npz, parse_tolerances, pick_model
+from burnish.errors import UsageError
+
+
+@click.command("compare")
+@click.argument("subject", metavar="ARTIFACT|MODEL")
+@click.argument("reference", metavar="[MODEL]", required=False)
+@click.option(
+    "-m", "--model", "model_option", help="The reference, instead of the second argument."
+)
+@click.option("--inputs", metavar="F.npz", help="Arrays by input name; default: drawn by --seed.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the inputs that are drawn.")
+@click.option(
+    "--input-shapes",
+    multiple=True,
+    metavar="NAME:1x3x224x224",
+    help="Shapes of the inputs that are drawn.",
+)
+@click.option("--atol", help="Absolute tolerance in units of the output's scale.")
+@click.option("--rtol", help="Relative tolerance.")
+@click.option("--target", default="x86", show_default=True, help="When the subject is a model.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the compiled model.")
+@json_option
+def command(
+    subject: str,
+    reference: str | None,
+    model_option: str | None,
+    inputs: str | None,
+    seed: int,
+    input_shapes: tuple[str, ...],
+    atol: str | None,
+    rtol: str | None,
+    target: str,
+    threads: int | None,
+    json_path: str | None,
+) -> int:
+    """Compare with onnxruntime on the unmodified model, its optimizations disabled.
+
+    With one MODEL, it is compiled first and compared with itself. With two models, both run on
+    onnxruntime. Exit code 10 when an output differs by more than the tolerance.
+    """
+    import burnish
+    from burnish.artifact import is_artifact
+
+    path = pick_model(subject, None)
+    model = reference or model_option
+    compiled: Any = path
+    if is_artifact(Path(path)):
+        if model is None:
+            raise UsageError(
+                "an artifact is compared with the model it came from",
+                hint="burnish compare ARTIFACT MODEL.onnx",
+            )
+        compiled = burnish.load(path, threads=threads)
+    elif model is None:
+        compiled, model = burnish.compile(path, target=target, threads=threads), path
+    assert model is not None
+    report = burnish.compare(
+        compiled,
+        pick_model(model, None),
+        load_npz(inputs) if inputs else None,
+        atol=parse_tolerances(atol, "--atol"),
+        rtol=parse_tolerances(rtol, "--rtol"),
+        seed=seed,
+        input_shapes=_sizes(input_shapes) or None,
+    )
+    if json_path:
+        emit_json(report.to_dict(), json_path)
+    else:
+        from burnish.report.comparison import print_comparison
+
+        print_comparison(report)
+    return 0 if report.passed else 10
+
+
+def _sizes(items: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    from burnish.options import parse_input_shapes
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, dims in parse_input_shapes(items).items():
+        sizes = tuple(d for d in dims if isinstance(d, int))
+        if len(sizes) != len(dims):
+            raise UsageError(f"the shape of {name} must be numbers", hint=f"{name}:1x128")
+        shapes[name] = sizes
+    return shapes

@@ -1,0 +1,90 @@
+"""``burnish compile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from burnish.cli.common import emit_json, json_option, model_argument, pick_model, threads_option
+from burnish.errors import UsageError
+
+
+@click.command("compile")
+@model_argument
+@click.option(
+    "-o", "--output", metavar="OUT", help="Artifact to write; default: MODEL.burnish here."
+)
+@click.option("--target", default="x86", show_default=True, help="See 'burnish targets'.")
+@click.option("--precision", default=None, help="fp32 (default).")
+@click.option("--fp16", "shorthand", flag_value="fp16", help="Short for --precision fp16.")
+@click.option("--bf16", "shorthand", flag_value="bf16", help="Short for --precision bf16.")
+@click.option("--int8", "shorthand", flag_value="int8", help="Short for --precision int8.")
+@click.option("--best", "shorthand", flag_value="auto", help="Short for --precision auto.")
+@click.option(
+    "--input-shapes",
+    multiple=True,
+    metavar="NAME:1x3x224x224",
+    help="Fix, name or bound (1..8) dims of an input; may be given again.",
+)
+@threads_option
+@click.option(
+    "-O",
+    "opt_level",
+    type=click.IntRange(0, 3),
+    default=3,
+    show_default=True,
+    help="Optimization level.",
+)
+@click.option("--skip-pass", multiple=True, metavar="NAME", help="Leave a pass out.")
+@click.option("--dump-ir", metavar="DIR", help="Write every stage as ONNX and as text to DIR.")
+@click.option("--verify-ir", is_flag=True, help="Check the IR before and after every pass.")
+@click.option("--verify-passes", is_flag=True, help="Compare with onnxruntime after every pass.")
+@click.option(
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Compare the result with onnxruntime before it is written.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it is an artifact.")
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Show passes and timings.")
+def command(
+    model: str | None,
+    model_option: str | None,
+    output: str | None,
+    precision: str | None,
+    shorthand: str | None,
+    input_shapes: tuple[str, ...],
+    json_path: str | None,
+    overwrite: bool,
+    quiet: bool,
+    verbose: bool,
+    skip_pass: tuple[str, ...],
+    **rest: Any,
+) -> int:
+    """Compile MODEL (an ONNX file) into an artifact that 'burnish run' and burnish.load take."""
+    from burnish.cli.progress import show_progress
+    from burnish.compilation import compile_to
+    from burnish.options import CompileOptions, parse_input_shapes
+    from burnish.report.compile import print_report
+
+    path = pick_model(model, model_option)
+    if precision and shorthand and precision != shorthand:
+        raise UsageError(f"--precision {precision} contradicts --{shorthand}")
+    options = CompileOptions(
+        precision=precision or shorthand or "fp32",
+        input_shapes=parse_input_shapes(input_shapes),
+        skip_passes=skip_pass,
+        **rest,
+    )
+    out = output or f"{Path(path).stem}.burnish"
+    with show_progress(quiet) as progress:
+        report = compile_to(path, out, options, overwrite=overwrite, progress=progress)
+    if json_path:
+        emit_json(report.to_dict(), json_path)
+    elif not quiet:
+        print_report(report, verbose=verbose)
+    return 0

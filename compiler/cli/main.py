@@ -1,0 +1,108 @@
+"""The command ``burnish``: its commands load late, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+import click
+
+from burnish import __version__
+from burnish.errors import BurnishError
+
+#: Command name to module; each module has a click command called ``command``.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "compile": ("burnish.cli.compile", "Compile an ONNX model into an artifact."),
+    "compare": ("burnish.cli.compare", "Compare an artifact or model with onnxruntime."),
+    "bench": ("burnish.cli.bench", "Time an artifact or model, beside its peers."),
+    "run": ("burnish.cli.run", "Run an artifact on inputs from a file."),
+    "inspect": ("burnish.cli.inspect", "Show what is in a model or an artifact."),
+    "optimize": ("burnish.cli.optimize", "Rewrite an ONNX model into a faster ONNX model."),
+    "targets": ("burnish.cli.targets", "List the targets that can be compiled for."),
+    "doctor": ("burnish.cli.doctor", "Check this machine and installation."),
+}
+
+#: What a shell shows for a process that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Help texts come from the table: no command is imported to list it.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 bug, 2 usage or file, 3 model, 4 compile or run, 5 not available "
+    "here, 10 accuracy, 11 latency, 12 size or memory, 13 precision or placement.",
+)
+@click.version_option(__version__, prog_name="burnish")
+def cli() -> None:
+    """Optimizing compiler for ONNX models."""
+
+
+def show_error(error: BurnishError) -> None:
+    """Print an error to stderr: what, where, how to fix it."""
+    lines = error.message.splitlines() or [type(error).__name__]
+    click.secho(f"{error.title}: ", fg="red", bold=True, err=True, nl=False)
+    click.echo("\n".join(lines), err=True)
+    if error.at:
+        click.echo(f"  at: {error.at}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+
+
+def _show_bug(error: BaseException) -> None:
+    if os.environ.get("BURNISH_TRACEBACK"):
+        traceback.print_exception(error, file=sys.stderr)
+    click.secho("internal error: ", fg="red", bold=True, err=True, nl=False)
+    click.echo(f"{type(error).__name__}: {error}", err=True)
+    click.echo(
+        "hint: this is a bug in burnish. Please report it with the output of "
+        "'burnish doctor' and of this command with BURNISH_TRACEBACK=1 set",
+        err=True,
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code (see the epilog of ``burnish --help``)."""
+    try:
+        result = cli.main(args=args, prog_name="burnish", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except BurnishError as error:
+        show_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) went away: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        _show_bug(error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

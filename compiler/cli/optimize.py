@@ -1,0 +1,94 @@
+"""``burnish optimize``."""
+
+from __future__ import annotations
+
+import click
+
+from burnish.cli.common import emit_json, json_option, pick_model
+
+
+@click.command("optimize")
+@click.argument("model", metavar="IN")
+@click.argument("output", metavar="OUT")
+@click.option(
+    "-O",
+    "opt_level",
+    type=click.IntRange(0, 3),
+    default=1,
+    show_default=True,
+    help="1 writes plain ONNX; 2 and 3 fuse as well, composites become local functions.",
+)
+@click.option(
+    "--input-shapes",
+    multiple=True,
+    metavar="NAME:1x3x224x224",
+    help="Fix, name or bound (1..8) dims of an input.",
+)
+@click.option("--skip-pass", multiple=True, metavar="NAME", help="Leave a pass out.")
+@click.option("--only-pass", multiple=True, metavar="NAME", help="Run only these passes.")
+@click.option("--list-passes", is_flag=True, help="List the passes of the level and stop.")
+@click.option("--dump-ir", metavar="DIR", help="Write every stage to DIR.")
+@click.option("--verify-ir", is_flag=True, help="Check the IR before and after every pass.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.")
+@json_option
+def command(
+    model: str,
+    output: str,
+    opt_level: int,
+    input_shapes: tuple[str, ...],
+    skip_pass: tuple[str, ...],
+    only_pass: tuple[str, ...],
+    list_passes: bool,
+    dump_ir: str | None,
+    verify_ir: bool,
+    overwrite: bool,
+    json_path: str | None,
+) -> int:
+    """Rewrite the ONNX model IN and write it to OUT, for any runtime."""
+    import os
+
+    from burnish.driver import histogram, import_model, optimize
+    from burnish.errors import InputFileError
+    from burnish.export import save
+    from burnish.options import CompileOptions, parse_input_shapes
+    from burnish.passes.manager import pass_names
+    from burnish.passes.pipelines import pipeline
+
+    if list_passes:
+        click.echo("\n".join(pass_names(pipeline(opt_level))))
+        return 0
+    path = pick_model(model, None, "IN")
+    if os.path.exists(output) and not overwrite:
+        raise InputFileError("the output path exists", at=output, hint="add --overwrite")
+    options = CompileOptions(
+        input_shapes=parse_input_shapes(input_shapes),
+        opt_level=opt_level,
+        skip_passes=skip_pass,
+        dump_ir=dump_ir,
+        verify_ir=verify_ir,
+    )
+    graph, notes = import_model(path, options)
+    before = histogram(graph)
+    records = optimize(graph, options, None, model=path, only=only_pass)
+    save(graph, output)
+    after = histogram(graph)
+    notes += [note for record in records for note in record.notes]
+    result = {
+        "schema_version": 1,
+        "nodes_before": sum(before.values()),
+        "nodes_after": sum(after.values()),
+        "operators": after,
+        "passes": [
+            {"name": r.name, "before": r.nodes_before, "after": r.nodes_after, "seconds": r.seconds}
+            for r in records
+            if r.changed
+        ],
+        "notes": notes,
+    }
+    if json_path:
+        emit_json(result, json_path)
+        return 0
+    click.echo(f"{result['nodes_before']} nodes -> {result['nodes_after']} nodes: {output}")
+    for note in notes:
+        click.echo(f"note: {note}")
+    return 0

@@ -1,0 +1,63 @@
+"""``burnish targets``."""
+
+from __future__ import annotations
+
+import click
+
+from burnish.cli.common import emit_json, json_option
+from burnish.errors import TargetUnavailableError
+
+
+@click.command("targets")
+@json_option
+def command(json_path: str | None) -> int:
+    """List the targets that can be compiled for, and which this machine can run."""
+    from burnish.backends.cpu.probe import cpu_flags
+    from burnish.backends.registry import BACKENDS, PLANNED
+
+    rows = []
+    for backend in BACKENDS:
+        for spec, text in backend.specs.items():
+            try:
+                target = backend.resolve(spec)
+            except TargetUnavailableError as error:
+                rows.append(
+                    {
+                        "target": spec,
+                        "about": text,
+                        "builds": False,
+                        "runs_here": False,
+                        "why": error.message,
+                    }
+                )
+                continue
+            missing = sorted(set(target.features) - cpu_flags())
+            rows.append(
+                {
+                    "target": spec,
+                    "about": text,
+                    "builds": True,
+                    "runs_here": not missing,
+                    "why": f"this CPU lacks {', '.join(missing)}" if missing else "",
+                }
+            )
+    rows += [
+        {"target": name, "about": why, "builds": False, "runs_here": False, "why": why}
+        for name, why in PLANNED.items()
+    ]
+    if json_path:
+        emit_json({"schema_version": 1, "targets": rows}, json_path)
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("target", "compiles", "runs here", "about")
+    for row in rows:
+        about = (
+            f"{row['about']} ({row['why']})" if row["why"] and row["builds"] else str(row["about"])
+        )
+        table.add_row(
+            str(row["target"]), *("yes" if row[k] else "no" for k in ("builds", "runs_here")), about
+        )
+    Console().print(table)
+    return 0

@@ -1,0 +1,346 @@
+"""The whole way of a model, from file to artifact. Runs inside the compile worker.
+
+Nothing here is called by the process that the user started: an abort inside LLVM or TVM must not
+end it. See :mod:`burnish.worker`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from burnish import __version__
+from burnish.options import CompileOptions
+from burnish.worker import report
+
+if TYPE_CHECKING:
+    from burnish.artifact import Manifest
+    from burnish.backends.base import Target
+    from burnish.ir import Graph
+    from burnish.lowering.module import ModuleLowering
+    from burnish.passes.manager import PassRecord
+
+#: Called with (phase, done, total).
+Progress: TypeAlias = "Callable[[str, int, int], None]"
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """What to compile.
+
+    Attributes:
+        model: Path of an ONNX file, or a serialized ModelProto.
+        output: The artifact's folder.
+        options: How.
+        overwrite: Replace an artifact that is there.
+        name: What the model is called in messages.
+    """
+
+    model: str | bytes
+    output: str
+    options: CompileOptions
+    overwrite: bool = False
+    name: str = "model"
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """What was done.
+
+    Attributes:
+        output: The artifact.
+        target: Canonical spelling of the target.
+        seconds: Wall time by phase.
+        passes: One record for each run of a pass.
+        notes: Lines of the importer, the passes and the lowering for the user.
+        nodes: Nodes of the optimized graph by operator.
+        kernels: Number of distinct kernels.
+        weight_bytes: Size of the packed weights.
+        comparison: The comparison with onnxruntime as plain data, if it was made.
+    """
+
+    output: str
+    target: str
+    seconds: dict[str, float]
+    passes: tuple[PassRecord, ...]
+    notes: tuple[str, ...]
+    nodes: dict[str, int]
+    kernels: int
+    weight_bytes: int
+    comparison: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"schema_version": 1, **asdict(self)}
+
+
+@dataclass
+class _Clock:
+    """Wall time by phase, and progress."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    phase: str = ""
+    since: float = 0.0
+
+    def start(self, phase: str, total: int = 1) -> None:
+        self.stop()
+        self.phase, self.since = phase, time.perf_counter()
+        self.progress(phase, 0, total)
+
+    def stop(self) -> None:
+        if self.phase:
+            took = time.perf_counter() - self.since
+            self.seconds[self.phase] = round(self.seconds.get(self.phase, 0.0) + took, 4)
+            self.phase = ""
+
+
+def compile_artifact(request: CompileRequest) -> CompileReport:
+    """Compile a model into an artifact; progress goes to :func:`burnish.worker.report`.
+
+    Raises:
+        BurnishError: Whatever went wrong; nothing is left at the output.
+    """
+    from burnish.artifact import ArtifactWriter
+    from burnish.backends.registry import resolve_target
+
+    options = request.options
+    target = resolve_target(options.target)
+    clock = _Clock(report)
+    with ArtifactWriter(request.output, overwrite=request.overwrite) as writer:
+        clock.start("import")
+        graph, notes = import_model(request.model, options)
+        clock.start("optimize")
+        records = optimize(graph, options, target, model=request.name, progress=report)
+        notes += [note for record in records for note in record.notes]
+        lowering, executable = _build(graph, target, clock, notes)
+        clock.start("link")
+        _write_code(executable, lowering, writer)
+        manifest = _manifest(request, target, graph, records, lowering)
+        comparison = None
+        if options.check:
+            clock.start("check")
+            manifest, comparison = _checked(request, manifest, writer)
+        clock.start("write")
+        writer.finish(manifest)
+        clock.stop()
+    return CompileReport(
+        output=request.output,
+        target=target.spec,
+        seconds=clock.seconds,
+        passes=tuple(records),
+        notes=tuple(dict.fromkeys(notes)),
+        nodes=histogram(graph),
+        kernels=sum(lowering.kernels.counts.values()),
+        weight_bytes=sum(w.array.nbytes for w in lowering.weights),
+        comparison=comparison,
+    )
+
+
+def import_model(model: str | bytes, options: CompileOptions) -> tuple[Graph, list[str]]:
+    """Read a model into the IR; returns the graph and the importer's notes."""
+    from burnish.importers.onnx_model import load
+
+    if isinstance(model, bytes):
+        import onnx
+
+        source: Any = onnx.load_from_string(model)
+    else:
+        source = model
+    graph = load(source, input_shapes=dict(options.input_shapes) or None)
+    return graph, list(graph.notes)
+
+
+def optimize(
+    graph: Graph,
+    options: CompileOptions,
+    target: Target | None,
+    *,
+    model: str = "model.onnx",
+    only: tuple[str, ...] = (),
+    progress: Progress = lambda *_: None,
+) -> list[PassRecord]:
+    """Run the pass pipeline of an optimization level on a graph."""
+    from burnish.passes.manager import PassManager
+    from burnish.passes.pipelines import pipeline
+
+    manager = PassManager(
+        pipeline(options.opt_level, max_fold_growth=options.max_fold_growth),
+        skip=options.skip_passes,
+        only=only,
+        verify_ir=options.verify_ir,
+        dump_dir=Path(options.dump_ir) if options.dump_ir else None,
+        model=model,
+        on_pass=lambda record: progress(f"optimize: {record.name}", 0, 1),
+    )
+    return manager.run(graph)
+
+
+def prepare(graph: Graph, target: Target) -> list[str]:
+    """Inline the composites that a backend has no kernel for, and refuse what nothing can lower.
+
+    Returns:
+        A line for each composite that was inlined.
+
+    Raises:
+        UnsupportedOpError: Lists every node without a lowering.
+    """
+    from burnish.ir import composites
+    from burnish.lowering import registry
+    from burnish.lowering.module_ops import LAZY, VIEWS
+    from burnish.passes.manager import clean
+
+    rules = target.backend.rules()
+    notes: list[str] = []
+
+    def accepted(node: Any) -> bool:
+        rule = rules.get(node.key)
+        return rule is not None and rule.accepts(node) is None
+
+    for node in graph.nodes:
+        if composites.is_composite(node) and node.op != "Elementwise" and not accepted(node):
+            rule = rules.get(node.key)
+            refused = rule.accepts(node) if rule is not None else None
+            why = refused.reason if refused is not None else "no kernel"
+            notes.append(f"{node.key} runs as plain operators: {why} (at {node.location})")
+            composites.inline(node)
+    if notes:
+        clean(graph)
+    native = VIEWS | {"If"}
+    registry.check(graph, lambda node: node.key in native or accepted(node))
+    assert LAZY  # Split is in the operator table as well
+    return notes
+
+
+def _build(
+    graph: Graph, target: Target, clock: _Clock, notes: list[str]
+) -> tuple[ModuleLowering, Any]:
+    # Importing TVM takes a second; it is a phase of its own.
+    clock.start("load compiler")
+    from burnish.backends.pipeline import build_executable, lower_relax
+    from burnish.lowering.module import ModuleLowering
+
+    clock.start("lower")
+    notes += prepare(graph, target)
+    lowering = ModuleLowering(graph, target)
+    mod = lowering.run(lambda done, total: clock.progress("lower", done, total))
+    mod = lower_relax(mod, target)
+    clock.start("generate code")
+    return lowering, build_executable(mod, target)
+
+
+def _write_code(executable: Any, lowering: ModuleLowering, writer: Any) -> None:
+    from burnish.artifact import link_module, weight_from_array
+
+    link_module(executable, writer.library_path)
+    writer.write_weights([weight_from_array(w.name, w.array) for w in lowering.weights])
+
+
+def histogram(graph: Graph) -> dict[str, int]:
+    """Nodes by operator, most frequent first."""
+    counts: dict[str, int] = {}
+    for node in graph.walk():
+        counts[node.key] = counts.get(node.key, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _manifest(
+    request: CompileRequest,
+    target: Target,
+    graph: Graph,
+    records: list[PassRecord],
+    lowering: ModuleLowering,
+) -> Manifest:
+    from burnish.artifact import Manifest, NodeInfo, PassInfo, TargetInfo, TensorInfo
+
+    def tensors(values: Any) -> tuple[TensorInfo, ...]:
+        return tuple(
+            TensorInfo(v.name, v.dtype, tuple(d if isinstance(d, int) else str(d) for d in v.shape))
+            for v in values
+        )
+
+    precisions = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+    return Manifest(
+        model_name=graph.name,
+        model_sha256=model_digest(request.model),
+        target=TargetInfo(
+            name=target.spec,
+            isa=target.isa.name,
+            machine=target.machine,
+            features=target.features,
+            mcpu=str(target.tvm.get("mcpu", "")),
+        ),
+        inputs=tensors(graph.inputs),
+        outputs=tensors(graph.outputs),
+        weights=tuple(
+            TensorInfo(w.name, str(w.array.dtype), tuple(w.array.shape)) for w in lowering.weights
+        ),
+        nodes=tuple(
+            NodeInfo(
+                name=call.outputs[0] if call.outputs else call.kernel,
+                op=call.node,
+                precision=precisions.get(call.dtype, call.dtype),
+                placement="cpu",
+                kernel=call.kernel,
+                nodes=call.names,
+            )
+            for call in lowering.calls
+        ),
+        passes=tuple(PassInfo(r.name, r.nodes_before, r.nodes_after) for r in records if r.changed),
+        options={k: str(v) for k, v in request.options.to_dict().items() if k not in _TRANSIENT},
+        tools={"burnish": __version__}
+        | {name: version(name) for name in ("apache-tvm", "onnx", "numpy")},
+        symbols=dict(graph.dim_bounds),
+    )
+
+
+#: Options that do not change what is built.
+_TRANSIENT = frozenset({"dump_ir", "verify_ir", "check", "verify_passes"})
+
+
+def model_digest(model: str | bytes) -> str:
+    """SHA-256 of the model file, its external data included."""
+    digest = hashlib.sha256()
+    if isinstance(model, bytes):
+        digest.update(model)
+        return digest.hexdigest()
+    from burnish.importers.onnx_model import data_files
+
+    for path in (Path(model), *data_files(model)):
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _checked(
+    request: CompileRequest, manifest: Manifest, writer: Any
+) -> tuple[Manifest, dict[str, Any]]:
+    """Run the finished code and compare it with the reference before the artifact gets its name."""
+    from burnish.artifact import OutputCheck, Verification
+    from burnish.check import compare
+    from burnish.runtime import load
+
+    with load(writer.preview(manifest), threads=request.options.threads) as model:
+        comparison = compare(model, reference_model(request.model))
+    outputs = tuple(
+        OutputCheck(o.name, o.max_abs, o.max_rel, f"atol {o.atol:g} rtol {o.rtol:g}", o.passed)
+        for o in comparison.outputs
+    )
+    comparison.raise_if_failed()
+    verification = Verification(comparison.reference, True, outputs)
+    return replace(manifest, verification=verification), comparison.to_dict()
+
+
+def reference_model(model: str | bytes) -> Any:
+    """The unmodified model, for comparisons."""
+    if isinstance(model, str):
+        return model
+    import onnx
+
+    return onnx.load_from_string(model)

@@ -1,0 +1,272 @@
+"""What kernel rules see: a node, its lowered inputs, and how to call a kernel.
+
+One node of the IR is one kernel call, or none (a view). Kernels whose specification and shapes are
+equal, whatever their symbols are called, are built once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tvm import relax, tirx
+
+from burnish.errors import LoweringError
+from burnish.ir import Constant, Dim, Node, TensorType, Value
+from burnish.ir.dims import product
+from burnish.ir.types import to_numpy
+from burnish.lowering.scope import Index, canonical_symbols, index, indices, rename
+from burnish.lowering.te_context import Symbols
+
+if TYPE_CHECKING:
+    from burnish.backends.cpu.tir import Kernel
+    from burnish.lowering.module import FunctionLowering
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A tensor of the Relax function.
+
+    Attributes:
+        expr: The Relax variable.
+        dims: Its shape in the IR's terms.
+        dtype: Element type.
+    """
+
+    expr: Any
+    dims: tuple[Dim, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class CallShapes:
+    """Shapes that a kernel is built for, over the kernel's own variables.
+
+    Attributes:
+        symbols: The kernel's variables: ``s0``, ``s1``, … in order of appearance.
+        inputs: Shape of every input.
+        outputs: Shape of every output.
+        names: The graph's symbols to those of the kernel.
+    """
+
+    symbols: Symbols
+    inputs: tuple[tuple[Index, ...], ...]
+    outputs: tuple[tuple[Index, ...], ...]
+    names: dict[str, str]
+
+    def expr(self, dim: Dim) -> Index:
+        """A dim of the graph as an index over the kernel's variables."""
+        return index(self.symbols, rename([dim], self.names)[0])
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant operand, as the artifact stores it.
+
+    Attributes:
+        name: Unique, ``0012.encoder.layer.0.weight``.
+        array: The packed data.
+    """
+
+    name: str
+    array: np.ndarray
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One kernel call of the lowered model, for manifest and profile.
+
+    Attributes:
+        kernel: Function name in the module; empty for a view.
+        node: Operator or composite.
+        names: Original node names.
+        outputs: Names of the values it makes.
+        dtype: Compute precision.
+        flops: Multiply-adds count twice; a dim, so it may be symbolic. 0 when not a compute kernel.
+        detail: What the rule chose (tile, layout), for ``inspect``.
+    """
+
+    kernel: str
+    node: str
+    names: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dtype: str
+    flops: Dim = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class BuiltKernel:
+    """A kernel in the module.
+
+    Attributes:
+        var: The Relax global.
+        scalars: Canonical names of the symbols that it takes as scalars.
+    """
+
+    var: Any
+    scalars: tuple[str, ...]
+
+
+@dataclass
+class KernelTable:
+    """Kernels of one module, shared by key."""
+
+    builder: Any
+    entries: dict[Hashable, BuiltKernel] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(
+        self, name: str, key: Hashable, kernel: Kernel, outputs: int, scalars: tuple[str, ...]
+    ) -> BuiltKernel:
+        """Put a kernel into the module under a unique name made from ``name``."""
+        stem = re.sub(r"\W", "_", name)
+        self.counts[stem] = self.counts.get(stem, 0) + 1
+        var = self.builder.add_func(
+            _scalars_before_outputs(kernel, outputs), f"{stem}_{self.counts[stem]}"
+        )
+        self.entries[key] = BuiltKernel(var, scalars)
+        return self.entries[key]
+
+
+def _scalars_before_outputs(kernel: Kernel, outputs: int) -> Any:
+    """Relax passes scalars with the inputs, while kernels list them last."""
+    func = kernel.func
+    if not kernel.scalars:
+        return func
+    params = list(func.params)
+    count = len(kernel.scalars)
+    tensors, scalars = params[:-count], params[-count:]
+    ordered = tensors[: len(tensors) - outputs] + scalars + tensors[len(tensors) - outputs :]
+    return tirx.PrimFunc(ordered, func.body, func.ret_type, func.buffer_map, func.attrs)
+
+
+class NodeContext:
+    """Lowers one node: reads lowered inputs, calls kernels, sets outputs."""
+
+    def __init__(self, function: FunctionLowering, node: Node) -> None:
+        self.function = function
+        self.node = node
+        self.isa = function.module.target.isa
+
+    def tensor(self, value: Value) -> Lowered:
+        """A lowered value with exactly its IR shape."""
+        return self.function.tensor(value)
+
+    def weight(
+        self,
+        value: Value,
+        key: Hashable = "",
+        pack: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Lowered:
+        """A constant in the form that a kernel wants.
+
+        Args:
+            value: A constant value.
+            key: Names the form; equal (constant, key) pairs share one stored weight.
+            pack: Makes the form of the constant's array; None stores it as it is.
+        """
+        if value.const is None:
+            raise LoweringError(f"{value.name} is not constant", at=str(self.node.location))
+        return self.function.weight(value.const, value.name, key, pack)
+
+    def packed(
+        self, values: Sequence[Value], key: Hashable, pack: Callable[..., np.ndarray]
+    ) -> Lowered:
+        """One stored weight made of several constants (an LSTM's W and R, say)."""
+        consts = [v.const for v in values]
+        if any(c is None for c in consts):
+            raise LoweringError("operands are not constant", at=str(self.node.location))
+        merged = Constant(lambda: pack(*(v.array for v in values)), TensorType("float32", ()))
+        first = values[0].const
+        assert first is not None
+        full_key = (key, tuple(id(c) for c in consts))
+        return self.function.weight(first, values[0].name, full_key, lambda _: merged.array)
+
+    def call(
+        self,
+        name: str,
+        key: Hashable,
+        build: Callable[[CallShapes], Kernel],
+        inputs: Sequence[Lowered],
+        outputs: Sequence[TensorType],
+        *,
+        flops: Dim = 0,
+        detail: str = "",
+        extra_dims: Sequence[Dim] = (),
+    ) -> tuple[Lowered, ...]:
+        """Call a kernel, building it if no equal one exists.
+
+        Args:
+            name: Kernel family, for people.
+            key: Everything but shapes and dtypes that the kernel's code depends on.
+            build: Builds the kernel for shapes over its own variables.
+            inputs: Tensors in argument order.
+            outputs: Types of the results in argument order.
+            flops: Floating-point operations of the call.
+            detail: What was chosen, for the report.
+            extra_dims: Dims that the kernel needs and that no argument has.
+        """
+        shapes = [t.dims for t in inputs] + [t.dims for t in outputs] + [tuple(extra_dims)]
+        names = canonical_symbols(shapes)
+        canonical = [rename(s, names) for s in shapes]
+        dtypes = (*(t.dtype for t in inputs), *(t.dtype for t in outputs))
+        full_key = (name, key, dtypes, tuple(tuple(map(str, s)) for s in canonical))
+        table = self.function.module.kernels
+        built = table.entries.get(full_key)
+        if built is None:
+            symbols = Symbols()
+            exprs = [indices(symbols, s) for s in canonical]
+            n = len(inputs)
+            kernel = build(CallShapes(symbols, tuple(exprs[:n]), tuple(exprs[n:-1]), names))
+            scalars = tuple(v.name for v in kernel.scalars)
+            built = table.add(name, full_key, kernel, len(outputs), scalars)
+        return self.emit_call(built, names, inputs, outputs, flops, detail)
+
+    def emit_call(
+        self,
+        built: BuiltKernel,
+        names: dict[str, str],
+        inputs: Sequence[Lowered],
+        outputs: Sequence[TensorType],
+        flops: Dim = 0,
+        detail: str = "",
+    ) -> tuple[Lowered, ...]:
+        """Emit the call of a kernel that is in the module; ``names`` maps symbols to canonical."""
+        function = self.function
+        originals = {new: old for old, new in names.items()}
+        scalars = [function.symbols.var(originals[s]) for s in built.scalars]
+        types = [function.relax_type(t) for t in outputs]
+        arguments = relax.Tuple([*(t.expr for t in inputs), *scalars])
+        call = relax.call_tir(built.var, arguments, types if len(types) > 1 else types[0])
+        result = function.builder.emit(call)
+        exprs = [result]
+        if len(outputs) > 1:
+            exprs = [
+                function.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(outputs))
+            ]
+        function.module.record(self.node, built.var.name_hint, outputs, flops, detail)
+        return tuple(Lowered(e, t.dims, t.dtype) for e, t in zip(exprs, outputs, strict=True))
+
+    def set(self, *results: Lowered) -> None:
+        """Bind the node's present outputs, in order, to lowered tensors."""
+        present = [v for v in self.node.outputs if v is not None]
+        for value, lowered in zip(present, results, strict=False):
+            self.function.env[value] = lowered
+
+    def reshape(self, tensor: Lowered, dims: Sequence[Dim]) -> Lowered:
+        """A view of a tensor with another shape."""
+        return self.function.reshape(tensor, tuple(dims))
+
+
+def conv_flops(outputs: Sequence[Dim], reduction: int) -> Dim:
+    """2 x reduction length x number of results."""
+    return product([*outputs, 2 * reduction])
+
+
+def zeros(shape: Sequence[int], dtype: str) -> np.ndarray:
+    """An array of zeros of an IR dtype."""
+    return np.zeros(shape, to_numpy(dtype))

@@ -1,0 +1,310 @@
+"""Graph -> Relax IRModule: one Relax function for the graph, one for each branch of an If.
+
+The function ``main`` takes the model's inputs and then the weights, and returns a tuple of the
+outputs. TVM neither folds nor fuses: the graph is final when it comes here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tvm import relax
+
+from burnish.errors import BurnishError, LoweringError
+from burnish.ir import Constant, Dim, Graph, Node, TensorType, Value
+from burnish.ir.dims import is_static, symbols
+from burnish.lowering import te_call
+from burnish.lowering.context import (
+    BuiltKernel,
+    KernelCall,
+    KernelTable,
+    Lowered,
+    NodeContext,
+    Weight,
+)
+from burnish.lowering.module_ops import LAZY, VIEWS
+from burnish.lowering.scope import indices
+from burnish.lowering.te_context import Symbols
+
+if TYPE_CHECKING:
+    from burnish.backends.base import Target
+
+
+class ModuleLowering:
+    """Lowers a graph for a target.
+
+    Attributes:
+        weights: Weights in the order of ``main``'s trailing parameters.
+        calls: Every kernel call in execution order.
+    """
+
+    def __init__(self, graph: Graph, target: Target) -> None:
+        self.graph = graph
+        self.target = target
+        self.rules = target.backend.rules()
+        self.builder = relax.BlockBuilder()
+        self.kernels = KernelTable(self.builder)
+        self.weights: list[Weight] = []
+        self.calls: list[KernelCall] = []
+        self.te_kernels: dict[Hashable, tuple[BuiltKernel, tuple[int, ...]]] = {}
+        self._weight_index: dict[Hashable, int] = {}
+        self._branches = 0
+
+    def run(self, progress: Callable[[int, int], None] | None = None) -> Any:
+        """The IRModule; raises LoweringError with the node when a kernel cannot be built."""
+        main = FunctionLowering(self, self.graph, "main")
+        main.build_main(progress)
+        return self.builder.get()
+
+    def rule_for(self, node: Node) -> Any:
+        """The backend's kernel rule that takes a node, or None."""
+        rule = self.rules.get(node.key)
+        if rule is None or rule.accepts(node) is not None:
+            return None
+        return rule
+
+    def weight_index(
+        self,
+        const: Constant,
+        name: str,
+        key: Hashable,
+        pack: Callable[[np.ndarray], np.ndarray] | None,
+    ) -> int:
+        """Position of a weight among ``main``'s trailing parameters; packs it when it is new."""
+        full_key = (id(const), key)
+        if full_key not in self._weight_index:
+            array = const.array if pack is None else pack(const.array)
+            stem = re.sub(r"[^\w.]", "_", name)[:80]
+            index = len(self.weights)
+            self.weights.append(Weight(f"{index:04d}.{stem}", np.ascontiguousarray(array)))
+            self._weight_index[full_key] = index
+        return self._weight_index[full_key]
+
+    def record(
+        self, node: Node, kernel: str, outputs: Sequence[TensorType], flops: Dim, detail: str
+    ) -> None:
+        """Note a kernel call for manifest and profile."""
+        values = tuple(v.name for v in node.outputs if v is not None)
+        dtype = outputs[0].dtype if outputs else ""
+        self.calls.append(
+            KernelCall(kernel, node.key, node.location.names, values, dtype, flops, detail)
+        )
+
+    def branch_name(self, op: str) -> str:
+        """A name for the next subgraph function."""
+        self._branches += 1
+        return f"{op.lower()}_{self._branches}"
+
+
+class FunctionLowering:
+    """Lowers one graph to one Relax function."""
+
+    def __init__(self, module: ModuleLowering, graph: Graph, name: str) -> None:
+        self.module = module
+        self.graph = graph
+        self.name = name
+        # A builder of its own: TVM's builder refuses a function inside a function.
+        self.builder = module.builder if name == "main" else relax.BlockBuilder()
+        self.symbols = Symbols()
+        self.env: dict[Value, Lowered] = {}
+        self.weight_vars: dict[int, Any] = {}
+        self.done: set[Node] = set()
+
+    # --- types ---------------------------------------------------------------------------------
+
+    def relax_type(self, t: TensorType) -> Any:
+        """The Relax type of an IR type."""
+        return relax.TensorType(list(indices(self.symbols, t.dims)), t.dtype)
+
+    def _check_symbols(self) -> None:
+        bare = {str(d) for v in self.graph.inputs for d in v.shape if not is_static(d)}
+        for value in self.graph.inputs:
+            for dim in value.shape:
+                missing = symbols(dim) - bare
+                if missing:
+                    raise LoweringError(
+                        f"symbol {min(missing)!r} of input {value.name} is no dimension of its own",
+                        hint="name the dims of the inputs with --input-shapes",
+                    )
+
+    # --- functions -----------------------------------------------------------------------------
+
+    def build_main(self, progress: Callable[[int, int], None] | None) -> None:
+        """Emit ``main(inputs..., weights...)``."""
+        self._check_symbols()
+        params = []
+        for value in self.graph.inputs:
+            var = relax.Var(_identifier(value.name), self.relax_type(value.t))
+            self.env[value] = Lowered(var, value.shape, value.dtype)
+            params.append(var)
+        with self.builder.function(self.name):
+            outputs = self.lower_nodes(progress)
+            # Weights that no kernel of this function reads are read by its branches.
+            for index in range(len(self.module.weights)):
+                self.weight_var(index)
+            weights = [self.weight_vars[i] for i in range(len(self.module.weights))]
+            self.builder.emit_func_output(relax.Tuple(outputs), params=[*params, *weights])
+
+    def weight_var(self, index: int) -> Any:
+        """This function's parameter for a weight."""
+        if index not in self.weight_vars:
+            weight = self.module.weights[index]
+            shape = list(weight.array.shape)
+            dtype = str(weight.array.dtype)
+            self.weight_vars[index] = relax.Var(f"w.{index}", relax.TensorType(shape, dtype))
+        return self.weight_vars[index]
+
+    def lower_nodes(self, progress: Callable[[int, int], None] | None = None) -> list[Any]:
+        """Emit every node, and the results as Relax expressions."""
+        nodes = self.graph.nodes
+        for i, node in enumerate(nodes):
+            if node.key not in LAZY:
+                self.lower(node)
+            if progress is not None:
+                progress(i + 1, len(nodes))
+        results: list[Any] = []
+        params = {id(self.env[v].expr) for v in self.graph.inputs}
+        params |= {id(v) for v in self.weight_vars.values()}
+        for value in self.graph.outputs:
+            lowered = self.tensor(value)
+            if (
+                id(lowered.expr) in params
+                or value.is_const
+                or any(lowered.expr is r for r in results)
+            ):
+                # The caller owns an output: it is no alias of an input, a weight or another one.
+                lowered = te_call.copy(NodeContext(self, _copy_node(value)), lowered)
+            results.append(lowered.expr)
+        return results
+
+    # --- values --------------------------------------------------------------------------------
+
+    def tensor(self, value: Value) -> Lowered:
+        """A lowered value; lowers its producer first if that was put off."""
+        if value not in self.env:
+            if value.const is not None:
+                self.env[value] = self.weight(value.const, value.name, "", None)
+            elif value.producer is not None and value.producer in self.graph:
+                self.lower(value.producer)
+            else:
+                raise LoweringError(f"value {value.name} is not available in {self.name}")
+        return self.env[value]
+
+    def weight(
+        self,
+        const: Constant,
+        name: str,
+        key: Hashable,
+        pack: Callable[[np.ndarray], np.ndarray] | None,
+    ) -> Lowered:
+        """A weight as a tensor of this function."""
+        index = self.module.weight_index(const, name, key, pack)
+        array = self.module.weights[index].array
+        return Lowered(self.weight_var(index), tuple(array.shape), str(array.dtype))
+
+    def reshape(self, tensor: Lowered, dims: tuple[Dim, ...]) -> Lowered:
+        """A view with another shape."""
+        if tuple(map(str, dims)) == tuple(map(str, tensor.dims)):
+            return tensor
+        shape = relax.ShapeExpr(list(indices(self.symbols, dims)))
+        return Lowered(self.builder.emit(relax.op.reshape(tensor.expr, shape)), dims, tensor.dtype)
+
+    # --- nodes ---------------------------------------------------------------------------------
+
+    def lower(self, node: Node) -> None:
+        """Emit one node."""
+        if node in self.done:
+            return
+        self.done.add(node)
+        try:
+            ctx = NodeContext(self, node)
+            rule = self.module.rule_for(node)
+            if node.key in VIEWS:
+                ctx.set(self.reshape(self.tensor(node.required(0)), node.output.shape))
+            elif node.key == "If":
+                self._lower_if(node)
+            elif rule is not None:
+                rule.emit(ctx, node)
+            else:
+                te_call.emit(ctx, node)
+        except BurnishError as error:
+            if error.at is None:
+                error.at = f"{node.key} {node.location}"
+            raise
+        except Exception as error:
+            raise LoweringError(
+                f"{node.key} could not be lowered: {error}", at=f"{node.key} {node.location}"
+            ) from error
+
+    def _lower_if(self, node: Node) -> None:
+        condition = self.tensor(node.required(0))
+        condition = self.reshape(condition, ())
+        branches = []
+        for attr in ("then_branch", "else_branch"):
+            graph = node.attrs[attr]
+            assert isinstance(graph, Graph)
+            branches.append(BranchLowering(self, graph, self.module.branch_name("if")))
+        for branch in branches:
+            branch.build()
+        calls = [relax.Call(b.var, b.arguments()) for b in branches]
+        result = self.builder.emit(relax.If(condition.expr, *calls))
+        results = []
+        for i, value in enumerate(v for v in node.outputs if v is not None):
+            item = self.builder.emit(relax.TupleGetItem(result, i))
+            typed = self.builder.match_cast(item, self.relax_type(value.t))
+            results.append(Lowered(typed, value.shape, value.dtype))
+        NodeContext(self, node).set(*results)
+
+
+class BranchLowering(FunctionLowering):
+    """A subgraph as a private function: its parameters are what it captures.
+
+    The symbols of the outer function come as one shape parameter, so that every dim is defined
+    whatever the captured tensors look like.
+    """
+
+    def __init__(self, outer: FunctionLowering, graph: Graph, name: str) -> None:
+        super().__init__(outer.module, graph, name)
+        self.outer = outer
+        self.captured: dict[Value, Any] = {}
+        self.var: Any = None
+        self.outer_symbols = sorted(outer.symbols.vars)
+
+    def tensor(self, value: Value) -> Lowered:
+        """A value of this graph, or one captured from the outer one."""
+        local = value.is_const or (value.producer is not None and value.producer in self.graph)
+        if not local and value not in self.env:
+            outer = self.outer.tensor(value)
+            var = relax.Var(f"c{len(self.captured)}", self.relax_type(value.t))
+            self.captured[value] = var
+            self.env[value] = Lowered(var, outer.dims, outer.dtype)
+        return super().tensor(value)
+
+    def build(self) -> None:
+        """Emit the function."""
+        shape = relax.Var(
+            "dims", relax.ShapeType([self.symbols.var(s) for s in self.outer_symbols])
+        )
+        with self.builder.function(self.name, private=True):
+            outputs = self.lower_nodes()
+            params = [shape, *self.captured.values(), *self.weight_vars.values()]
+            local = self.builder.emit_func_output(relax.Tuple(outputs), params=params)
+        self.var = self.module.builder.add_func(self.builder.get()[local], self.name)
+
+    def arguments(self) -> list[Any]:
+        """What the outer function passes, in parameter order."""
+        dims = relax.ShapeExpr([self.outer.symbols.var(s) for s in self.outer_symbols])
+        captured = [self.outer.tensor(v).expr for v in self.captured]
+        return [dims, *captured, *(self.outer.weight_var(i) for i in self.weight_vars)]
+
+
+def _copy_node(value: Value) -> Node:
+    node = Node("Identity", [], [], name=value.name)
+    return node
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name) or "x"

@@ -1,0 +1,112 @@
+"""Options of a compilation, validated once at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias
+
+from burnish.errors import UsageError
+
+#: A dim of ``--input-shapes``: a number, a symbol's name, or bounds of a symbolic dim.
+DimSpec: TypeAlias = int | str | tuple[int, int]
+
+PRECISIONS = ("fp32",)
+PLANNED_PRECISIONS = ("bf16", "fp16", "int8", "auto")
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What ``burnish compile`` can be told.
+
+    Attributes:
+        target: Target spelling.
+        precision: Compute precision; this version has fp32.
+        threads: Threads per call of the compiled model; None means all that the process may use.
+        input_shapes: Input name to dims: numbers fix, names rename, pairs bound a dim.
+        opt_level: 0 no rewriting beyond what lowering needs, 1 folding and simplification, 2 and
+            3 fusion and layout as well.
+        skip_passes: Names of passes to leave out.
+        verify_ir: Check the IR's invariants before and after every pass.
+        verify_passes: Compare the model with onnxruntime after every pass.
+        dump_ir: Folder that gets every stage as an ONNX model and as text.
+        check: Compare the compiled model with onnxruntime before the artifact is finished.
+        max_fold_growth: Bytes by which constant folding may grow the model.
+    """
+
+    target: str = "x86"
+    precision: str = "fp32"
+    threads: int | None = None
+    input_shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
+    opt_level: int = 3
+    skip_passes: tuple[str, ...] = ()
+    verify_ir: bool = False
+    verify_passes: bool = False
+    dump_ir: str | None = None
+    check: bool = False
+    max_fold_growth: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if self.precision in PLANNED_PRECISIONS:
+            raise UsageError(
+                f"precision {self.precision} is not in this version of burnish",
+                hint=f"use {', '.join(PRECISIONS)}",
+            )
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"unknown precision {self.precision!r}", hint=f"one of: {', '.join(PRECISIONS)}"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"threads must be at least 1, got {self.threads}")
+        if self.opt_level not in range(4):
+            raise UsageError(f"optimization level must be 0 to 3, got {self.opt_level}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for the manifest."""
+        return asdict(self)
+
+
+def parse_input_shapes(items: tuple[str, ...]) -> dict[str, tuple[DimSpec, ...]]:
+    """Parse ``x:1x3x224x224``; ``,`` and brackets work too, ``1..8`` bounds, a name renames.
+
+    Raises:
+        UsageError: An item is not of that form.
+    """
+    shapes: dict[str, tuple[DimSpec, ...]] = {}
+    for item in items:
+        name, colon, text = item.rpartition(":")
+        if not colon or not name:
+            raise UsageError(
+                f"not an input shape: {item!r}", hint="write NAME:1x3x224x224, NAME:batchx3x1..640"
+            )
+        text = text.strip("[]() ")
+        parts = [p.strip() for p in text.split(",")] if "," in text else _split_x(text)
+        shapes[name] = tuple(_dim_spec(p, item) for p in parts if p)
+    return shapes
+
+
+def _split_x(text: str) -> list[str]:
+    # "batchx3x224": an x between a digit (or the end of a name) and what follows.
+    parts: list[str] = []
+    current = ""
+    for i, ch in enumerate(text):
+        after = text[i + 1 : i + 2]
+        if ch == "x" and current and after and (after.isdigit() or current[-1].isdigit()):
+            parts.append(current)
+            current = ""
+        else:
+            current += ch
+    return [*parts, current]
+
+
+def _dim_spec(text: str, item: str) -> DimSpec:
+    low, dots, high = text.partition("..")
+    if dots and low.isdigit() and high.isdigit():
+        if int(low) > int(high):
+            raise UsageError(f"empty range {text!r} in {item!r}")
+        return (int(low), int(high))
+    if text.isdigit():
+        return int(text)
+    if text.isidentifier():
+        return text
+    raise UsageError(f"not a dimension: {text!r} in {item!r}")
