@@ -1,1 +1,7 @@
-"""burnish: importers."""
+"""Importers: from model files to the IR."""
+
+from __future__ import annotations
+
+from burnish.importers.onnx_model import load
+
+__all__ = ["load"]

@@ -54,6 +54,8 @@ class Expr:
     terms: tuple[tuple[Monomial, int], ...]
 
     def __str__(self) -> str:
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
+            return str(self.terms[0][0][0])
         parts: list[str] = []
         for mono, coeff in self.terms:
             factors = [
@@ -66,11 +68,7 @@ class Expr:
                 parts.append((" - " if coeff < 0 else " + ") + text)
             else:
                 parts.append(("-" if coeff < 0 else "") + text)
-        text = "".join(parts)
-        # A lone quotient needs no parentheses.
-        if len(self.terms) == 1 and text.startswith("(") and text.count("(") == 1:
-            return text[1:-1]
-        return text
+        return "".join(parts)
 
     __repr__ = __str__
 
@@ -205,12 +203,29 @@ def floordiv(a: Dim, b: Dim) -> Dim:
             return add(_make(whole), rest.get((), 0) // b)
         if whole:
             return add(_make(whole), floordiv(_make(rest), b))
+        # ((s + 1) // 2 + 1) // 2 == (s + 3) // 4, since floors nest.
+        nested = _single_quotient(rest)
+        if nested is not None:
+            inner, offset = nested
+            return floordiv(add(inner.a, mul(inner.b, offset)), mul(inner.b, b))
         # (s + 5) // 2 == (s + 1) // 2 + 2 keeps one spelling for equal expressions.
         offset = rest.get((), 0)
         if offset >= b or offset < 0:
             rest[()] = offset % b
             return add(floordiv(_make(rest), b), offset // b)
     return Expr((((Call("floordiv", a, b),), 1),))
+
+
+def _single_quotient(terms: Mapping[Monomial, int]) -> tuple[Call, int] | None:
+    """The quotient ``q`` and the number ``c`` when the terms are ``q + c`` and q divides by a number."""
+    offset = terms.get((), 0)
+    found = [(mono, coeff) for mono, coeff in terms.items() if mono]
+    if len(found) != 1 or found[0][1] != 1 or len(found[0][0]) != 1:
+        return None
+    atom = found[0][0][0]
+    if isinstance(atom, str) or atom.fn != "floordiv" or not isinstance(atom.b, int):
+        return None
+    return (atom, offset) if atom.b > 0 else None
 
 
 def ceildiv(a: Dim, b: Dim) -> Dim:

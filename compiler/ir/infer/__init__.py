@@ -6,6 +6,34 @@ One rule an operator, registered by :func:`infer`. A rule reads the types (and c
 
 from __future__ import annotations
 
-from burnish.ir.infer.registry import InferContext, infer, infer_graph, infer_node
+from burnish.ir.infer import (  # noqa: F401  (the imports register the rules)
+    control,
+    convolution,
+    elementwise,
+    matrix,
+    movement,
+    reduce,
+)
+from burnish.ir.infer.common import elements
+from burnish.ir.infer.registry import (
+    Guard,
+    InferContext,
+    guards,
+    has_rule,
+    infer,
+    infer_graph,
+    infer_node,
+    untyped,
+)
 
-__all__ = ["InferContext", "infer", "infer_graph", "infer_node"]
+__all__ = [
+    "Guard",
+    "InferContext",
+    "elements",
+    "guards",
+    "has_rule",
+    "infer",
+    "infer_graph",
+    "infer_node",
+    "untyped",
+]

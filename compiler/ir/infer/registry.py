@@ -1,22 +1,61 @@
-"""The registry of inference rules and the driver that applies them."""
+"""The registry of inference rules and the driver that applies them.
+
+A rule sees one node whose inputs are typed. The driver deals with all the rest: foreign operators,
+inputs of unknown rank, composites, and operators that only ONNX's own inference knows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-from burnish.ir.dims import Dim
-from burnish.ir.graph import Graph, Node
+from burnish.errors import ShapeError
+from burnish.ir.dims import Dim, Expr
+from burnish.ir.graph import Graph, Node, Value
 from burnish.ir.types import TensorType
 
 #: The context of a rule is the node itself: its inputs carry types, constants and contents.
 InferContext: TypeAlias = Node
 
-#: Returns the types of the outputs; a rule that knows an output's content returns (type, content).
-Result: TypeAlias = "TensorType | tuple[TensorType, tuple[Dim, ...] | None]"
+#: The type of an output, or (type, content) from a rule that knows the content; None: unknown.
+Result: TypeAlias = "TensorType | tuple[TensorType, tuple[Dim, ...] | None] | None"
 Rule: TypeAlias = "Callable[[Node], Sequence[Result]]"
 
 _RULES: dict[tuple[str, str], Rule] = {}
+
+
+class UnknownRankError(Exception):
+    """Raised inside rules: an input's rank is unknown, so the rule says nothing."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A condition on sizes that ONNX demands and that only the run-time sizes can decide.
+
+    Attributes:
+        kind: ``equal``, or ``broadcast``: equal, or one of the two is 1.
+        a: One size.
+        b: The other.
+        node: Original name of the node that demands it.
+    """
+
+    kind: Literal["equal", "broadcast"]
+    a: int | Expr
+    b: int | Expr
+    node: str
+
+
+_RECORDER: ContextVar[dict[tuple[str, Dim, Dim], None] | None] = ContextVar("guards", default=None)
+
+
+def demand(kind: Literal["equal", "broadcast"], a: Dim, b: Dim) -> None:
+    """Note a condition between two dims that cannot be decided now."""
+    record = _RECORDER.get()
+    if record is not None and isinstance(a, (int, Expr)) and isinstance(b, (int, Expr)):
+        record[kind, a, b] = None
 
 
 def infer(*ops: str, domain: str = "") -> Callable[[Rule], Rule]:
@@ -32,15 +71,108 @@ def infer(*ops: str, domain: str = "") -> Callable[[Rule], Rule]:
     return register
 
 
+def has_rule(domain: str, op: str) -> bool:
+    """Whether an operator has an own inference rule."""
+    return (domain, op) in _RULES
+
+
 def infer_node(node: Node) -> None:
     """Set types and contents of a node's outputs.
+
+    Outputs of which nothing can be said (those of foreign operators, or of operators that read
+    them) keep the type that they have, for instance the one that the model declares.
 
     Raises:
         ShapeError: The inputs contradict the operator.
     """
-    raise NotImplementedError
+    results = _results(node)
+    for value, result in zip(node.outputs, results, strict=False):
+        if value is None or result is None:
+            continue
+        if isinstance(result, tuple):
+            value.type, value.content = result
+        else:
+            value.type, value.content = result, None
+
+
+def _results(node: Node) -> Sequence[Result]:
+    if any(v is not None and v.type is None for v in node.inputs):
+        return ()
+    rule = _RULES.get((node.domain, node.op))
+    try:
+        if node.domain == "burnish":
+            from burnish.ir.infer.composite import infer_composite
+
+            return infer_composite(node)
+        if rule is not None:
+            try:
+                return rule(node)
+            except UnknownRankError:
+                pass
+        if node.domain == "":
+            from burnish.ir.infer.fallback import infer_by_onnx
+
+            return infer_by_onnx(node)
+    except ShapeError as error:
+        if error.at is not None:
+            raise
+        given = ", ".join(str(v.type) if v is not None else "-" for v in node.inputs)
+        raise ShapeError(
+            f"{node.key}: {error.message} (inputs: {given})", at=_where(node), hint=error.hint
+        ) from None
+    return ()
+
+
+def _where(node: Node) -> str:
+    return str(node.location) or node.name
 
 
 def infer_graph(graph: Graph) -> None:
-    """Infer every node of a graph, subgraphs included, in topological order."""
-    raise NotImplementedError
+    """Infer every node of a graph in topological order; rules infer the subgraphs of their node.
+
+    Raises:
+        ShapeError: The inputs of a node contradict its operator.
+    """
+    graph.sort()
+    for node in graph.nodes:
+        infer_node(node)
+
+
+@contextmanager
+def _recording() -> Iterator[dict[tuple[str, Dim, Dim], None]]:
+    record: dict[tuple[str, Dim, Dim], None] = {}
+    token = _RECORDER.set(record)
+    try:
+        yield record
+    finally:
+        _RECORDER.reset(token)
+
+
+def unrecorded(graph: Graph) -> None:
+    """Infer a branch that may not run: its conditions are no conditions of the model."""
+    with _recording():
+        infer_graph(graph)
+
+
+def guards(graph: Graph) -> tuple[Guard, ...]:
+    """What the run-time sizes must satisfy so that every node of the graph is valid.
+
+    Inference takes two different symbolic dims that meet in an operator to be compatible; these
+    are all such cases. A runtime that checks them on the sizes of the inputs never computes on
+    sizes that ONNX forbids.
+    """
+    found: dict[tuple[str, Dim, Dim], Guard] = {}
+    for node in graph.nodes:
+        with _recording() as record:
+            _results(node)
+        for kind, a, b in record:
+            assert isinstance(a, (int, Expr))
+            assert isinstance(b, (int, Expr))
+            assert kind in ("equal", "broadcast")
+            found.setdefault((kind, a, b), Guard(kind, a, b, _where(node)))  # type: ignore[arg-type]
+    return tuple(found.values())
+
+
+def untyped(graph: Graph) -> list[Value]:
+    """Values without a type, in graph order."""
+    return [v for n in graph.walk() for v in n.outputs if v is not None and v.type is None]

@@ -1,0 +1,239 @@
+"""Export: an IR graph of any stage as an ONNX model that onnxruntime runs.
+
+Plain nodes become ONNX nodes. A composite becomes a call of a local function of the domain
+``burnish`` whose body is the composite's definition for these very attributes and types; equal
+bodies share one function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import onnx
+
+from burnish.errors import InputFileError
+from burnish.ir import composites
+from burnish.ir.graph import Constant, Graph, Node, Value
+from burnish.ir.proto import attribute_protos, tensor_proto, type_proto
+
+#: IR version of exported models.
+IR_VERSION = 10
+#: Protobuf cannot hold a message of 2 GiB; constants beyond this go to a second file.
+EMBED_LIMIT = 1_900_000_000
+#: Smaller constants stay in the model file even when the data are external.
+EXTERNAL_THRESHOLD = 1024
+
+
+@lru_cache(maxsize=1024)
+def _attribute_kinds(op: str, domain: str, version: int) -> Mapping[str, int]:
+    try:
+        schema = onnx.defs.get_schema(op, version, domain)
+    except onnx.defs.SchemaError:
+        return {}
+    return {name: int(a.type.value) for name, a in schema.attributes.items()}
+
+
+class _Exporter:
+    """State of one export: names that are taken, functions made so far."""
+
+    def __init__(self, root: Graph) -> None:
+        self.opset = {"": root.opset.get("", 25), **root.opset}
+        self.functions: dict[str, onnx.FunctionProto] = {}
+
+    def node(self, node: Node) -> onnx.NodeProto:
+        """One node; a composite registers its function."""
+        proto = onnx.NodeProto(op_type=node.op, domain=node.domain, name=node.name)
+        kinds = _attribute_kinds(node.op, node.domain, self.opset.get(node.domain, 1))
+        if node.domain == composites.DOMAIN:
+            proto.op_type = self._function(node)
+        else:
+            proto.attribute.extend(attribute_protos(node.attrs, kinds))
+            for name in sorted(node.attrs):
+                value = node.attrs[name]
+                if isinstance(value, Graph):
+                    attribute = onnx.AttributeProto(name=name, type=onnx.AttributeProto.GRAPH)
+                    attribute.g.CopyFrom(self.graph(value))
+                    proto.attribute.append(attribute)
+        proto.input.extend(_names(node.inputs))
+        proto.output.extend(_names(tuple(node.outputs)))
+        if node.location.names and node.location.names != (node.name,):
+            proto.metadata_props.add(key="burnish.location", value="\n".join(node.location.names))
+        return proto
+
+    def _function(self, node: Node) -> str:
+        """Register the function that a composite calls, and return its name."""
+        body = _body(node)
+        function = onnx.FunctionProto(domain=composites.DOMAIN)
+        inputs = iter(body.inputs)
+        function.input.extend(
+            next(inputs).name if v is not None else f"absent{i}" for i, v in enumerate(node.inputs)
+        )
+        function.output.extend(f"out{i}" for i in range(len(body.outputs)))
+        for value in body.constants():
+            constant = onnx.NodeProto(op_type="Constant", output=[value.name])
+            attribute = onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR)
+            assert value.const is not None
+            attribute.t.CopyFrom(tensor_proto(value.const, ""))
+            constant.attribute.append(attribute)
+            function.node.append(constant)
+        body.sort()
+        function.node.extend(self.node(inner) for inner in body.nodes)
+        for i, value in enumerate(body.outputs):
+            function.node.append(
+                onnx.NodeProto(op_type="Identity", input=[value.name], output=[f"out{i}"])
+            )
+        for domain in sorted({n.domain for n in function.node} | {""}):
+            function.opset_import.add(domain=domain, version=self.opset.get(domain, 1))
+        digest = hashlib.sha256(function.SerializeToString(deterministic=True)).hexdigest()
+        function.name = f"{node.op}_{digest[:10]}"
+        self.functions.setdefault(function.name, function)
+        return function.name
+
+    def graph(self, graph: Graph) -> onnx.GraphProto:
+        """A graph or subgraph without its initializers."""
+        graph.sort()
+        proto = onnx.GraphProto(name=graph.name)
+        proto.input.extend(_value_info(v) for v in graph.inputs)
+        declared = {v for v in graph.inputs} | set(graph.outputs)
+        for node in graph.nodes:
+            proto.node.append(self.node(node))
+            for value in node.outputs:
+                if value is not None and value not in declared and value.type is not None:
+                    proto.value_info.append(_value_info(value))
+        proto.output.extend(_value_info(v) for v in graph.outputs)
+        return proto
+
+
+def _body(node: Node) -> Graph:
+    body = node.attrs.get("body")
+    if isinstance(body, Graph) and body.parent is None:
+        return body
+    return composites.body(node)
+
+
+def _names(values: tuple[Value | None, ...]) -> list[str]:
+    names = ["" if v is None else v.name for v in values]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+def _value_info(value: Value) -> onnx.ValueInfoProto:
+    info = onnx.ValueInfoProto(name=value.name)
+    if value.type is not None:
+        info.type.CopyFrom(type_proto(value.type))
+    return info
+
+
+def to_model(graph: Graph) -> onnx.ModelProto:
+    """The graph as an ONNX model with all data inside.
+
+    The same graph gives the same bytes (``SerializeToString(deterministic=True)``).
+
+    Raises:
+        InputFileError: The constants do not fit into one protobuf message; use :func:`save`.
+    """
+    total = sum(v.const.nbytes for v in graph.constants() if v.const is not None)
+    if total > EMBED_LIMIT:
+        raise InputFileError(
+            f"the model has {total} bytes of constants, more than one protobuf message can hold",
+            hint="save it to a file, which puts them into a second one",
+        )
+    model = _skeleton(graph)
+    for value in graph.constants():
+        assert value.const is not None
+        model.graph.initializer.append(tensor_proto(value.const, value.name))
+    return model
+
+
+def _skeleton(graph: Graph) -> onnx.ModelProto:
+    """The model without initializers."""
+    exporter = _Exporter(graph)
+    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="burnish")
+    model.graph.CopyFrom(exporter.graph(graph))
+    model.functions.extend(exporter.functions[name] for name in sorted(exporter.functions))
+    opset = dict(exporter.opset)
+    if exporter.functions:
+        opset[composites.DOMAIN] = 1
+    for domain in sorted(opset):
+        model.opset_import.add(domain=domain, version=opset[domain])
+    return model
+
+
+def save(graph: Graph, path: str | Path, *, external_data: bool | None = None) -> None:
+    """Write the graph as an ONNX file, all or nothing.
+
+    Args:
+        graph: The graph.
+        path: The file; it is replaced if it exists.
+        external_data: Write large constants to ``NAME.data`` beside it. Default: when they are
+            too large for one file.
+
+    Raises:
+        InputFileError: The file cannot be written.
+    """
+    target = Path(path)
+    constants = graph.constants()
+    total = sum(v.const.nbytes for v in constants if v.const is not None)
+    if external_data is None:
+        external_data = total > EMBED_LIMIT
+    try:
+        if not external_data:
+            data = to_model(graph).SerializeToString(deterministic=True)
+            _replace(target, data)
+            return
+        model = _skeleton(graph)
+        beside = target.with_name(target.name + ".data")
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as handle:
+            try:
+                for value in constants:
+                    assert value.const is not None
+                    model.graph.initializer.append(
+                        _external(value.const, value.name, beside, handle)
+                    )
+            except BaseException:
+                os.unlink(handle.name)
+                raise
+        os.replace(handle.name, beside)
+        _replace(target, model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise InputFileError(
+            f"cannot write {target}: {error.strerror or error}", at=str(target)
+        ) from None
+
+
+def _external(constant: Constant, name: str, beside: Path, handle: object) -> onnx.TensorProto:
+    proto = tensor_proto(constant, name)
+    if len(proto.raw_data) < EXTERNAL_THRESHOLD:
+        return proto
+    position = handle.tell()  # type: ignore[attr-defined]
+    padding = -position % 4096
+    handle.write(b"\0" * padding)  # type: ignore[attr-defined]
+    handle.write(proto.raw_data)  # type: ignore[attr-defined]
+    entries = {
+        "location": beside.name,
+        "offset": str(position + padding),
+        "length": str(len(proto.raw_data)),
+    }
+    proto.ClearField("raw_data")
+    proto.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in entries.items():
+        proto.external_data.add(key=key, value=value)
+    return proto
+
+
+def _replace(target: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
