@@ -31,21 +31,16 @@ class PassContext:
 
     Attributes:
         options: Settings that are no field of a pass.
-        original_bytes: Size of the constants of the graph as it was imported.
+        growth: By how many bytes folding has made the model larger so far.
         notes: Lines for the report: refused folds, nearest misses. The manager takes them after
             each pass.
         node: The node that a pass works on right now; named by the error when the pass fails.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    original_bytes: int = 0
+    growth: int = 0
     notes: list[str] = field(default_factory=list)
     node: Node | None = None
-
-    @staticmethod
-    def of(graph: Graph, **options: Any) -> PassContext:
-        """A context for a graph that no pass has changed yet."""
-        return PassContext(options=options, original_bytes=constant_bytes(graph))
 
     def note(self, text: str, at: Node | None = None) -> None:
         """Add a line to the report, once; ``at`` adds the original node names."""
@@ -114,12 +109,6 @@ class Fixpoint:
 
 
 Pipeline: TypeAlias = "Sequence[Pass | Fixpoint]"
-
-
-def constant_bytes(graph: Graph) -> int:
-    """Size of all constants of a graph; one that several values share counts once."""
-    unique = {id(v.const): v.const for v in graph.constants()}
-    return sum(const.nbytes for const in unique.values() if const is not None)
 
 
 def all_graphs(graph: Graph) -> Iterator[Graph]:

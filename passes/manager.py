@@ -70,7 +70,7 @@ class PassManager:
             PassError: A pass failed, left an invalid graph, or a fixpoint was not reached.
             VerifyError: The graph was invalid before the first pass.
         """
-        ctx = ctx or PassContext.of(graph)
+        ctx = ctx or PassContext()
         if self.verify_ir:
             verify(graph)
         self._dump(graph, "imported")
@@ -162,7 +162,7 @@ class PassManager:
     def _dump(self, graph: Graph, name: str) -> None:
         if self.dump_dir is None:
             return
-        from burnish.ir.export import save
+        from burnish.export import save
 
         self.dump_dir.mkdir(parents=True, exist_ok=True)
         path = self.dump_dir / f"{len(self._dumps):02d}-{name}.onnx"

@@ -383,6 +383,17 @@ class Graph:
         del self._nodes[node]
         node.graph = None
 
+    def adopt(self, inner: Graph) -> list[Node]:
+        """Move all nodes of a subgraph into this graph, and return them."""
+        moved = inner.nodes
+        for node in moved:
+            del inner._nodes[node]
+            self._nodes[node] = None
+            node.graph = self
+            for nested in node.subgraphs():
+                nested.parent = self
+        return moved
+
     def replace_uses(self, old: Value, new: Value) -> None:
         """Let every use of ``old`` read ``new``; a graph output keeps its name.
 

@@ -96,7 +96,7 @@ def check(
 def apply(item: Pass, graph: Graph, ctx: PassContext | None = None) -> bool:
     """Run one pass, clean up, verify, and check that it tells the truth about having changed."""
     before = fingerprint(graph)
-    changed = item.run(graph, ctx or PassContext.of(graph))
+    changed = item.run(graph, ctx or PassContext())
     if changed:
         clean(graph)
     verify(graph)

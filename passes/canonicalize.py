@@ -1,0 +1,371 @@
+"""Canonical forms: one spelling for each thing, so that every later pass meets one form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from burnish.ir import Builder, Graph, Node, Value
+from burnish.ir.dims import equal
+from burnish.ir.infer.common import const_ints, elements
+from burnish.ir.types import BY_ONNX
+from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
+from burnish.passes.rewrite import run_rules
+from burnish.passes.rows import (
+    Merged,
+    Outcome,
+    RowTable,
+    exact_reciprocal,
+    is_float,
+    is_uniform,
+    made_by,
+    reshape,
+    same_shape,
+    same_type,
+    uniform,
+)
+
+#: Rows that remove an operation that does nothing.
+NO_OPS = RowTable()
+#: Rows that give an operation another form.
+FORMS = RowTable()
+
+_COMMUTATIVE = ("Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum")
+#: Slice ends at or above this mean "to the end".
+_END = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Remove operations that do nothing and give every other one canonical form.
+
+    Before: `a = Identity(x); b = Unsqueeze(a, 1); y = Add(2, b)`.
+    After: `b = Reshape(x, [0, 1, -1]); y = Add(b, 2)`.
+    Keeps: an Identity that a graph output needs, operations whose no-op condition depends on sizes
+        that are not known.
+    Numerics: reassociates (a square by Mul instead of Pow differs in the last bit); the other rows
+        are exact.
+    """
+
+    name: ClassVar[str] = "canonicalize"
+    numerics: ClassVar[Numerics] = Numerics.REASSOCIATES
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """See :class:`Canonicalize`."""
+        rules = (*NO_OPS, *FORMS)
+        return any([run_rules(g, rules, ctx) for g in all_graphs(graph)])  # noqa: C419
+
+
+def _unchanged(node: Node) -> Value | None:
+    """The first input if the node's output has its type."""
+    x = node.required(0)
+    return x if same_type(x, node.output) else None
+
+
+@NO_OPS.row("Identity")
+def identity(node: Node, b: Builder) -> Outcome:
+    """Identity(x) = x."""
+    return node.required(0)
+
+
+@NO_OPS.row("Dropout")
+def dropout(node: Node, b: Builder) -> Outcome:
+    """Dropout(x) = x in inference."""
+    training = node.input(2)
+    mask = node.outputs[1] if len(node.outputs) > 1 else None
+    if mask is not None and (mask.uses or mask.is_output):
+        return None
+    if training is not None and not is_uniform(training, False):
+        return None
+    return node.required(0)
+
+
+@NO_OPS.row("Cast", "CastLike")
+def cast(node: Node, b: Builder) -> Outcome:
+    """Cast(x) = x to the dtype of x."""
+    return _unchanged(node)
+
+
+@NO_OPS.row("Reshape", "Expand", "Tile")
+def same_size(node: Node, b: Builder) -> Outcome:
+    """Reshape(x), Expand(x), Tile(x) = x when the shape stays."""
+    return _unchanged(node)
+
+
+@NO_OPS.row("Transpose")
+def transpose_identity(node: Node, b: Builder) -> Outcome:
+    """Transpose(x) = x when the permutation is the identity."""
+    x = node.required(0)
+    rank = len(x.shape)
+    perm = node.ints_attr("perm", tuple(reversed(range(rank))))
+    return x if perm == tuple(range(rank)) else None
+
+
+@NO_OPS.row("Slice")
+def slice_all(node: Node, b: Builder) -> Outcome:
+    """Slice(x) = x when it takes everything."""
+    x = node.required(0)
+    starts, ends = const_ints(node.input(1)), elements(node.input(2))
+    steps = const_ints(node.input(4)) if node.input(4) is not None else (1,) * len(x.shape)
+    axes = const_ints(node.input(3)) if node.input(3) is not None else tuple(range(len(x.shape)))
+    if starts is None or ends is None or steps is None or axes is None:
+        return None
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=False):
+        whole = (isinstance(end, int) and end >= _END) or equal(end, x.shape[axis])
+        dim = x.shape[axis]
+        whole = whole or (isinstance(end, int) and isinstance(dim, int) and end >= dim)
+        if start != 0 or step != 1 or not whole:
+            return None
+    return x
+
+
+@NO_OPS.row("Pad")
+def pad_nothing(node: Node, b: Builder) -> Outcome:
+    """Pad(x, 0) = x."""
+    pads = const_ints(node.input(1))
+    return node.required(0) if pads is not None and not any(pads) else None
+
+
+@NO_OPS.row("Concat", "Sum", "Max", "Min", "Mean")
+def one_operand(node: Node, b: Builder) -> Outcome:
+    """Concat(x), Sum(x), Max(x), Min(x), Mean(x) = x."""
+    return node.required(0) if len(node.inputs) == 1 else None
+
+
+@NO_OPS.row("Split")
+def split_into_one(node: Node, b: Builder) -> Outcome:
+    """Split(x) = x into one part."""
+    return node.required(0) if len(node.outputs) == 1 else None
+
+
+@NO_OPS.row("ReduceSum", "ReduceMean")
+def reduce_nothing(node: Node, b: Builder) -> Outcome:
+    """ReduceSum(x, axes=[]) = x when empty axes reduce nothing."""
+    axes = const_ints(node.input(1)) if node.input(1) is not None else ()
+    nothing = node.int_attr("noop_with_empty_axes") == 1 and axes == ()
+    return node.required(0) if nothing else None
+
+
+@NO_OPS.row("Clip")
+def clip_nothing(node: Node, b: Builder) -> Outcome:
+    """Clip(x) = x without bounds."""
+    return node.required(0) if node.input(1) is None and node.input(2) is None else None
+
+
+@NO_OPS.row("Where")
+def where_constant(node: Node, b: Builder) -> Outcome:
+    """Where(true, x, y) = x and Where(false, x, y) = y."""
+    condition = uniform(node.input(0))
+    if condition is None:
+        return None
+    chosen = node.required(1 if condition else 2)
+    return chosen if same_type(chosen, node.output) else None
+
+
+@FORMS.row("Concat")
+def concat_empty(node: Node, b: Builder) -> Outcome:
+    """Concat(x, empty) = Concat(x)."""
+    axis = node.int_attr("axis")
+    kept = [v for v in node.inputs if v is not None and not equal(v.shape[axis], 0)]
+    if len(kept) == len(node.inputs) or not kept:
+        return None
+    return b.op("Concat", *kept, axis=axis)
+
+
+@FORMS.row("Flatten", "Squeeze", "Unsqueeze")
+def views_as_reshape(node: Node, b: Builder) -> Outcome:
+    """Flatten, Squeeze, Unsqueeze(x) = Reshape(x)."""
+    return reshape(b, node.required(0), node.output.shape)
+
+
+@FORMS.row("CastLike")
+def cast_like(node: Node, b: Builder) -> Outcome:
+    """CastLike(x, y) = Cast(x)."""
+    dtype = node.required(1).dtype
+    number = next(row.onnx for row in BY_ONNX.values() if row.name == dtype)
+    return b.op("Cast", node.required(0), to=number)
+
+
+@FORMS.row(*_COMMUTATIVE)
+def constant_right(node: Node, b: Builder) -> Outcome:
+    """C + x = x + c for commutative operators."""
+    if len(node.inputs) != 2:
+        return None
+    left, right = node.required(0), node.required(1)
+    if not left.is_const or right.is_const:
+        return None
+    return b.op(node.op, right, left, **node.attrs)
+
+
+@FORMS.row("Sum")
+def sum_of_two(node: Node, b: Builder) -> Outcome:
+    """Sum(x, y) = x + y."""
+    return b.op("Add", *node.inputs) if len(node.inputs) == 2 else None
+
+
+@FORMS.row("Sub")
+def subtract_constant(node: Node, b: Builder) -> Outcome:
+    """X - c = x + (-c)."""
+    x, c = node.required(0), node.required(1)
+    if x.is_const or c.const is None or not is_float(c) or c.const.nbytes > 1 << 20:
+        return None
+    return b.op("Add", x, b.constant(-c.array, c.name))
+
+
+@FORMS.row("Div")
+def divide_by_power_of_two(node: Node, b: Builder) -> Outcome:
+    """X / c = x * (1/c) when c is a power of two."""
+    x, c = node.required(0), node.required(1)
+    if x.is_const or c.const is None or not is_float(c) or c.const.nbytes > 1 << 20:
+        return None
+    reciprocal = exact_reciprocal(c.array)
+    return b.op("Mul", x, b.constant(reciprocal, c.name)) if reciprocal is not None else None
+
+
+@FORMS.row("Pow")
+def first_power(node: Node, b: Builder) -> Outcome:
+    """Pow(x, 1) = x."""
+    return _unchanged(node) if is_uniform(node.input(1), 1) else None
+
+
+@FORMS.row("Pow", numerics=Numerics.REASSOCIATES)
+def square(node: Node, b: Builder) -> Outcome:
+    """Pow(x, 2) = x * x."""
+    x = node.required(0)
+    if not is_uniform(node.input(1), 2) or not same_type(x, node.output):
+        return None
+    return b.op("Mul", x, x)
+
+
+@FORMS.row("Pow", numerics=Numerics.REASSOCIATES)
+def square_root(node: Node, b: Builder) -> Outcome:
+    """Pow(x, 0.5) = Sqrt(x)."""
+    x = node.required(0)
+    if not is_uniform(node.input(1), 0.5) or not is_float(x) or not same_type(x, node.output):
+        return None
+    return b.op("Sqrt", x)
+
+
+@FORMS.row("Pow", numerics=Numerics.REASSOCIATES)
+def reciprocal_power(node: Node, b: Builder) -> Outcome:
+    """Pow(x, -1) = 1 / x."""
+    x = node.required(0)
+    if not is_uniform(node.input(1), -1) or not is_float(x) or not same_type(x, node.output):
+        return None
+    return b.op("Reciprocal", x)
+
+
+@FORMS.row("Mul", numerics=Numerics.REASSOCIATES)
+def swish(node: Node, b: Builder) -> Outcome:
+    """X * Sigmoid(x) = Swish(x)."""
+    for x, gate in (node.inputs, node.inputs[::-1]):
+        sigmoid = made_by(gate, "Sigmoid")
+        if x is None or sigmoid is None or sigmoid.input(0) is not x or x.is_const:
+            continue
+        if sigmoid.output.single_user() is node and same_type(x, node.output):
+            return Merged(b.op("Swish", x), (sigmoid,))
+    return None
+
+
+@FORMS.row("Clip", "Max")
+def clip_as_relu(node: Node, b: Builder) -> Outcome:
+    """Clip(x, 0) = Relu(x) and Max(x, 0) = Relu(x)."""
+    x = node.required(0)
+    if len(node.inputs) > 2 and node.input(2) is not None:
+        return None
+    if not is_float(x) or not is_uniform(node.input(1), 0) or not same_type(x, node.output):
+        return None
+    return b.op("Relu", x)
+
+
+@FORMS.row("MatMul")
+def matmul_of_vectors(node: Node, b: Builder) -> Outcome:
+    """MatMul(vector, m) = Reshape(MatMul(Reshape(vector), m))."""
+    x, y = node.required(0), node.required(1)
+    if len(x.shape) > 1 and len(y.shape) > 1:
+        return None
+    left = reshape(b, x, (1, *x.shape)) if len(x.shape) == 1 else x
+    right = reshape(b, y, (*y.shape, 1)) if len(y.shape) == 1 else y
+    if left is None or right is None:
+        return None
+    return reshape(b, b.op("MatMul", left, right), node.output.shape)
+
+
+@FORMS.row("Gemm")
+def gemm_without_bias(node: Node, b: Builder) -> Outcome:
+    """Gemm(a, b, c, beta=0) = Gemm(a, b)."""
+    if node.input(2) is None or node.float_attr("beta", 1.0) != 0.0:
+        return None
+    attrs = {k: v for k, v in node.attrs.items() if k != "beta"}
+    return b.op("Gemm", node.required(0), node.required(1), **attrs)
+
+
+@FORMS.row("Gemm")
+def gemm_transposed(node: Node, b: Builder) -> Outcome:
+    """Gemm(a, b, transA=1) = Gemm(Transpose(a), b)."""
+    if not node.int_attr("transA"):
+        return None
+    attrs = {k: v for k, v in node.attrs.items() if k != "transA"}
+    left = b.op("Transpose", node.required(0), perm=(1, 0))
+    return b.op("Gemm", left, *node.inputs[1:], **attrs)
+
+
+@FORMS.row("Reshape")
+def flattened_gemm(node: Node, b: Builder) -> Outcome:
+    """Reshape(Gemm(Reshape(x), w, c)) = MatMul(x, w) + c.
+
+    A matrix product over the last axis, which exporters flatten for Gemm.
+    """
+    gemm = made_by(node.required(0), "Gemm")
+    flat = made_by(gemm.required(0), "Reshape") if gemm is not None else None
+    if gemm is None or flat is None or gemm.output.single_user() is not node:
+        return None
+    if any(gemm.float_attr(key, 1.0) != 1.0 for key in ("alpha", "beta")):
+        return None
+    x, w, c = flat.required(0), gemm.required(1), gemm.input(2)
+    columns = gemm.output.shape[-1]
+    if len(x.shape) < 3 or not same_shape(node.output.shape, (*x.shape[:-1], columns)):
+        return None
+    if not equal(flat.output.shape[-1], x.shape[-1]):
+        return None
+    if c is not None and not (len(c.shape) <= 1 or equal(c.shape[0], 1)):
+        return None
+    if gemm.int_attr("transB"):
+        w = b.op("Transpose", w, perm=(1, 0))
+    product = b.op("MatMul", x, w)
+    nodes = (flat, gemm) if flat.output.single_user() is gemm else (gemm,)
+    return Merged(b.op("Add", product, c) if c is not None else product, nodes)
+
+
+@FORMS.row("Add", "Sub", "Mul", "Div",
+           "Where", "And", "Or", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+           "Max", "Min", "Pow", "Mod")  # fmt: skip
+def implied_expand(node: Node, b: Builder) -> Outcome:
+    """op(Expand(x), y) = op(x, y) when y has the shape already."""
+    for index, value in enumerate(node.inputs):
+        source = _before_broadcast(value, b)
+        if source is None:
+            continue
+        others = [v for i, v in enumerate(node.inputs) if i != index and v is not None]
+        if not any(same_shape(v.shape, node.output.shape) for v in others):
+            continue
+        inputs = [source if i == index else v for i, v in enumerate(node.inputs)]
+        return b.op(node.op, *inputs, **node.attrs)
+    return None
+
+
+def _before_broadcast(value: Value | None, b: Builder) -> Value | None:
+    """What Expand or ConstantOfShape broadcasts."""
+    expand = made_by(value, "Expand")
+    if expand is not None:
+        return expand.required(0)
+    filled = made_by(value, "ConstantOfShape")
+    if filled is None:
+        return None
+    from burnish.ir import Constant
+
+    fill = filled.attrs.get("value")
+    number = fill.array.reshape(()) if isinstance(fill, Constant) else np.zeros((), np.float32)
+    return b.constant(number, "fill")
