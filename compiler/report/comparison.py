@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -56,3 +57,8 @@ def _verdict(output: OutputComparison) -> Text:
     if output.passed:
         return Text("equal", style="green")
     return Text(f"DIFFERS: {output.reason}", style="bold red")
+
+
+def print_comparison(report: ComparisonReport) -> None:
+    """Print the table to stdout."""
+    Console().print(comparison_table(report))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.table import Table
 
 from burnish.bench.timing import BenchResult
@@ -27,3 +28,8 @@ def timing_table(result: BenchResult) -> Table:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.4g}"
+
+
+def print_timing(result: BenchResult) -> None:
+    """Print the table to stdout."""
+    Console().print(timing_table(result))

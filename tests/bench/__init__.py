@@ -1,0 +1,1 @@
+"""The zoo compiled, compared and timed: ``python -m tests.bench``."""
