@@ -99,7 +99,7 @@ class _Exporter:
         graph.sort()
         proto = onnx.GraphProto(name=graph.name)
         proto.input.extend(_value_info(v) for v in graph.inputs)
-        declared = {v for v in graph.inputs} | set(graph.outputs)
+        declared = set(graph.inputs) | set(graph.outputs)
         for node in graph.nodes:
             proto.node.append(self.node(node))
             for value in node.outputs:

@@ -1,4 +1,4 @@
-"""Tensors of a model as constants of the IR; external data stay on disk until they are asked for."""
+"""Tensors of a model as constants of the IR; external data stay on disk until they are needed."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from burnish.errors import UsageError
 from burnish.ir import dims
@@ -12,7 +12,7 @@ from burnish.ir.graph import Graph
 from burnish.ir.types import TensorType
 
 #: A size, a name, or bounds (min, max).
-DimSpec: TypeAlias = Union[int, str, tuple[int, int]]
+DimSpec: TypeAlias = int | str | tuple[int, int]
 
 
 def apply_input_shapes(graph: Graph, shapes: Mapping[str, Sequence[DimSpec]]) -> None:

@@ -59,7 +59,7 @@ def fast_gelu(b: Builder, node: Node) -> None:
 
 @upgrade("QuickGelu", until=ALWAYS, domain=MICROSOFT)
 def quick_gelu(b: Builder, node: Node) -> None:
-    """x * Sigmoid(alpha * x)."""
+    """X * Sigmoid(alpha * x)."""
     alpha = node.float_attr("alpha", 1.702)
     _replace(b, node, [b.op("Swish", node.required(0), name=node.name, alpha=alpha)])
 
@@ -107,7 +107,7 @@ def skip_simplified_layer_normalization(b: Builder, node: Node) -> None:
 
 @upgrade("FusedMatMul", until=ALWAYS, domain=MICROSOFT)
 def fused_matmul(b: Builder, node: Node) -> None:
-    """alpha * A' @ B', with the last two axes of each transposed on demand."""
+    """Alpha * A' @ B', with the last two axes of each transposed on demand."""
     if node.int_attr("transBatchA") or node.int_attr("transBatchB"):
         raise ModelError("FusedMatMul with transposed batch axes has no standard form")
     operands = []
@@ -158,7 +158,7 @@ def fused_conv(b: Builder, node: Node) -> None:
     """activation(Conv(x, w, b) + z)."""
     own = ("activation", "activation_params")
     attrs = {k: v for k, v in node.attrs.items() if k not in own}
-    inputs = [v for v in node.inputs[:3]]
+    inputs = list(node.inputs[:3])
     y = b.node("Conv", inputs, attrs, name=node.name).output
     y = _optional_add(b, y, node.input(3))
     _replace(b, node, [_activated(b, node, y)])

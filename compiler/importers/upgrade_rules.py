@@ -213,7 +213,7 @@ def _resize_10(node: Node) -> None:
 
 @upgrade("Resize", until=13)
 def resize_12(b: Builder, node: Node) -> None:
-    """``tf_half_pixel_for_nn`` was dropped; half-pixel that rounds half up is the same for floor."""
+    """``tf_half_pixel_for_nn`` was dropped; half_pixel that rounds half up equals it for floor."""
     if node.str_attr("coordinate_transformation_mode", "half_pixel") != "tf_half_pixel_for_nn":
         return
     if node.str_attr("nearest_mode", "round_prefer_floor") != "floor":

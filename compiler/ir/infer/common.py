@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from burnish.errors import ShapeError
 from burnish.ir import dims
 from burnish.ir.dims import UNKNOWN, Dim, Expr
@@ -65,25 +67,46 @@ def axes_of(axes: Iterable[int], rank: int) -> tuple[int, ...]:
 
 
 def elements(value: Value | None) -> Shape | None:
-    """The elements of a small integer or bool tensor of rank 0 or 1, if they are known."""
+    """The elements of a small integer or bool tensor in row-major order, if they are known."""
     if value is None or value.type is None:
         return None
-    if value.const is not None:
-        type = value.const.type
-        count = dims.static_product(type.dims)
-        if type.rank is None or type.rank > 1 or count is None or count > MAX_CONTENT:
-            return None
-        if type.dtype not in _TRACKED:
-            return None
-        return tuple(int(x) for x in value.const.array.reshape(-1))
-    return value.content
+    if value.const is None:
+        return value.content
+    type = value.const.type
+    count = dims.static_product(type.dims)
+    if type.dtype not in _TRACKED or count is None or count > MAX_CONTENT:
+        return None
+    return tuple(int(x) for x in value.const.array.reshape(-1))
+
+
+def grid(value: Value | None) -> np.ndarray | None:
+    """The elements as an array of dims that has the tensor's shape."""
+    found = elements(value)
+    if found is None or value is None or not value.t.static:
+        return None
+    return as_grid(found).reshape(value.t.dims)
+
+
+def as_grid(found: Iterable[Dim]) -> np.ndarray:
+    """Dims as a one-dimensional array of objects."""
+    items = tuple(found)
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+def flat(array: np.ndarray | None) -> Shape | None:
+    """The content that an array of dims stands for; None for too many elements."""
+    if array is None or array.size > MAX_CONTENT:
+        return None
+    return tuple(array.reshape(-1))
 
 
 def const_ints(value: Value | None) -> tuple[int, ...] | None:
     """The elements of an integer tensor if all are numbers."""
     found = elements(value)
     if found is None and value is not None and value.const is not None:
-        if value.const.type.dtype in _TRACKED:
+        if value.const.type.dtype in INTEGERS:
             return tuple(int(x) for x in value.const.array.reshape(-1))
         return None
     if found is None or not all(isinstance(d, int) for d in found):

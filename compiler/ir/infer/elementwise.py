@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from burnish.errors import ShapeError
 from burnish.ir import dims
 from burnish.ir.dims import UNKNOWN, Dim, Expr
@@ -14,6 +16,8 @@ from burnish.ir.infer.common import (
     broadcast,
     dtype_of,
     elements,
+    flat,
+    grid,
     nonnegative,
     required,
     same_dtype,
@@ -22,13 +26,17 @@ from burnish.ir.infer.common import (
 from burnish.ir.infer.registry import Result, infer
 from burnish.ir.types import BY_ONNX, FLOATS, INTEGERS, TensorType
 
+# fmt: off
 _SAME = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu "
-    "HardSigmoid HardSwish Hardmax LRN LeakyRelu Log LogSoftmax LpNormalization "
-    "MeanVarianceNormalization Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin "
-    "Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CumSum CumProd Trilu "
-    "InstanceNormalization GroupNormalization ReverseSequence RotaryEmbedding"
-).split()
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Ceil", "Celu", "Cos",
+    "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "LRN",
+    "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "Mish",
+    "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin",
+    "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+    "CumSum", "CumProd", "Trilu", "InstanceNormalization", "GroupNormalization", "ReverseSequence",
+    "RotaryEmbedding",
+)
+# fmt: on
 
 Unary = Callable[[Dim], Dim]
 Binary = Callable[[Dim, Dim], Dim]
@@ -178,21 +186,20 @@ _BINARY: dict[str, Binary] = {
 
 
 def _content(node: Node, fn: Binary, shape: Shape) -> Shape | None:
-    """Elements of a result of rank at most 1, from those of the inputs."""
-    if len(shape) > 1 or (shape and not isinstance(shape[0], int)):
+    """Elements of the result from those of the inputs, folded from the left."""
+    parts = [grid(v) for v in node.inputs]
+    if not parts or any(p is None for p in parts) or not _small(shape):
         return None
-    count = shape[0] if shape else 1
-    assert isinstance(count, int)
-    if count > MAX_CONTENT:
-        return None
-    total: Shape | None = None
-    for value in node.inputs:
-        found = elements(value)
-        if found is None or len(found) not in (1, count):
-            return None
-        spread = found * count if len(found) == 1 else found
-        total = spread if total is None else tuple(map(fn, total, spread))
-    return total
+    total = np.broadcast_to(parts[0], shape)  # type: ignore[arg-type]
+    apply = np.frompyfunc(fn, 2, 1)
+    for part in parts[1:]:
+        total = np.asarray(apply(total, part), dtype=object)
+    return flat(total)
+
+
+def _small(shape: Shape) -> bool:
+    count = dims.static_product(shape)
+    return count is not None and count <= MAX_CONTENT
 
 
 def _broadcast_node(node: Node) -> Shape:
@@ -237,15 +244,10 @@ def where(node: Node) -> Sequence[Result]:
     if dtype_of(node, 0) != "bool":
         raise ShapeError("the condition is not bool")
     dtype, shape = same_dtype(node, (1, 2)), _broadcast_node(node)
-    condition, x, y = (elements(v) for v in node.inputs[:3])
     content: Shape | None = None
-    if _is_integral(dtype) and len(shape) <= 1 and None not in (condition, x, y):
-        assert condition is not None
-        assert x is not None
-        assert y is not None
-        count = max(len(condition), len(x), len(y))
-        columns = [e * count if len(e) == 1 else e for e in (condition, x, y)]
-        content = tuple(_select(c, a, b) for c, a, b in zip(*columns, strict=True))
+    condition, x, y = (grid(v) for v in node.inputs[:3])
+    if _is_integral(dtype) and _small(shape) and not any(p is None for p in (condition, x, y)):
+        content = flat(np.asarray(np.frompyfunc(_select, 3, 1)(condition, x, y), dtype=object))
     return [(TensorType(dtype, shape), content)]
 
 
@@ -312,7 +314,7 @@ def dequantize(node: Node) -> Sequence[Result]:
 
 @infer("DynamicQuantizeLinear")
 def dynamic_quantize(node: Node) -> Sequence[Result]:
-    """y (uint8), y_scale (float32 scalar), y_zero_point (uint8 scalar)."""
+    """Y (uint8), y_scale (float32 scalar), y_zero_point (uint8 scalar)."""
     return [
         TensorType("uint8", shape_of(node, 0)),
         TensorType("float32", ()),

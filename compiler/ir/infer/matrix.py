@@ -26,7 +26,7 @@ from burnish.ir.types import BY_ONNX
 
 
 def matmul_shape(a: Shape, b: Shape) -> Shape:
-    """numpy's matmul, with its rules for vectors."""
+    """Numpy's matmul, with its rules for vectors."""
     if not a or not b:
         raise ShapeError("an operand is a scalar")
     left = (1, *a) if len(a) == 1 else a

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from burnish.errors import ShapeError
 from burnish.ir import dims
 from burnish.ir.dims import UNKNOWN, Dim
@@ -18,6 +20,8 @@ from burnish.ir.infer.common import (
     const_ints,
     dtype_of,
     elements,
+    flat,
+    grid,
     length,
     required,
     same_dtype,
@@ -90,8 +94,7 @@ def reshape(node: Node) -> Sequence[Result]:
         _solve(result, hole, source)
     elif hole is not None:
         result[hole] = UNKNOWN
-    content = elements(x) if len(result) <= 1 else None
-    return [(tensor(x.t.dtype, result), content)]
+    return [(tensor(x.t.dtype, result), elements(x))]
 
 
 def _solve(result: list[Dim], hole: int | None, source: Shape) -> None:
@@ -177,7 +180,7 @@ def unsqueeze(node: Node) -> Sequence[Result]:
     new = axes_of(axes, rank)
     rest = iter(source)
     result = [1 if i in new else next(rest) for i in range(rank)]
-    return [(tensor(x.t.dtype, result), elements(x) if rank <= 1 else None)]
+    return [(tensor(x.t.dtype, result), elements(x))]
 
 
 @infer("Transpose")
@@ -187,7 +190,9 @@ def transpose(node: Node) -> Sequence[Result]:
     perm = node.ints_attr("perm", tuple(reversed(range(len(source)))))
     if sorted(perm) != list(range(len(source))):
         raise ShapeError(f"perm {perm} is no permutation of rank {len(source)}")
-    return [(tensor(dtype_of(node), (source[p] for p in perm)), elements(node.input(0)))]
+    array = grid(node.input(0))
+    content = None if array is None else flat(array.transpose(perm))
+    return [(tensor(dtype_of(node), (source[p] for p in perm)), content)]
 
 
 @infer("Concat")
@@ -209,11 +214,10 @@ def concat(node: Node) -> Sequence[Result]:
         total = dims.add(total, s[axis])
     result[axis] = total
     content: Shape | None = None
-    if rank == 1:
-        parts = [elements(v) for v in node.inputs]
-        joined = [d for p in parts if p is not None for d in p]
-        if None not in parts and len(joined) <= MAX_CONTENT:
-            content = tuple(joined)
+    parts = [grid(v) for v in node.inputs]
+    known = [p for p in parts if p is not None]
+    if len(known) == len(parts):
+        content = flat(np.concatenate(known, axis))
     return [(tensor(dtype, result), content)]
 
 
@@ -237,18 +241,18 @@ def split(node: Node) -> Sequence[Result]:
         total = dims.add(total, d)
     if node.input(1) is not None:
         unify(total, source[axis], "sum of the parts")
-    content = elements(x)
+    array = grid(x)
     results: list[Result] = []
     position = 0
     for d in sizes:
         type = tensor(x.t.dtype, (*source[:axis], d, *source[axis + 1 :]))
-        part = None
-        if content is not None and isinstance(d, int):
-            part = content[position : position + d]
-            position += d
-        else:
-            content = None
-        results.append((type, part))
+        if array is None or not isinstance(d, int):
+            array = None
+            results.append(type)
+            continue
+        part = np.take(array, range(position, position + d), axis)
+        position += d
+        results.append((type, flat(part)))
     return results
 
 
@@ -273,15 +277,22 @@ def slice_(node: Node) -> Sequence[Result]:
         raise ShapeError("starts, ends, axes and steps have different lengths")
     for axis, start, end, step in zip(*columns, strict=True):
         result[axis] = sliced(source[axis], start, end, step)
-    content = elements(x)
-    if content is not None and len(source) == 1:
-        bounds = [c[0] for c in (starts or unknown, ends or unknown, steps or unknown)]
-        content = (
-            content[bounds[0] : bounds[1] : bounds[2]]
-            if all(isinstance(b, int) for b in bounds)
-            else None
-        )
-    return [(tensor(x.t.dtype, result), content)]
+    array = grid(x)
+    if array is not None:
+        array = _sliced_content(array, axes, (starts or unknown, ends or unknown, steps or unknown))
+    return [(tensor(x.t.dtype, result), flat(array))]
+
+
+def _sliced_content(
+    array: np.ndarray, axes: Sequence[int], columns: Sequence[Shape]
+) -> np.ndarray | None:
+    index = [slice(None)] * array.ndim
+    for axis, start, end, step in zip(axes, *columns, strict=True):
+        if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)):
+            return None
+        index[axis] = slice(start, _bound(end, array.shape[axis], step), step)
+    picked: np.ndarray = array[tuple(index)]
+    return picked
 
 
 #: Exporters write "to the end" as a number that no size reaches.
@@ -328,13 +339,16 @@ def gather(node: Node) -> Sequence[Result]:
     source, picked = shape_of(node, 0), shape_of(node, 1)
     axis = axis_of(node.int_attr("axis", 0), len(source))
     result = (*source[:axis], *picked, *source[axis + 1 :])
-    content = elements(data)
-    where = const_ints(indices) if len(picked) <= 1 else None
-    if content is None or where is None:
+    size, where = source[axis], const_ints(indices)
+    if where is not None and isinstance(size, int):
+        wrong = [i for i in where if not -size <= i < size]
+        if wrong:
+            raise ShapeError(f"index {wrong[0]} is out of range for size {size}")
+    array = grid(data)
+    if array is None or where is None or not indices.t.static:
         return [tensor(data.t.dtype, result)]
-    if any(not -len(content) <= i < len(content) for i in where):
-        raise ShapeError(f"indices {where} are out of range for {len(content)} elements")
-    return [(tensor(data.t.dtype, result), tuple(content[i] for i in where))]
+    picked_array = np.take(array, np.reshape(where, indices.t.dims), axis)
+    return [(tensor(data.t.dtype, result), flat(np.asarray(picked_array, dtype=object)))]
 
 
 @infer("GatherElements")
@@ -375,12 +389,10 @@ def expand(node: Node) -> Sequence[Result]:
             return [TensorType(x.t.dtype, None)]
         return [TensorType(x.t.dtype, unknown_shape(max(rank, len(source))))]
     result = broadcast(source, target)
-    content = elements(x)
-    if content is not None and len(content) == 1 and len(result) == 1:
-        count = result[0]
-        content = content * count if isinstance(count, int) and count <= MAX_CONTENT else None
-    elif len(result) > 1:
-        content = None
+    array, count = grid(x), dims.static_product(result)
+    content: Shape | None = None
+    if array is not None and count is not None and count <= MAX_CONTENT:
+        content = flat(np.broadcast_to(array, result))  # type: ignore[arg-type]
     return [(TensorType(x.t.dtype, result), content)]
 
 
@@ -392,12 +404,12 @@ def tile(node: Node) -> Sequence[Result]:
     repeats = elements(node.input(1)) or unknown_shape(len(source))
     if len(repeats) != len(source):
         raise ShapeError(f"{len(repeats)} repeats for rank {len(source)}")
-    content = elements(x)
-    if content is not None and len(source) == 1 and isinstance(repeats[0], int):
-        content = content * repeats[0] if len(content) * repeats[0] <= MAX_CONTENT else None
-    elif source:
-        content = None
-    return [(tensor(x.t.dtype, map(dims.mul, source, repeats)), content)]
+    array, content = grid(x), None
+    result = tuple(map(dims.mul, source, repeats))
+    count = dims.static_product(result)
+    if array is not None and count is not None and count <= MAX_CONTENT:
+        content = flat(np.tile(array, repeats))  # type: ignore[arg-type]
+    return [(tensor(x.t.dtype, result), content)]
 
 
 @infer("Pad")
@@ -427,11 +439,10 @@ def constant_of_shape(node: Node) -> Sequence[Result]:
         rank = length(required(node, 0))
         return [TensorType(dtype, None if rank is None else unknown_shape(rank))]
     content: Shape | None = None
-    if len(target) <= 1 and dtype in ("int64", "int32", "bool"):
-        count = target[0] if target else 1
+    count = dims.static_product(target)
+    if dtype in ("int64", "int32", "bool") and count is not None and count <= MAX_CONTENT:
         fill = int(value.array.reshape(-1)[0]) if isinstance(value, Constant) else 0
-        if isinstance(count, int) and count <= MAX_CONTENT:
-            content = (fill,) * count
+        content = (fill,) * count
     return [(TensorType(dtype, target), content)]
 
 

@@ -70,7 +70,7 @@ def reduce(node: Node) -> Sequence[Result]:
     gone = axes_of(axes, len(source))
     result = _reduced(source, gone, keep)
     fn, values = _CONTENT.get(node.op), elements(x)
-    content = (fn(values),) if fn and values and len(source) == 1 else None
+    content = (fn(values),) if fn and values and len(gone) == len(source) else None
     return [(tensor(x.t.dtype, result), content)]
 
 
