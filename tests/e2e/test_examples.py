@@ -1,0 +1,62 @@
+"""Every example runs as its README says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*/run.py"))
+
+
+def run(script: Path, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(script), *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_examples_are_complete() -> None:
+    assert SCRIPTS
+    for folder in (path for path in EXAMPLES.iterdir() if path.is_dir()):
+        readme = (folder / "README.md").read_text()
+        assert f"python examples/{folder.name}/run.py" in readme
+
+
+def test_model_is_the_file_of_the_package() -> None:
+    folder = EXAMPLES / "01_compile_and_check"
+    stated = re.search(r"sha256 `(\w{64})`", (folder / "README.md").read_text())
+    content = (folder / "basic_pitch.onnx").read_bytes()
+    assert stated
+    assert hashlib.sha256(content).hexdigest() == stated[1]
+    assert f"({len(content):,} bytes)" in (folder / "README.md").read_text()
+
+
+def test_compile_and_check() -> None:
+    printed = run(EXAMPLES / "01_compile_and_check" / "run.py", "--duration", "0.2")
+    assert "heard [60, 64, 67, 72]" in printed
+    assert printed.count("equal") >= 3
+    assert re.search(r"onnxruntime \d.*x", printed)
+
+
+def test_dynamic_shapes() -> None:
+    printed = run(EXAMPLES / "02_dynamic_shapes" / "run.py")
+    assert re.findall(r"(\d+ x \d+): .*, equal", printed) == [
+        "1 x 1",
+        "1 x 7",
+        "2 x 37",
+        "5 x 128",
+    ]
+    assert "refused: " in printed
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
+def test_every_script_has_a_test(script: Path) -> None:
+    source = Path(__file__).read_text()
+    assert f'"{script.parent.name}" / "run.py"' in source
