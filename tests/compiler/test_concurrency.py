@@ -1,0 +1,166 @@
+"""Threads: several callers of one model, the one OpenMP pool, fork, and the default count."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from burnish.runtime import default_threads, load
+from tests.support import handmade
+
+
+@pytest.fixture(scope="module")
+def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return handmade.affine_artifact(tmp_path_factory.mktemp("affine") / "affine.burnish", chain=4)
+
+
+def script(code: str, *args: str | Path, environment: dict[str, str] | None = None) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)],
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_model_called_from_several_threads(affine: Path, threads: int) -> None:
+    callers, runs = 6, 150
+    start = threading.Barrier(callers)
+
+    with load(affine, threads=threads) as model:
+
+        def work(caller: int) -> None:
+            generator = np.random.default_rng(caller)
+            start.wait()
+            for _ in range(runs):
+                x = generator.standard_normal((int(generator.integers(1, 300)), 16), np.float32)
+                (y,) = model.run(None, {"x": x})
+                np.testing.assert_allclose(y, handmade.affine_reference(x, 4), rtol=1e-5)
+
+        with ThreadPoolExecutor(callers) as pool:
+            for future in [pool.submit(work, caller) for caller in range(callers)]:
+                future.result()
+
+
+def test_two_models_of_one_library_do_not_disturb_each_other(affine: Path) -> None:
+    x = np.ones((3, 16), np.float32)
+    first = load(affine, threads=1)
+    second = load(affine, threads=1)
+    expected = handmade.affine_reference(x, 4)
+    np.testing.assert_allclose(second.run(None, {"x": x})[0], expected, rtol=1e-5)
+    second.close()
+    del second
+    np.testing.assert_allclose(first.run(None, {"x": x})[0], expected, rtol=1e-5)
+
+
+# Threads of the process are counted after every run: TVM's pool would appear among them, and its
+# creation would also pin this thread. openblas is kept from making threads of its own.
+_COUNT_THREADS = """
+import os, sys
+import numpy as np
+from burnish.runtime import load
+before = os.sched_getaffinity(0)
+model = load(sys.argv[1], threads=1)
+x = np.ones((2000, 16), np.float32)
+base = len(os.listdir("/proc/self/task"))
+counts = []
+for threads in (1, 2, 3, 2):
+    model.threads = threads
+    model.run(None, {"x": x})
+    counts.append(len(os.listdir("/proc/self/task")) - base)
+print(counts)
+assert os.sched_getaffinity(0) == before
+"""
+
+
+def test_a_call_uses_as_many_threads_as_it_is_told_and_no_other_pool(affine: Path) -> None:
+    output = script(_COUNT_THREADS, affine, environment={"OPENBLAS_NUM_THREADS": "1"})
+    # libgomp ends the threads that a smaller team no longer needs.
+    assert output.strip() in ("[0, 1, 2, 1]", "[0, 1, 2, 2]")
+
+
+_SETTING_IS_RESTORED = """
+import ctypes, sys
+import numpy as np
+from burnish.runtime import load
+model = load(sys.argv[1], threads=2)
+gomp = ctypes.CDLL("libgomp.so.1")
+gomp.omp_set_num_threads(5)
+model.run(None, {"x": np.ones((100, 16), np.float32)})
+assert gomp.omp_get_max_threads() == 5
+"""
+
+
+def test_the_callers_own_openmp_setting_is_left_alone(affine: Path) -> None:
+    script(_SETTING_IS_RESTORED, affine)
+
+
+_FORK = """
+import os, sys
+import numpy as np
+from burnish.runtime import load
+model = load(sys.argv[1], threads=2)
+x = np.ones((2000, 16), np.float32)
+expected = model.run(None, {"x": x})[0]
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        for _ in range(3):
+            same = np.array_equal(model.run(None, {"x": x})[0], expected)
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(model.run(None, {"x": x})[0], expected)
+"""
+
+
+def test_a_forked_child_can_run_the_parents_model(affine: Path) -> None:
+    script(_FORK, affine)
+
+
+def test_fork_while_another_thread_runs(affine: Path) -> None:
+    code = """
+import os, sys, threading
+import numpy as np
+from burnish.runtime import load
+model = load(sys.argv[1], threads=2)
+x = np.ones((2000, 16), np.float32)
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        model.run(None, {"x": x})
+thread = threading.Thread(target=work)
+thread.start()
+fresh = load(sys.argv[1], threads=2)
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        fresh.run(None, {"x": x})
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+thread.join()
+"""
+    script(code, affine)
+
+
+def test_the_default_is_the_cpus_of_the_affinity_mask() -> None:
+    assert 1 <= default_threads() <= len(os.sched_getaffinity(0))
+    code = """
+import os
+from burnish.runtime import default_threads
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+assert default_threads() == 1
+"""
+    script(code)
