@@ -61,10 +61,9 @@ def _known_outputs(node: Node) -> bool:
             continue
         if value.is_output and not value.uses and node.op == "Identity":
             continue
-        if not all(isinstance(d, int) for d in value.content) or value.t.shape is None:
+        if not all(isinstance(d, int) for d in value.content) or not value.t.static:
             continue
-        shape = () if value.t.rank == 0 else (len(value.content),)
-        array = np.array(value.content, dtype=to_numpy(value.dtype)).reshape(shape)
+        array = np.array(value.content, dtype=to_numpy(value.dtype)).reshape(value.shape)
         graph.replace_uses(value, graph.constant(array, f"{value.name}_value"))
         changed = True
     return changed
