@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 
 from burnish.errors import InputFileError, ModelError
+from burnish.importers.forced import bind_forced_symbols
 from burnish.importers.input_shapes import DimSpec, apply_input_shapes
 from burnish.importers.reader import Reader, functions_of, opset_of
 from burnish.importers.symbols import Symbols
@@ -55,8 +56,10 @@ def load(
     source = gs.import_onnx(proto)
     if surgery is not None:
         source = surgery(source)
-    reader = Reader(folder, Symbols(), functions_of(source))
+    symbols = Symbols()
+    reader = Reader(folder, symbols, functions_of(source))
     graph = reader.read(source, opset_of(proto))
+    graph.dim_names.update(symbols.originals)
     if input_shapes:
         apply_input_shapes(graph, input_shapes)
     try:
@@ -64,6 +67,7 @@ def load(
     except ValueError as error:
         raise ModelError(str(error), hint="an ONNX graph must be acyclic") from None
     upgrade_graph(graph, reader.versions)
+    bind_forced_symbols(graph)
     return graph
 
 

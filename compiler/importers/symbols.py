@@ -10,12 +10,12 @@ from burnish.ir.dims import Dim, parse_dim, sym, symbols
 class Symbols:
     """Makes dims of one model. Equal names are the same symbol.
 
-    Attributes:
-        originals: The model's spelling of every symbol that had to be renamed.
+    Args:
+        originals: Gets the model's spelling of every symbol that had to be renamed.
     """
 
-    def __init__(self) -> None:
-        self.originals: dict[str, str] = {}
+    def __init__(self, originals: dict[str, str] | None = None) -> None:
+        self.originals: dict[str, str] = {} if originals is None else originals
         self._by_text: dict[str, Dim] = {}
         self._taken: set[str] = set()
 

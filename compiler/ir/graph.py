@@ -296,6 +296,8 @@ class Graph:
         opset: Opset version by domain, at the canonical opset after import.
         parent: The graph around a subgraph.
         dim_bounds: Upper and lower bounds of symbols, where the user or the model gives them.
+        dim_names: The model's own spelling of symbols whose names are no identifiers.
+        notes: What the import changed or assumed, for the report.
     """
 
     def __init__(self, name: str = "main", parent: Graph | None = None) -> None:
@@ -309,6 +311,8 @@ class Graph:
         self.parent = parent
         self.opset: dict[str, int] = {} if parent is None else parent.opset
         self.dim_bounds: dict[str, tuple[int, int]] = {} if parent is None else parent.dim_bounds
+        self.dim_names: dict[str, str] = {} if parent is None else parent.dim_names
+        self.notes: list[str] = [] if parent is None else parent.notes
 
     @property
     def root(self) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -220,27 +221,50 @@ def same_dtype(node: Node, indices: Sequence[int] | None = None) -> str:
     return present[0]
 
 
-def nonnegative(d: Dim, least: int = 0) -> bool:
-    """Whether a dim is known to be at least 0 when every symbol is at least ``least``."""
+def lower_bound(d: Dim, least: int = 0) -> int | None:
+    """A number that a dim is never below when every symbol is at least ``least``."""
     if isinstance(d, int):
-        return d >= 0
+        return d
     if not isinstance(d, Expr):
-        return False
+        return None
     total = 0
     for mono, coeff in d.terms:
-        if coeff < 0 and mono:
-            return False
-        if not all(isinstance(atom, str) or _call_nonnegative(atom) for atom in mono):
-            return False
-        # Quotients, remainders and extremes may be 0.
-        symbols_only = all(isinstance(atom, str) for atom in mono)
-        total += coeff * least ** len(mono) if mono and symbols_only else 0 if mono else coeff
-    return total >= 0
+        bounds = [least if isinstance(atom, str) else _call_bound(atom, least) for atom in mono]
+        if mono and (coeff < 0 or any(b is None or b < 0 for b in bounds)):
+            return None
+        total += coeff * math.prod(b for b in bounds if b is not None)
+    return total
 
 
-def _call_nonnegative(call: dims.Call) -> bool:
-    known = nonnegative(call.a), nonnegative(call.b)
-    return any(known) if call.fn == "max" else all(known)
+def _call_bound(call: dims.Call, least: int) -> int | None:
+    a, b = lower_bound(call.a, least), lower_bound(call.b, least)
+    if call.fn == "max":
+        return max((x for x in (a, b) if x is not None), default=None)
+    if call.fn == "min":
+        return None if a is None or b is None else min(a, b)
+    if not isinstance(call.b, int) or call.b <= 0:
+        return 0 if a is not None and b is not None and a >= 0 and b > 0 else None
+    if call.fn == "mod":
+        return 0
+    return None if a is None else a // call.b
+
+
+def nonnegative(d: Dim, least: int = 0) -> bool:
+    """Whether a dim is known to be at least 0 when every symbol is at least ``least``."""
+    bound = lower_bound(d, least)
+    return bound is not None and bound >= 0
+
+
+def at_least(d: Dim, least: int, what: str) -> None:
+    """Demand that a dim be at least a number.
+
+    Raises:
+        ShapeError: It is known to be smaller.
+    """
+    if isinstance(d, int) and d < least:
+        raise ShapeError(f"{what}: {d} is less than {least}")
+    if isinstance(d, Expr) and not nonnegative(dims.sub(d, least), least=1):
+        demand("at_least", d, least)
 
 
 def at_least_zero(d: Dim) -> Dim:

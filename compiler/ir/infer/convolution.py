@@ -12,6 +12,7 @@ from burnish.ir.dims import UNKNOWN, Dim
 from burnish.ir.graph import Node
 from burnish.ir.infer.common import (
     Shape,
+    at_least,
     axes_of,
     const_floats,
     dtype_of,
@@ -51,6 +52,8 @@ def _windows(node: Node, spatial: Shape, kernel: Sequence[Dim]) -> list[Dim]:
         room = dims.sub(padded, extent)
         if isinstance(room, int) and room < 0:
             raise ShapeError(f"a window of {extent} does not fit into {padded}")
+        if isinstance(extent, int):
+            at_least(padded, extent, "size under the window")
         if node.int_attr("ceil_mode") and auto_pad != "VALID":
             result.append(_ceil_windows(d, pads[i], room, s))
         else:

@@ -13,6 +13,7 @@ from burnish.ir.graph import Constant, Node
 from burnish.ir.infer.common import (
     MAX_CONTENT,
     Shape,
+    at_least,
     at_least_zero,
     axes_of,
     axis_of,
@@ -344,6 +345,8 @@ def gather(node: Node) -> Sequence[Result]:
         wrong = [i for i in where if not -size <= i < size]
         if wrong:
             raise ShapeError(f"index {wrong[0]} is out of range for size {size}")
+    elif where and indices.is_const:
+        at_least(size, max(max(where) + 1, -min(where)), "size of the gathered axis")
     array = grid(data)
     if array is None or where is None or not indices.t.static:
         return [tensor(data.t.dtype, result)]
@@ -426,6 +429,7 @@ def pad(node: Node) -> Sequence[Result]:
     for i, axis in enumerate(axes_of(axes, len(source))):
         both = dims.add(pads[i], pads[i + len(axes)])
         result[axis] = dims.add(result[axis], both)
+        at_least(result[axis], 0, "padded size")
     return [tensor(dtype_of(node), result)]
 
 

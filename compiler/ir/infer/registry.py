@@ -6,14 +6,14 @@ inputs of unknown rank, composites, and operators that only ONNX's own inference
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from burnish.errors import ShapeError
-from burnish.ir.dims import Dim, Expr
+from burnish.ir.dims import Dim, Expr, evaluate
 from burnish.ir.graph import Graph, Node, Value
 from burnish.ir.types import TensorType
 
@@ -27,6 +27,9 @@ Rule: TypeAlias = "Callable[[Node], Sequence[Result]]"
 _RULES: dict[tuple[str, str], Rule] = {}
 
 
+GuardKind: TypeAlias = Literal["equal", "broadcast", "at_least"]
+
+
 class UnknownRankError(Exception):
     """Raised inside rules: an input's rank is unknown, so the rule says nothing."""
 
@@ -36,22 +39,35 @@ class Guard:
     """A condition on sizes that ONNX demands and that only the run-time sizes can decide.
 
     Attributes:
-        kind: ``equal``, or ``broadcast``: equal, or one of the two is 1.
+        kind: ``equal``; ``broadcast``: equal, or one of the two is 1; ``at_least``: a >= b.
         a: One size.
         b: The other.
         node: Original name of the node that demands it.
     """
 
-    kind: Literal["equal", "broadcast"]
+    kind: GuardKind
     a: int | Expr
     b: int | Expr
     node: str
+
+    def holds(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the condition is true for these sizes of the symbols."""
+        a, b = evaluate(self.a, sizes), evaluate(self.b, sizes)
+        if self.kind == "at_least":
+            return a >= b
+        return a == b or (self.kind == "broadcast" and 1 in (a, b))
+
+    def __str__(self) -> str:
+        if self.kind == "at_least":
+            return f"{self.a} >= {self.b}"
+        alternative = " (or one of them 1)" if self.kind == "broadcast" else ""
+        return f"{self.a} == {self.b}{alternative}"
 
 
 _RECORDER: ContextVar[dict[tuple[str, Dim, Dim], None] | None] = ContextVar("guards", default=None)
 
 
-def demand(kind: Literal["equal", "broadcast"], a: Dim, b: Dim) -> None:
+def demand(kind: GuardKind, a: Dim, b: Dim) -> None:
     """Note a condition between two dims that cannot be decided now."""
     record = _RECORDER.get()
     if record is not None and isinstance(a, (int, Expr)) and isinstance(b, (int, Expr)):
@@ -139,8 +155,8 @@ def infer_graph(graph: Graph) -> None:
 
 
 @contextmanager
-def _recording() -> Iterator[dict[tuple[str, Dim, Dim], None]]:
-    record: dict[tuple[str, Dim, Dim], None] = {}
+def _recording() -> Iterator[_Record]:
+    record: _Record = {}
     token = _RECORDER.set(record)
     try:
         yield record
@@ -161,15 +177,12 @@ def guards(graph: Graph) -> tuple[Guard, ...]:
     are all such cases. A runtime that checks them on the sizes of the inputs never computes on
     sizes that ONNX forbids.
     """
-    found: dict[tuple[str, Dim, Dim], Guard] = {}
+    found: dict[tuple[GuardKind, int | Expr, int | Expr], Guard] = {}
     for node in graph.nodes:
         with _recording() as record:
             _results(node)
         for kind, a, b in record:
-            assert isinstance(a, (int, Expr))
-            assert isinstance(b, (int, Expr))
-            assert kind in ("equal", "broadcast")
-            found.setdefault((kind, a, b), Guard(kind, a, b, _where(node)))  # type: ignore[arg-type]
+            found.setdefault((kind, a, b), Guard(kind, a, b, _where(node)))
     return tuple(found.values())
 
 
