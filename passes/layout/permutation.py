@@ -1,0 +1,68 @@
+"""Permutations of axes, and what a Transpose costs.
+
+``Transpose(x, p)`` has ``shape[i] = x.shape[p[i]]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from burnish.ir import Builder, Dim, Expr, Node, Value
+from burnish.ir.types import BY_NAME
+
+Perm: TypeAlias = tuple[int, ...]
+
+#: Stands for a dim of unknown size when transposes are compared.
+TYPICAL_DIM = 32
+
+
+def compose(first: Sequence[int], then: Sequence[int]) -> Perm:
+    """The permutation of ``Transpose(Transpose(x, first), then)``."""
+    return tuple(first[i] for i in then)
+
+
+def inverse(perm: Sequence[int]) -> Perm:
+    """The permutation that undoes ``perm``."""
+    return tuple(perm.index(i) for i in range(len(perm)))
+
+
+def is_identity(perm: Sequence[int]) -> bool:
+    """Whether nothing moves."""
+    return tuple(perm) == tuple(range(len(perm)))
+
+
+def is_view(shape: Sequence[Dim], perm: Sequence[int]) -> bool:
+    """Whether only axes of size 1 move, so that the elements keep their order."""
+    kept = [axis for axis in perm if not (isinstance(shape[axis], int) and shape[axis] == 1)]
+    return kept == sorted(kept)
+
+
+def bytes_of(value: Value) -> int:
+    """The size of a value, with a guess for symbolic dims."""
+    total = max(BY_NAME[value.dtype].bits // 8, 1)
+    for dim in value.shape:
+        total *= dim if isinstance(dim, int) else TYPICAL_DIM ** (1 if isinstance(dim, Expr) else 2)
+    return total
+
+
+def transpose_cost(value: Value, perm: Sequence[int]) -> int:
+    """Bytes moved by ``Transpose(value, perm)``; 0 when it is a view."""
+    return 0 if is_view(value.shape, perm) else bytes_of(value)
+
+
+def permutation_of(node: Node) -> Perm:
+    """The permutation of a Transpose node; the default reverses the axes."""
+    rank = len(node.required(0).shape)
+    return node.ints_attr("perm", tuple(reversed(range(rank))))
+
+
+def transposed(b: Builder, value: Value, perm: Sequence[int]) -> Value:
+    """``Transpose(value, perm)``, looking through a Transpose that makes ``value``."""
+    source, total = value, tuple(perm)
+    while source.producer is not None and source.producer.key == "Transpose":
+        total = compose(permutation_of(source.producer), total)
+        source = source.producer.required(0)
+    if is_identity(total):
+        return source
+    return b.op("Transpose", source, perm=total)
