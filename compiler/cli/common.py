@@ -93,6 +93,23 @@ def load_npz(path: str) -> dict[str, Any]:
         ) from error
 
 
+def number_shapes(items: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """``--input-shapes`` of inputs that are drawn: every dim is a number.
+
+    Raises:
+        UsageError: A dim is a name or a range.
+    """
+    from burnish.options import parse_input_shapes
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, dims in parse_input_shapes(items).items():
+        sizes = tuple(d for d in dims if isinstance(d, int))
+        if len(sizes) != len(dims):
+            raise UsageError(f"the shape of {name} must be numbers", hint=f"{name}:1x128")
+        shapes[name] = sizes
+    return shapes
+
+
 def parse_tolerances(text: str | None, option: str) -> float | None:
     """A tolerance as a number."""
     if text is None:

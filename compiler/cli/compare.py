@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from burnish.cli.common import emit_json, json_option, load_npz, parse_tolerances, pick_model
+from burnish.cli.common import (
+    emit_json,
+    json_option,
+    load_npz,
+    number_shapes,
+    parse_tolerances,
+    pick_model,
+)
 from burnish.errors import UsageError
 
 
@@ -71,7 +78,7 @@ def command(
         atol=parse_tolerances(atol, "--atol"),
         rtol=parse_tolerances(rtol, "--rtol"),
         seed=seed,
-        input_shapes=_sizes(input_shapes) or None,
+        input_shapes=number_shapes(input_shapes) or None,
     )
     if json_path:
         emit_json(report.to_dict(), json_path)
@@ -80,15 +87,3 @@ def command(
 
         print_comparison(report)
     return 0 if report.passed else 10
-
-
-def _sizes(items: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    from burnish.options import parse_input_shapes
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, dims in parse_input_shapes(items).items():
-        sizes = tuple(d for d in dims if isinstance(d, int))
-        if len(sizes) != len(dims):
-            raise UsageError(f"the shape of {name} must be numbers", hint=f"{name}:1x128")
-        shapes[name] = sizes
-    return shapes
