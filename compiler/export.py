@@ -14,13 +14,17 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from burnish.errors import InputFileError
 from burnish.ir import composites
 from burnish.ir.graph import Constant, Graph, Node, Value
 from burnish.ir.proto import attribute_protos, tensor_proto, type_proto
+from burnish.ir.types import to_numpy
 
+#: Metadata of a node: the original node names that it stands for, one a line.
+LOCATION_KEY = "burnish.location"
 #: IR version of exported models.
 IR_VERSION = 10
 #: Protobuf cannot hold a message of 2 GiB; constants beyond this go to a second file.
@@ -44,6 +48,7 @@ class _Exporter:
     def __init__(self, root: Graph) -> None:
         self.opset = {"": root.opset.get("", 25), **root.opset}
         self.functions: dict[str, onnx.FunctionProto] = {}
+        self.taken = _value_names(root)
 
     def node(self, node: Node) -> onnx.NodeProto:
         """One node; a composite registers its function."""
@@ -61,8 +66,7 @@ class _Exporter:
                     proto.attribute.append(attribute)
         proto.input.extend(_names(node.inputs))
         proto.output.extend(_names(tuple(node.outputs)))
-        if node.location.names and node.location.names != (node.name,):
-            proto.metadata_props.add(key="burnish.location", value="\n".join(node.location.names))
+        _locate(proto, node)
         return proto
 
     def _function(self, node: Node) -> str:
@@ -75,24 +79,20 @@ class _Exporter:
         )
         function.output.extend(f"out{i}" for i in range(len(body.outputs)))
         for value in body.constants():
-            constant = onnx.NodeProto(op_type="Constant", output=[value.name])
-            attribute = onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR)
             assert value.const is not None
-            attribute.t.CopyFrom(tensor_proto(value.const, ""))
-            constant.attribute.append(attribute)
-            function.node.append(constant)
+            function.node.append(_constant_node(value.const, value.name))
         body.sort()
-        function.node.extend(self.node(inner) for inner in body.nodes)
+        for inner in body.nodes:
+            function.node.extend(self.nodes(inner))
         for i, value in enumerate(body.outputs):
-            function.node.append(
-                onnx.NodeProto(op_type="Identity", input=[value.name], output=[f"out{i}"])
-            )
+            function.node.append(_node("Identity", [value.name], f"out{i}"))
         for domain in sorted({n.domain for n in function.node} | {""}):
             function.opset_import.add(domain=domain, version=self.opset.get(domain, 1))
         digest = hashlib.sha256(function.SerializeToString(deterministic=True)).hexdigest()
-        function.name = f"{node.op}_{digest[:10]}"
-        self.functions.setdefault(function.name, function)
-        return function.name
+        name = f"{node.op}_{digest[:10]}"
+        function.name = name
+        self.functions.setdefault(name, function)
+        return name
 
     def graph(self, graph: Graph) -> onnx.GraphProto:
         """A graph or subgraph without its initializers."""
@@ -101,12 +101,79 @@ class _Exporter:
         proto.input.extend(_value_info(v) for v in graph.inputs)
         declared = set(graph.inputs) | set(graph.outputs)
         for node in graph.nodes:
-            proto.node.append(self.node(node))
+            proto.node.extend(self.nodes(node))
             for value in node.outputs:
                 if value is not None and value not in declared and value.type is not None:
                     proto.value_info.append(_value_info(value))
-        proto.output.extend(_value_info(v) for v in graph.outputs)
+        outputs = graph.outputs if graph.parent is None else self._own_outputs(graph, proto)
+        proto.output.extend(_value_info(v) for v in outputs)
         return proto
+
+    def _own_outputs(self, graph: Graph, proto: onnx.GraphProto) -> list[Value]:
+        """Outputs of a subgraph; onnxruntime demands that a node of the subgraph makes each."""
+        outputs: list[Value] = []
+        for value in graph.outputs:
+            produced = value.producer is not None and value.producer.graph is graph
+            if produced and value not in outputs:
+                outputs.append(value)
+                continue
+            copied = Value(self._fresh(f"{value.name}_copy"), value.type)
+            outputs.append(copied)
+            proto.node.append(_node("Identity", [value.name], copied.name))
+        return outputs
+
+    def _fresh(self, stem: str) -> str:
+        name, count = stem, 0
+        while name in self.taken:
+            count += 1
+            name = f"{stem}_{count}"
+        self.taken.add(name)
+        return name
+
+    def nodes(self, node: Node) -> list[onnx.NodeProto]:
+        """One node, or several for an operator that onnxruntime lacks."""
+        if (node.domain, node.op) == ("", "Swish"):
+            return self._swish(node)
+        return [self.node(node)]
+
+    def _swish(self, node: Node) -> list[onnx.NodeProto]:
+        """Swish(x) = x * Sigmoid(alpha * x).
+
+        onnxruntime 1.31 has no kernel, and expands the operator in models of opset 24 only.
+        """
+        x, y = node.required(0), node.output
+        scaled, protos = x.name, []
+        alpha = node.float_attr("alpha", 1.0)
+        if alpha != 1:
+            factor, scaled = self._fresh(f"{y.name}_alpha"), self._fresh(f"{y.name}_scaled")
+            array = np.asarray(alpha, to_numpy(x.dtype))
+            protos.append(_constant_node(Constant(array), factor))
+            protos.append(_node("Mul", [x.name, factor], scaled))
+        gate = self._fresh(f"{y.name}_sigmoid")
+        protos += [_node("Sigmoid", [scaled], gate), _node("Mul", [x.name, gate], y.name)]
+        for proto, part in zip(
+            protos, ("alpha", "scale", "gate", "mul")[-len(protos) :], strict=True
+        ):
+            proto.name = f"{node.name}/{part}"
+        _locate(protos[-1], node)
+        return protos
+
+
+def _node(op: str, inputs: list[str], output: str) -> onnx.NodeProto:
+    return onnx.NodeProto(op_type=op, input=inputs, output=[output])
+
+
+def _constant_node(constant: Constant, output: str) -> onnx.NodeProto:
+    node = onnx.NodeProto(op_type="Constant", output=[output])
+    attribute = node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    attribute.t.CopyFrom(tensor_proto(constant, ""))
+    return node
+
+
+def _locate(proto: onnx.NodeProto, node: Node) -> None:
+    """Keep the original names of a node that stands for others than its own name says."""
+    if node.location.names and node.location.names != (proto.name,):
+        proto.metadata_props.add(key=LOCATION_KEY, value="\n".join(node.location.names))
 
 
 def _body(node: Node) -> Graph:
@@ -114,6 +181,15 @@ def _body(node: Node) -> Graph:
     if isinstance(body, Graph) and body.parent is None:
         return body
     return composites.body(node)
+
+
+def _value_names(graph: Graph) -> set[str]:
+    names = {v.name for v in (*graph.inputs, *graph.outputs, *graph.constants())}
+    for node in graph.walk():
+        names.update(v.name for v in node.outputs if v is not None)
+        for inner in node.subgraphs():
+            names.update(v.name for v in inner.inputs)
+    return names
 
 
 def _names(values: tuple[Value | None, ...]) -> list[str]:

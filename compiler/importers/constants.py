@@ -108,7 +108,7 @@ def _mapped(
     except (OSError, ValueError) as error:
         raise InputFileError(f"cannot map external data {path}: {error}", at=tensor.name) from None
     inside = onnx.TensorProto(data_type=tensor.data_type, dims=shape, raw_data=raw.tobytes())
-    return numpy_helper.to_array(inside)
+    return np.asarray(numpy_helper.to_array(inside), dtype=dtype)
 
 
 def _inside(location: str, folder: Path, name: str) -> Path:

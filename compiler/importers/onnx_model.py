@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import onnx
 import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from burnish.errors import InputFileError, ModelError
 from burnish.importers.forced import bind_forced_symbols
@@ -53,9 +55,10 @@ def load(
     else:
         proto = model
     proto = check_model(proto)
-    source = gs.import_onnx(proto)
-    if surgery is not None:
-        source = surgery(source)
+    with _quiet():
+        source = gs.import_onnx(proto)
+        if surgery is not None:
+            source = surgery(source)
     symbols = Symbols()
     reader = Reader(folder, symbols, functions_of(source))
     graph = reader.read(source, opset_of(proto))
@@ -69,6 +72,17 @@ def load(
     upgrade_graph(graph, reader.versions)
     bind_forced_symbols(graph)
     return graph
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without GraphSurgeon's warnings: what they are about is checked here, or does not matter."""
+    before = G_LOGGER.severity
+    G_LOGGER.severity = G_LOGGER.ERROR
+    try:
+        yield
+    finally:
+        G_LOGGER.severity = before
 
 
 def read_model(path: Path) -> onnx.ModelProto:

@@ -315,12 +315,11 @@ def _constant_of_attrs(attrs: Mapping[str, Attr], at: str) -> Constant:
     ((name, value),) = attrs.items()
     if name == "value" and isinstance(value, Constant):
         return value
-    dtypes = {"value_float": np.float32, "value_floats": np.float32}
-    dtypes |= {"value_int": np.int64, "value_ints": np.int64}
-    dtypes |= {"value_string": np.object_, "value_strings": np.object_}
-    if name not in dtypes or isinstance(value, (Constant, Graph)):
+    dtypes = {"value_float": "float32", "value_int": "int64", "value_string": "object"}
+    dtype = dtypes.get(name.removesuffix("s"))
+    if dtype is None or isinstance(value, (Constant, Graph)):
         raise ModelError(f"Constant with unsupported attribute {name!r}", at=at)
-    return Constant(np.asarray(value, dtype=dtypes[name]))
+    return Constant(np.asarray(value, dtype=dtype))
 
 
 def functions_of(source: gs.Graph) -> dict[tuple[str, str], gs.Function]:
@@ -328,6 +327,6 @@ def functions_of(source: gs.Graph) -> dict[tuple[str, str], gs.Function]:
     return {(_domain(f.domain), f.name): f for f in source.functions}
 
 
-def opset_of(model: onnx.ModelProto) -> dict[str, int]:
+def opset_of(model: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
     """Opset versions by domain; ``ai.onnx`` is the empty domain."""
     return {_domain(o.domain): int(o.version) for o in model.opset_import}

@@ -141,7 +141,7 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
 def _activated(b: Builder, node: Node, y: Value) -> Value:
     kind = node.str_attr("activation")
     raw = node.attrs.get("activation_params", ())
-    params = tuple(float(p) for p in raw) if isinstance(raw, tuple) else ()  # type: ignore[arg-type]
+    params = tuple(float(p) for p in raw) if isinstance(raw, tuple) else ()
     if not kind:
         return y
     if kind == "Clip":
@@ -172,7 +172,7 @@ def fused_gemm(b: Builder, node: Node) -> None:
             params = node.attrs.get("activation_params", ())
             assert isinstance(params, tuple)
             assert len(params) == new
-            node.attrs["activation_params"] = (*params, node.float_attr(old))  # type: ignore[assignment]
+            node.attrs["activation_params"] = (*params, node.float_attr(old))
     own = ("activation", "activation_params", "activation_alpha", "activation_beta")
     attrs = {k: v for k, v in node.attrs.items() if not k.startswith(own)}
     y = b.node("Gemm", node.inputs, attrs, name=node.name).output

@@ -181,7 +181,7 @@ def upsample(b: Builder, node: Node) -> None:
     if scales is not None:
         if not isinstance(scales, tuple):
             raise ModelError("scales are no list")
-        array = np.asarray([float(s) for s in scales], np.float32)  # type: ignore[arg-type]
+        array = np.asarray([float(s) for s in scales], np.float32)
         _set_input(node, 1, b.constant(array, "scales"))
     _resize_10(node)
 

@@ -33,15 +33,13 @@ def check_model(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: With the node that is wrong.
     """
-    version = opset_of(model).get("")
-    if version is None:
-        # A model of custom operators and functions only.
-        version = next((opset_of(f).get("") for f in model.functions if opset_of(f).get("")), None)  # type: ignore[arg-type]
-    if version is not None and not MIN_OPSET <= version <= MAX_OPSET:
-        raise ModelError(
-            f"the model uses opset {version}; supported are {MIN_OPSET} to {MAX_OPSET}",
-            hint="convert it with onnx.version_converter, or export it again",
-        )
+    for owner in (model, *model.functions):
+        version = opset_of(owner).get("")
+        if version is not None and not MIN_OPSET <= version <= MAX_OPSET:
+            raise ModelError(
+                f"the model uses opset {version}; supported are {MIN_OPSET} to {MAX_OPSET}",
+                hint="convert it with onnx.version_converter, or export it again",
+            )
     if model.ir_version > MAX_IR_VERSION:
         raise ModelError(
             f"the model has IR version {model.ir_version}; supported are up to {MAX_IR_VERSION}"

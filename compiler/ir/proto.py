@@ -96,7 +96,7 @@ def _kind(value: Attr) -> int:
         return int(_LISTS[kind])
     if isinstance(value, bool):
         return int(onnx.AttributeProto.INT)
-    return int(_KINDS[type(value)])  # type: ignore[index]
+    return int(_KINDS[type(value)])
 
 
 def _coerced(value: Attr, kind: int | None) -> object:
@@ -104,5 +104,5 @@ def _coerced(value: Attr, kind: int | None) -> object:
     if kind == onnx.AttributeProto.FLOAT:
         return float(value)  # type: ignore[arg-type]
     if kind == onnx.AttributeProto.FLOATS:
-        return [float(v) for v in value]  # type: ignore[union-attr,arg-type]
+        return [float(v) for v in value]
     return list(value) if isinstance(value, tuple) else value

@@ -187,14 +187,21 @@ _BINARY: dict[str, Binary] = {
 
 def _content(node: Node, fn: Binary, shape: Shape) -> Shape | None:
     """Elements of the result from those of the inputs, folded from the left."""
-    parts = [grid(v) for v in node.inputs]
-    if not parts or any(p is None for p in parts) or not _small(shape):
+    parts = _grids(node)
+    if not parts or not _small(shape):
         return None
-    total = np.broadcast_to(parts[0], shape)  # type: ignore[arg-type]
+    total: np.ndarray = np.broadcast_to(parts[0], shape)  # type: ignore[arg-type]
     apply = np.frompyfunc(fn, 2, 1)
     for part in parts[1:]:
         total = np.asarray(apply(total, part), dtype=object)
     return flat(total)
+
+
+def _grids(node: Node) -> list[np.ndarray]:
+    """The elements of all inputs, or nothing when those of one are not known."""
+    parts = [grid(v) for v in node.inputs]
+    known = [p for p in parts if p is not None]
+    return known if len(known) == len(parts) else []
 
 
 def _small(shape: Shape) -> bool:
@@ -245,9 +252,9 @@ def where(node: Node) -> Sequence[Result]:
         raise ShapeError("the condition is not bool")
     dtype, shape = same_dtype(node, (1, 2)), _broadcast_node(node)
     content: Shape | None = None
-    condition, x, y = (grid(v) for v in node.inputs[:3])
-    if _is_integral(dtype) and _small(shape) and not any(p is None for p in (condition, x, y)):
-        content = flat(np.asarray(np.frompyfunc(_select, 3, 1)(condition, x, y), dtype=object))
+    parts = _grids(node)
+    if _is_integral(dtype) and _small(shape) and len(parts) == 3:
+        content = flat(np.asarray(np.frompyfunc(_select, 3, 1)(*parts), dtype=object))
     return [(TensorType(dtype, shape), content)]
 
 

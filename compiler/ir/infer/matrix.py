@@ -172,10 +172,10 @@ def recurrent(node: Node) -> Sequence[Result]:
     unify(weights[2], x[2], "input size of W")
     batch_first = node.int_attr("layout") == 1
     time, batch = (x[1], x[0]) if batch_first else (x[0], x[1])
+    sequence: Shape = (time, directions, batch, hidden)
+    state: Shape = (directions, batch, hidden)
     if batch_first:
         sequence, state = (batch, time, directions, hidden), (batch, directions, hidden)
-    else:
-        sequence, state = (time, directions, batch, hidden), (directions, batch, hidden)
     for i in (5, 6) if node.op == "LSTM" else (5,):
         if node.input(i) is not None:
             unify_shapes(shape_of(node, i), state, "initial state")

@@ -350,7 +350,7 @@ def gather(node: Node) -> Sequence[Result]:
     array = grid(data)
     if array is None or where is None or not indices.t.static:
         return [tensor(data.t.dtype, result)]
-    picked_array = np.take(array, np.reshape(where, indices.t.dims), axis)
+    picked_array = np.take(array, np.asarray(where).reshape(indices.t.dims), axis)
     return [(tensor(data.t.dtype, result), flat(np.asarray(picked_array, dtype=object)))]
 
 

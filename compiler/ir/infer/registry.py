@@ -64,7 +64,8 @@ class Guard:
         return f"{self.a} == {self.b}{alternative}"
 
 
-_RECORDER: ContextVar[dict[tuple[str, Dim, Dim], None] | None] = ContextVar("guards", default=None)
+_Record: TypeAlias = "dict[tuple[GuardKind, int | Expr, int | Expr], None]"
+_RECORDER: ContextVar[_Record | None] = ContextVar("guards", default=None)
 
 
 def demand(kind: GuardKind, a: Dim, b: Dim) -> None:
