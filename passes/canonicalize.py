@@ -10,7 +10,7 @@ import numpy as np
 from burnish.ir import Builder, Graph, Node, Value
 from burnish.ir.dims import equal
 from burnish.ir.infer.common import const_ints, elements
-from burnish.ir.types import BY_ONNX
+from burnish.ir.types import BY_NAME
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
 from burnish.passes.rewrite import run_rules
 from burnish.passes.rows import (
@@ -183,9 +183,7 @@ def views_as_reshape(node: Node, b: Builder) -> Outcome:
 @FORMS.row("CastLike")
 def cast_like(node: Node, b: Builder) -> Outcome:
     """CastLike(x, y) = Cast(x)."""
-    dtype = node.required(1).dtype
-    number = next(row.onnx for row in BY_ONNX.values() if row.name == dtype)
-    return b.op("Cast", node.required(0), to=number)
+    return b.op("Cast", node.required(0), to=BY_NAME[node.required(1).dtype].onnx)
 
 
 @FORMS.row(*_COMMUTATIVE)
@@ -255,18 +253,6 @@ def reciprocal_power(node: Node, b: Builder) -> Outcome:
     if not is_uniform(node.input(1), -1) or not is_float(x) or not same_type(x, node.output):
         return None
     return b.op("Reciprocal", x)
-
-
-@FORMS.row("Mul", numerics=Numerics.REASSOCIATES)
-def swish(node: Node, b: Builder) -> Outcome:
-    """X * Sigmoid(x) = Swish(x)."""
-    for x, gate in (node.inputs, node.inputs[::-1]):
-        sigmoid = made_by(gate, "Sigmoid")
-        if x is None or sigmoid is None or sigmoid.input(0) is not x or x.is_const:
-            continue
-        if sigmoid.output.single_user() is node and same_type(x, node.output):
-            return Merged(b.op("Swish", x), (sigmoid,))
-    return None
 
 
 @FORMS.row("Clip", "Max")
@@ -354,6 +340,43 @@ def implied_expand(node: Node, b: Builder) -> Outcome:
         inputs = [source if i == index else v for i, v in enumerate(node.inputs)]
         return b.op(node.op, *inputs, **node.attrs)
     return None
+
+
+@FORMS.row("Gather")
+def gather_before_conversion(node: Node, b: Builder) -> Outcome:
+    """Gather(Cast(w), i) = Cast(Gather(w, i)), also for Mul and Add with one number.
+
+    Only for constant w: a table that is stored in a small dtype stays small, and what is looked up
+    is converted.
+    """
+    data, indices = node.required(0), node.required(1)
+    inner = made_by(data, "Cast", "Mul", "Add")
+    if inner is None or indices.is_const or data.single_user() is not node:
+        return None
+    if not _is_converted_constant(data):
+        return None
+    axis = node.int_attr("axis")
+    looked_up = b.op("Gather", inner.required(0), indices, axis=axis)
+    if inner.op == "Cast":
+        return Merged(b.op("Cast", looked_up, **inner.attrs), (inner,))
+    factor = inner.required(1)
+    if len(factor.shape) == len(data.shape) and factor.shape[axis] != 1:
+        factor = b.op("Gather", factor, indices, axis=axis)
+    elif any(d != 1 for d in factor.shape):
+        return None
+    return Merged(b.op(inner.op, looked_up, factor), (inner,))
+
+
+def _is_converted_constant(value: Value) -> bool:
+    """Whether a value is a constant of a smaller dtype, cast, scaled and shifted by constants."""
+    cast_node = made_by(value, "Cast")
+    if cast_node is not None:
+        x = cast_node.required(0)
+        return x.is_const and BY_NAME[x.dtype].bits < BY_NAME[value.dtype].bits
+    node = made_by(value, "Mul", "Add")
+    return (
+        node is not None and node.required(1).is_const and _is_converted_constant(node.required(0))
+    )
 
 
 def _before_broadcast(value: Value | None, b: Builder) -> Value | None:

@@ -14,6 +14,8 @@ from burnish.passes.base import Numerics, Pass, PassContext
 
 #: Elements that are compared before whole constants are.
 _SAMPLES = 64
+#: Larger constants that nobody has read yet are not read for this.
+_MAX_UNREAD = 1 << 20
 
 _Key: TypeAlias = "tuple[Hashable, ...]"
 
@@ -115,6 +117,8 @@ def _replace_constant(graph: Graph, old: Value, new: Value) -> None:
 
 def _sample(const: Constant) -> _Key:
     """Type and some elements of a constant: unequal for most constants that differ."""
+    if not const.loaded and const.nbytes > _MAX_UNREAD:
+        return (str(const.type), id(const))
     size = int(np.prod([d for d in const.type.dims if isinstance(d, int)], dtype=np.int64))
     if size == 0:
         return (str(const.type),)

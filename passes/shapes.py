@@ -12,13 +12,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from burnish.ir import Builder, Dim, Graph, Node, Value
+from burnish.ir import UNKNOWN, Builder, Dim, Graph, Node, TensorType, Value
 from burnish.ir.dims import equal
 from burnish.ir.infer import infer_graph
 from burnish.ir.infer.common import const_ints, elements
 from burnish.ir.types import to_numpy
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
 from burnish.passes.rows import reshape_target, same_shape
+from burnish.passes.shape_values import is_direct, is_size, shape_value
 
 #: Slice reads any larger end as "to the end".
 _END = np.iinfo(np.int64).max
@@ -40,7 +41,7 @@ class EliminateShapes(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """See :class:`EliminateShapes`."""
-        infer_graph(graph)
+        _infer_again(graph)
         changed = False
         for inner in all_graphs(graph):
             for node in inner.nodes:
@@ -48,7 +49,27 @@ class EliminateShapes(Pass):
                     with ctx.visiting(node):
                         changed |= _known_outputs(node)
                         changed |= _constant_operand(node)
+        for inner in all_graphs(graph):
+            changed |= _rebuild_contents(inner)
         return _share_contents(graph) or changed
+
+
+def _infer_again(graph: Graph) -> None:
+    """Infer with what is constant by now; what was known stays known."""
+    values = [v for node in graph.walk() for v in node.outputs if v is not None]
+    known = [(v, v.type, v.content) for v in values]
+    infer_graph(graph)
+    for value, type, content in known:
+        if type is not None and type.shape is not None and value.type is not None:
+            shape = value.type.shape
+            if shape is None:
+                value.type = type
+            elif any(d is UNKNOWN for d in shape):
+                dims = zip(shape, type.shape, strict=True)
+                merged = tuple(old if new is UNKNOWN else new for new, old in dims)
+                value.type = TensorType(type.dtype, merged)
+        if value.content is None:
+            value.content = content
 
 
 def _known_outputs(node: Node) -> bool:
@@ -152,6 +173,33 @@ def _slice(node: Node) -> list[tuple[int, tuple[int, ...]]]:
         else:
             return []
     return [(2, tuple(wanted))]
+
+
+def _rebuild_contents(graph: Graph) -> bool:
+    """Make sizes that are really needed from the sizes of graph inputs, in the shortest way."""
+    changed = False
+    for node in graph.nodes:
+        for value in node.outputs:
+            if value is None or not _is_roundabout(value, graph.root):
+                continue
+            assert value.content is not None
+            rank = value.t.rank or 0
+            made = shape_value(Builder(graph), value.content, rank=rank, dtype=value.dtype)
+            if made is not None:
+                graph.replace_uses(value, made)
+                changed = True
+    return changed
+
+
+def _is_roundabout(value: Value, root: Graph) -> bool:
+    """Whether something needs a value that is a list of sizes of graph inputs but not made so."""
+    if not value.content or value.dtype not in ("int64", "int32") or value.t.rank not in (0, 1):
+        return False
+    if is_direct(value) or not all(is_size(d, root) for d in value.content):
+        return False
+    # What only other sizes are computed from goes away with them.
+    needed = (user for user in value.users() if any(v and not v.content for v in user.outputs))
+    return value.is_output or any(True for _ in needed)
 
 
 def _share_contents(graph: Graph) -> bool:

@@ -25,6 +25,7 @@ from burnish.passes.rows import (
     same_type,
     uniform,
 )
+from burnish.passes.shape_values import expand_to, is_always_true
 
 #: The equations.
 TABLE = RowTable()
@@ -87,6 +88,15 @@ def neutral_zero(node: Node, b: Builder) -> Outcome:
 def neutral_one(node: Node, b: Builder) -> Outcome:
     """X * 1 = x, x / 1 = x, x and true = x."""
     return _kept(node.required(0), node) if is_uniform(node.input(1), 1) else None
+
+
+@TABLE.row("And")
+def and_true(node: Node, b: Builder) -> Outcome:
+    """X and true = x, broadcast; GreaterOrEqual(Range(0, n), 0) is true."""
+    for x, other in (node.inputs, node.inputs[::-1]):
+        if x is not None and is_always_true(other):
+            return expand_to(b, x, node.output.shape)
+    return None
 
 
 @TABLE.row("And", "Or")
@@ -304,6 +314,49 @@ def gather_range(node: Node, b: Builder) -> Outcome:
 
 
 @TABLE.row("Reshape")
+def transpose_of_merged_axes(node: Node, b: Builder) -> Outcome:
+    """Reshape(Transpose(Reshape(x))) = Transpose(x) when axes are merged and split again.
+
+    An exporter that knows matrix transposition for rank 3 only merges the axes before the last two
+    into one, transposes, and splits them again.
+    """
+    transpose = _inner(node, "Transpose")
+    merge = made_by(transpose.required(0), "Reshape") if transpose is not None else None
+    if transpose is None or merge is None:
+        return None
+    x, perm = merge.required(0), permutation(transpose)
+    kept = len(perm) - 1
+    lead = len(x.shape) - kept
+    if perm[0] != 0 or lead < 1 or not same_shape(merge.output.shape[1:], x.shape[lead:]):
+        return None
+    full = (*range(lead), *(axis - 1 + lead for axis in perm[1:]))
+    if not same_shape(node.output.shape, [x.shape[axis] for axis in full]):
+        return None
+    return Merged(b.op("Transpose", x, perm=full), (merge, transpose))
+
+
+_SINKABLE = ("Cast", "Where", "Add", "Sub", "Mul", "Div", "Not", "Neg", "Equal", "Exp", "Sqrt")
+
+
+@TABLE.row(*_SINKABLE)
+def expand_last(node: Node, b: Builder) -> Outcome:
+    """f(Expand(x), c) = Expand(f(x, c)) when c is one number."""
+    for index, value in enumerate(node.inputs):
+        expand = made_by(value, "Expand")
+        if value is None or expand is None or value.single_user() is not node:
+            continue
+        others = [v for i, v in enumerate(node.inputs) if i != index and v is not None]
+        if any(any(d != 1 for d in v.shape) or not v.is_const for v in others):
+            return None
+        if not same_shape(value.shape, node.output.shape):
+            return None
+        inputs = [expand.required(0) if i == index else v for i, v in enumerate(node.inputs)]
+        inner = b.op(node.op, *inputs, **node.attrs)
+        return Merged(b.op("Expand", inner, expand.required(1)), (expand,))
+    return None
+
+
+@TABLE.row("Reshape")
 def reshape_of_reduction(node: Node, b: Builder) -> Outcome:
     """Reshape(Reduce(x)) = Reduce(x) with the other keepdims, when that gives the shape."""
     inner = _inner(node, *_REDUCTIONS)
@@ -369,6 +422,15 @@ def mul_div(node: Node, b: Builder) -> Outcome:
     if found is None or np.any(found[2] == 0):
         return None
     return _combined(node, b, "Mul", found[0], found[1] / found[2])
+
+
+@TABLE.row("Mul", numerics=Numerics.REASSOCIATES)
+def div_mul(node: Node, b: Builder) -> Outcome:
+    """(x / c1) * c2 = x * (c2 / c1)."""
+    found = _pair(node, "Div")
+    if found is None or np.any(found[1] == 0):
+        return None
+    return _combined(node, b, "Mul", found[0], found[2] / found[1])
 
 
 @TABLE.row("Div")

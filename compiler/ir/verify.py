@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from burnish.errors import VerifyError
 from burnish.ir import composites, postops
+from burnish.ir.dims import static_product
 from burnish.ir.graph import Constant, Graph, Node, Value
 from burnish.ir.text import node_text
 
@@ -136,8 +137,8 @@ def _types(graph: Graph) -> Iterator[tuple[str, str]]:
         if value.type is None:
             yield value.name, "it has no type"
         elif value.content is not None:
-            shape = value.type.shape
-            if shape is not None and shape not in ((), (len(value.content),)):
+            count = static_product(value.type.shape or ())
+            if count is not None and value.type.shape is not None and count != len(value.content):
                 yield value.name, f"{len(value.content)} known elements but type {value.type}"
 
 
