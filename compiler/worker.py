@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import functools
 import importlib
 import os
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from burnish.errors import BurnishError, CompileError
+from burnish.errors import BurnishError, CompileError, InputFileError
 
 #: Called with (phase, done, total): ``total`` is 0 where the number of steps is not known.
 Progress = Callable[[str, int, int], None]
@@ -222,8 +223,15 @@ class _Worker:
         for path in self.removals:
             shutil.rmtree(path, ignore_errors=True)
 
-    def _death(self, status: int) -> CompileError:
+    def _death(self, status: int) -> BurnishError:
         text = self.tail.decode(errors="replace").strip()
+        if os.strerror(errno.ENOSPC) in text:
+            # LLVM aborts when it cannot write an object file.
+            return InputFileError(
+                "the disk is full",
+                at=tempfile.gettempdir(),
+                hint=f"free some space there, or set TMPDIR; its last output:\n{text}",
+            )
         hint = f"its last output:\n{text}" if text else None
         if status >= 0:
             how = f"ended with exit status {status}"

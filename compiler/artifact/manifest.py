@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -173,7 +174,7 @@ class Manifest:
     def to_json(self) -> str:
         """The manifest as text; equal manifests give equal text."""
         values = {"schema_version": self.schema_version} | _plain(self)
-        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @staticmethod
     def from_json(text: str, *, at: str | None = None) -> Manifest:
@@ -220,6 +221,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no spelling for it
     return value
 
 
@@ -250,7 +253,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         return {key: _decode(item, entry, f"{where}.{key}") for key, entry in value.items()}
     if origin in (types.UnionType, typing.Union):
         return _decode_union(typing.get_args(kind), value, where)
-    if kind is float and type(value) is int:
+    if kind is float and (type(value) is int or value in ("inf", "-inf", "nan")):
         return float(value)
     if type(value) is not kind:
         raise _DecodeError(f"{where} is {value!r:.60}, not of type {kind.__name__}")

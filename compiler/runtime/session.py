@@ -90,7 +90,7 @@ class Session:
         self._run = self._native.burnish_session_run
         self._release = self._native.burnish_tensor_release
         self._results = library.Tensor * len(manifest.outputs)
-        self._outputs = tuple(_Output(info) for info in manifest.outputs)
+        self._outputs = tuple(enumerate(map(_Output, manifest.outputs)))
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
@@ -111,10 +111,7 @@ class Session:
         if self._run(self._handle, pointers, shapes, threads, results):
             raise RunError(f"the model failed: {library.last_error()}")
         release = self._release
-        return [
-            output.array(result, release)
-            for output, result in zip(self._outputs, results, strict=True)
-        ]
+        return [output.array(results[i], release) for i, output in self._outputs]
 
     def profile(
         self, pointers: Any, shapes: Any, threads: int
@@ -134,10 +131,7 @@ class Session:
             ctypes.byref(count),
         ):
             raise RunError(f"the model failed: {library.last_error()}")
-        arrays = [
-            output.array(result, self._release)
-            for output, result in zip(self._outputs, results, strict=True)
-        ]
+        arrays = [output.array(results[i], self._release) for i, output in self._outputs]
         calls = [
             KernelCall(t.name.decode(), t.start_ns / 1e3, t.duration_ns / 1e3)
             for t in times[: count.value]
@@ -161,7 +155,7 @@ class _Output:
         """The array over the memory of a native tensor, which it takes over."""
         shape = self._shape
         if shape is None:
-            shape = tuple(self._sizes.from_address(result.shape))
+            shape = tuple(self._sizes.from_address(result.shape)[:])
         interface = {
             "version": 3,
             "shape": shape,

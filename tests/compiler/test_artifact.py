@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import weakref
@@ -37,8 +38,15 @@ from burnish.artifact import (
     write_artifact,
 )
 from burnish.artifact.cpu import cpu_features, parse_cpuinfo
+from burnish.artifact.link import quiet_tvm
 from burnish.artifact.weights import ALIGNMENT, read_header, write_weights
-from burnish.errors import ArtifactError, BurnishError, InputFileError, TargetUnavailableError
+from burnish.errors import (
+    ArtifactError,
+    BurnishError,
+    CompileError,
+    InputFileError,
+    TargetUnavailableError,
+)
 from burnish.runtime import load
 from tests.support import handmade
 
@@ -66,7 +74,9 @@ def full_manifest() -> Manifest:
         options={"opt_level": "2"},
         tools={"burnish": "0.1.0"},
         symbols={"batch": (1, 64)},
-        verification=Verification("onnxruntime", True, (OutputCheck("y", 1e-7, 0.0, "t", True),)),
+        verification=Verification(
+            "onnxruntime", True, (OutputCheck("y", 1e-7, math.inf, "t", True),)
+        ),
         files={"model.so": FileInfo(10, "cd" * 32)},
     )
 
@@ -376,6 +386,29 @@ class TestDeterminism:
             handmade.affine_artifact(tmp_path / name)
         for file in (tmp_path / "a").iterdir():
             assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+    def test_failing_linkers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Executable:
+            def export_library(self, path: str, fcompile: Any, workspace_dir: str) -> None:
+                os.write(2, b"Warning: Scope Saving:global\nsomething else\n")
+                fcompile(path, [workspace_dir + "/absent.o"])
+
+        with pytest.raises(CompileError, match="linking") as failed:
+            link_module(Executable(), tmp_path / "model.so")
+        assert "absent.o" in str(failed.value.hint)
+        linker = tmp_path / "ld"
+        linker.write_text(
+            "#!/bin/sh\necho 'final link failed: No space left on device' >&2\nexit 1"
+        )
+        linker.chmod(0o755)
+        monkeypatch.setenv("CXX", f"{linker} -m64")
+        with pytest.raises(InputFileError, match="disk is full"):
+            link_module(Executable(), tmp_path / "model.so")
+
+    def test_only_known_noise_is_held_back(self, capfd: pytest.CaptureFixture[str]) -> None:
+        with quiet_tvm():
+            os.write(2, b"[10:00] executable.cc:276: Warning: Scope Saving:global\nimportant\n")
+        assert capfd.readouterr().err == "important\n"
 
     def test_a_missing_linker(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CXX", "no-such-compiler")

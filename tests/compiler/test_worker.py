@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from burnish.errors import CompileError, UnsupportedOpError
+from burnish.errors import CompileError, InputFileError, UnsupportedOpError
 from burnish.worker import WorkerTracebackError, remove_if_killed, report, run_in_worker
 
 HERE = "tests.compiler.test_worker"
@@ -47,6 +47,11 @@ def abort() -> None:
     report("code generation", 3, 9)
     os.write(2, b"early\n" * 10_000 + b"LLVM ERROR: out of registers\n")
     ctypes.CDLL(None).abort()
+
+
+def abort_on_a_full_disk() -> None:
+    os.write(2, b"LLVM ERROR: IO failure on output stream: No space left on device\n")
+    os.abort()
 
 
 def crash_reading_null() -> None:
@@ -154,6 +159,13 @@ def test_a_dead_child_is_a_compile_error(name: str, args: tuple[Any, ...], messa
     with pytest.raises(CompileError, match=message) as caught:
         run(name, *args)
     assert caught.value.exit_code == 4
+
+
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(InputFileError, match="disk is full") as caught:
+        run("abort_on_a_full_disk")
+    assert caught.value.exit_code == 2
+    assert "TMPDIR" in str(caught.value.hint)
 
 
 def test_death_tells_the_phase_and_the_last_output() -> None:
