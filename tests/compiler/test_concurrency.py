@@ -11,7 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T  # noqa: N812 - TVM's own name for it
 
+from burnish.artifact import TensorInfo, write_artifact
+from burnish.errors import RunError
 from burnish.runtime import default_threads, load
 from tests.support import handmade
 
@@ -153,6 +158,48 @@ stop.set()
 thread.join()
 """
     script(code, affine)
+
+
+@pytest.fixture(scope="module")
+def refuses_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """y = x + 1, with an assertion in the parallel loop that x[i, 0] is below 100."""
+    rows = tirx.Var("rows", "int64")
+    with IRBuilder() as builder, T.prim_func(s_tir=True, is_private=True):
+        T.func_name("refuses_large")
+        x = T.arg("x", T.buffer((rows, 16), "float32", align=4))
+        y = T.arg("y", T.buffer((rows, 16), "float32"))
+        with (
+            T.parallel(rows) as i,
+            T.Assert(x[i, 0] < T.float32(100), "too large"),
+            T.serial(16) as j,
+        ):
+            T.buffer_store(y, x[i, j] + T.float32(1), [i, j])
+    n = tirx.Var("n", "int64")
+    mod = handmade.module(
+        [("x", (n, 16), "float32")],
+        lambda builder, kernels, x: [handmade.call(builder, kernels["kernel"], [x], (n, 16))],
+        [("kernel", builder.get())],
+    )
+    folder = tmp_path_factory.mktemp("refuses")
+    handmade.compile_library(mod, folder / "model.so")
+    described = handmade.manifest(
+        [TensorInfo("x", "float32", ("n", 16))], [TensorInfo("y", "float32", ("n", 16))]
+    )
+    write_artifact(folder / "a.burnish", described, folder / "model.so", [])
+    return folder / "a.burnish"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_an_error_in_any_thread_of_a_loop_reaches_the_caller(
+    refuses_large: Path, threads: int
+) -> None:
+    model = load(refuses_large, threads=threads)
+    for bad in (0, 50, 99):
+        x = np.ones((100, 16), np.float32)
+        np.testing.assert_array_equal(model.run(None, {"x": x})[0], x + 1)
+        x[bad] = 1000
+        with pytest.raises(RunError, match="too large"):
+            model.run(None, {"x": x})
 
 
 def test_the_default_is_the_cpus_of_the_affinity_mask() -> None:

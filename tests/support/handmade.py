@@ -70,7 +70,22 @@ def call(builder: Any, kernel: Any, arguments: Sequence[Any], shape: Sequence[An
 
 
 def compile_library(mod: tvm.IRModule, path: Path) -> None:
-    link_module(tvm.compile(mod, target=tvm.target.Target({"kind": "llvm"})), path)
+    # Only what the virtual machine needs: TVM's default pipeline looks for patterns in the kernels.
+    phases = tvm.transform.Sequential(
+        [
+            relax.transform.RemovePurityChecking(),
+            relax.transform.CallTIRRewrite(),
+            relax.transform.StaticPlanBlockMemory(),
+            relax.transform.LowerAllocTensor(),
+            relax.transform.KillAfterLastUse(),
+            relax.transform.LowerRuntimeBuiltin(),
+            relax.transform.ComputePrimValue(),
+            relax.transform.VMShapeLower(),
+            relax.transform.AttachGlobalSymbol(),
+        ]
+    )
+    target = tvm.target.Target({"kind": "llvm"})
+    link_module(relax.build(mod, target=target, relax_pipeline=phases), path)
 
 
 def manifest(
