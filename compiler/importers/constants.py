@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,30 @@ import onnx
 from onnx import numpy_helper
 
 from burnish.errors import InputFileError, ModelError
+from burnish.importers.files import OWN_FILE
 from burnish.ir.graph import Constant
 from burnish.ir.types import BY_ONNX, TensorType
 
 
-def constant_of(tensor: onnx.TensorProto, folder: Path | None) -> Constant:
+@dataclass(frozen=True)
+class Origin:
+    """Where the data of a model lie.
+
+    Attributes:
+        file: The model file; None for a model that was given as an object.
+        folder: Where external files must lie; None when there is no such folder.
+    """
+
+    file: Path | None = None
+    folder: Path | None = None
+
+
+def constant_of(tensor: onnx.TensorProto, origin: Origin) -> Constant:
     """The constant that a tensor stands for.
 
     Args:
         tensor: A tensor with its data inside or in an external file.
-        folder: Where external files must lie; None for a model that came without a file.
+        origin: Where the data of the model lie.
 
     Raises:
         ModelError: The element type is not known, or the external path leaves the folder.
@@ -32,7 +47,7 @@ def constant_of(tensor: onnx.TensorProto, folder: Path | None) -> Constant:
         raise ModelError(f"tensor with negative dims {list(tensor.dims)}", at=tensor.name)
     type = TensorType(row.name, tuple(int(d) for d in tensor.dims))
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return _external(tensor, type, folder)
+        return _external(tensor, type, origin)
     count = int(np.prod(tensor.dims, dtype=np.int64))
     if tensor.HasField("raw_data"):
         # Checked now, since the data are decoded later, far from the place that can name the file.
@@ -55,15 +70,9 @@ def _decode(tensor: onnx.TensorProto) -> np.ndarray:
     return np.asarray(array, dtype=row.numpy)
 
 
-def _external(tensor: onnx.TensorProto, type: TensorType, folder: Path | None) -> Constant:
+def _external(tensor: onnx.TensorProto, type: TensorType, origin: Origin) -> Constant:
     entries = {e.key: e.value for e in tensor.external_data}
-    if folder is None:
-        raise ModelError(
-            "the model refers to external data, but it was given without its folder",
-            at=tensor.name,
-            hint="pass the path of the .onnx file",
-        )
-    path = _inside(entries.get("location", ""), folder, tensor.name)
+    path = _path(entries.get("location", ""), origin, tensor.name)
     row = BY_ONNX[tensor.data_type]
     count = int(np.prod(tensor.dims, dtype=np.int64))
     needed = (count * row.bits + 7) // 8
@@ -102,8 +111,11 @@ def _mapped(
     if count == 0:
         return np.zeros(shape, dtype)
     try:
-        if bits >= 8:
+        if bits >= 8 and offset % dtype.itemsize == 0:
             return np.memmap(path, dtype, "r", offset, shape)
+        if bits >= 8:
+            # A map at an odd place would be an unaligned array, which few libraries take.
+            return np.fromfile(path, dtype, count, offset=offset).reshape(shape)
         raw = np.memmap(path, np.uint8, "r", offset, ((count * bits + 7) // 8,))
     except (OSError, ValueError) as error:
         raise InputFileError(f"cannot map external data {path}: {error}", at=tensor.name) from None
@@ -111,10 +123,22 @@ def _mapped(
     return np.asarray(numpy_helper.to_array(inside), dtype=dtype)
 
 
+def _path(location: str, origin: Origin, name: str) -> Path:
+    if location == OWN_FILE and origin.file is not None:
+        return origin.file
+    if origin.folder is None:
+        raise ModelError(
+            "the model refers to external data, but it was given without its folder",
+            at=name,
+            hint="pass the path of the .onnx file",
+        )
+    return _inside(location, origin.folder, name)
+
+
 def _inside(location: str, folder: Path, name: str) -> Path:
     """The file of ``location``, which must lie in ``folder`` after symbolic links are followed."""
     hint = "external data must lie in the folder of the model"
-    if not location:
+    if not location or "\0" in location:
         raise ModelError("external data without a location", at=name)
     if Path(location).is_absolute() or ".." in Path(location).parts or "\\" in location:
         raise ModelError(f"external data path {location!r} leaves the folder", at=name, hint=hint)

@@ -9,10 +9,11 @@ from typing import TypeAlias
 
 import onnx
 import onnx_graphsurgeon as gs
-from google.protobuf.message import DecodeError
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from burnish.errors import InputFileError, ModelError
+from burnish.errors import ModelError
+from burnish.importers.constants import Origin, constant_of
+from burnish.importers.files import read_model
 from burnish.importers.forced import bind_forced_symbols
 from burnish.importers.input_shapes import DimSpec, apply_input_shapes
 from burnish.importers.reader import Reader, functions_of, opset_of
@@ -51,18 +52,25 @@ def load(
     """
     if isinstance(model, (str, Path)):
         path = Path(model)
-        proto, folder = read_model(path), path.parent
+        proto, origin = read_model(path), Origin(path, path.parent)
     else:
-        proto = model
+        proto, origin = model, Origin(None, folder)
     proto = check_model(proto)
     with _quiet():
-        source = gs.import_onnx(proto)
-        if surgery is not None:
-            source = surgery(source)
+        if surgery is None:
+            source = gs.import_onnx(proto)
+        else:
+            source = surgery(gs.import_onnx(_with_data(proto, origin)))
     symbols = Symbols()
-    reader = Reader(folder, symbols, functions_of(source))
+    reader = Reader(origin, symbols, functions_of(source))
     graph = reader.read(source, opset_of(proto))
     graph.dim_names.update(symbols.originals)
+    constants = {t.name for t in proto.graph.initializer}
+    overridable = [v.name for v in proto.graph.input if v.name in constants]
+    if overridable:
+        graph.notes.append(
+            f"{len(overridable)} inputs with a default value are constants: {overridable[0]}, …"
+        )
     if input_shapes:
         apply_input_shapes(graph, input_shapes)
     try:
@@ -85,25 +93,13 @@ def _quiet() -> Iterator[None]:
         G_LOGGER.severity = before
 
 
-def read_model(path: Path) -> onnx.ModelProto:
-    """Parse a model file; external data are not read.
-
-    Raises:
-        InputFileError: The file cannot be read, or is no ONNX model.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputFileError(f"cannot read {path}: {error.strerror}", at=str(path)) from None
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except DecodeError:
-        proto = onnx.ModelProto()
-    if not proto.HasField("graph") or not proto.opset_import:
-        raise InputFileError(
-            "not an ONNX model, or a damaged one",
-            at=str(path),
-            hint="download or export the file again",
-        )
-    return proto
+def _with_data(model: onnx.ModelProto, origin: Origin) -> onnx.ModelProto:
+    """A copy with all tensors inside; GraphSurgeon would look for files in the current folder."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.raw_data = constant_of(tensor, origin).array.tobytes()
+            tensor.ClearField("external_data")
+            tensor.data_location = onnx.TensorProto.DEFAULT
+    return copy

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,7 +15,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues, SparseValues
 
 from burnish.errors import ModelError
-from burnish.importers.constants import constant_of
+from burnish.importers.constants import Origin, constant_of
 from burnish.importers.symbols import Symbols
 from burnish.ir.graph import Attr, Constant, Graph, Location, Node, Value
 from burnish.ir.types import BY_NUMPY, BY_ONNX, TensorType
@@ -46,18 +45,18 @@ class Reader:
     """Builds the IR of one model.
 
     Args:
-        folder: Where external data must lie.
+        origin: Where the data of the model lie.
         symbols: Makes dims.
         functions: Local functions by (domain, name).
     """
 
     def __init__(
         self,
-        folder: Path | None,
+        origin: Origin,
         symbols: Symbols,
         functions: Mapping[tuple[str, str], gs.Function],
     ) -> None:
-        self.folder = folder
+        self.origin = origin
         self.symbols = symbols
         self.functions = functions
         #: Opset versions of nodes that do not follow the model's imports, by node.
@@ -124,7 +123,7 @@ class Reader:
                 hint="store it as a dense initializer",
             )
         if isinstance(values, LazyValues):
-            return constant_of(values.tensor, self.folder)
+            return constant_of(values.tensor, self.origin)
         array = np.asarray(values)
         if array.dtype not in BY_NUMPY:
             raise ModelError(f"constant of unsupported dtype {array.dtype}", at=tensor.name)

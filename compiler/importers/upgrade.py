@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from burnish.errors import ModelError, ShapeError
+from burnish.importers.schema import check_node
 from burnish.ir.builder import Builder
 from burnish.ir.graph import Graph, Node
 from burnish.ir.infer import infer_node
@@ -62,7 +63,9 @@ def upgrade_graph(graph: Graph, versions: Mapping[Node, int]) -> None:
 def _upgrade_nodes(graph: Graph, versions: Mapping[Node, int], model_version: int) -> None:
     graph.sort()
     for node in graph.nodes:
-        version = versions.get(node, model_version if node.domain == "" else 1)
+        declared = model_version if node.domain == "" else graph.opset.get(node.domain, 1)
+        version = versions.get(node, declared)
+        check_node(node, version)
         trailing = _upgrade_node(graph, node, version)
         if node.graph is None:
             continue  # replaced, and its replacement was inferred as it was built

@@ -56,6 +56,7 @@ def body(node: Node) -> Graph:
     the body have the types, constants and contents of the composite's inputs.
     """
     from burnish.ir.builder import Builder
+    from burnish.ir.infer import elements
 
     graph = Graph(node.op)
     graph.opset = dict(node.graph.opset) if node.graph is not None else {}
@@ -65,7 +66,7 @@ def body(node: Node) -> Graph:
             stand_ins.append(None)
             continue
         stand_in = graph.value(f"in{index}", value.type)
-        stand_in.content = value.content
+        stand_in.content = elements(value)
         graph.inputs.append(stand_in)
         stand_ins.append(stand_in)
     graph.set_outputs(list(_DEFINITIONS[node.op](Builder(graph, node.location), node, stand_ins)))
