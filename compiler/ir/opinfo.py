@@ -71,6 +71,26 @@ def info(node: Node) -> OpInfo:
     return _OTHER if node.domain else OPS.get(node.op, _OTHER)
 
 
+#: Inputs that a node reads as if they were attributes: their elements shape the computation.
+ATTRIBUTE_INPUTS: Final[dict[str, frozenset[int]]] = {
+    "ConstantOfShape": frozenset({0}),
+    "Expand": frozenset({1}),
+    "Pad": frozenset({1, 3}),
+    "Range": frozenset({0, 1, 2}),
+    "Reshape": frozenset({1}),
+    "Slice": frozenset({1, 2, 3, 4}),
+    "Split": frozenset({1}),
+    "Squeeze": frozenset({1}),
+    "Tile": frozenset({1}),
+    "Unsqueeze": frozenset({1}),
+}
+
+
+def attribute_inputs(node: Node) -> frozenset[int]:
+    """Positions of the inputs of a node that are read as if they were attributes."""
+    return frozenset() if node.domain else ATTRIBUTE_INPUTS.get(node.op, frozenset())
+
+
 def is_elementwise(node: Node) -> bool:
     """Whether each output element depends on the input elements at its own place."""
     return info(node).kind is Kind.ELEMENTWISE

@@ -17,7 +17,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from burnish.ir import Builder
+from burnish.ir.types import to_numpy
 from burnish.passes.base import Numerics
 from burnish.passes.patterns import Either, Match, NodePattern, NoMatch, const, either, near, opt
 from burnish.passes.patterns import scalar as scalar_of
@@ -154,6 +157,28 @@ class FuseHardSwish(PatternRule):
         return _float_input(m) or b.op("HardSwish", m["x"])
 
 
+class FuseScaledHardSwish(PatternRule):
+    """x * clip(x + 3, 0, 6) => 6 * HardSwish(x), where the sixth is part of another factor."""
+
+    name = "fuse-scaled-hard-swish"
+    numerics = Numerics.REASSOCIATES
+
+    def pattern(self, op: Any, x: Any) -> NodePattern:
+        """The product without the sixth."""
+        made: NodePattern = op.Mul(x, _clip(op, op.Add(x, 3.0), 0.0, 6.0))
+        return made
+
+    def rewrite(self, m: Match, b: Builder) -> Result:
+        """HardSwish and a factor, if a constant factor follows that can take it."""
+        follower = m.root.output.single_user()
+        if follower is None or follower.key not in ("Mul", "Div"):
+            return NoMatch("no constant factor follows", m.root)
+        if all(scalar_of(v) is None for v in follower.inputs):
+            return NoMatch("no constant factor follows", m.root)
+        six = b.constant(np.asarray(6, to_numpy(m["x"].dtype)))
+        return _float_input(m) or b.op("Mul", b.op("HardSwish", m["x"]), six)
+
+
 class FuseHardSigmoid(PatternRule):
     """clip(x + 3, 0, 6) / 6 and clip(x * a + c, 0, 1) => HardSigmoid(x)."""
 
@@ -218,6 +243,7 @@ class FuseActivations(RewritePass):
         FuseSwish(),
         FuseMish(),
         FuseHardSwish(),
+        FuseScaledHardSwish(),
         FuseHardSigmoid(),
         ClipToRelu(),
     )

@@ -11,6 +11,7 @@ The core is found first, with a scale of ones; then factors and offsets after it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -221,6 +222,7 @@ class FuseSoftmax(PatternRule):
     def pattern(self, op: Any, x: Any) -> Either:
         """With the maximum subtracted, in the spellings of numpy-like frontends."""
         low = op.ReduceMax(x, opt(const("axes")), _as="max")
+        low = either(low, op.Max(low, -math.inf))  # where the frontend starts from -inf
         kept = either(low, op.Reshape(low, const("shape1")), op.Unsqueeze(low, const("shape1")))
         e = op.Exp(op.Sub(x, kept))
         total = op.ReduceSum(e, opt(const("axes2")), _as="sum")

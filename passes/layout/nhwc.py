@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from burnish.ir import Attr, Builder, Dim, Graph, Node, Value, equal
+from burnish.ir import Attr, Builder, Graph, Node, Value, equal
 from burnish.ir.definitions.convolution import (
     channels_last_format,
     is_channels_last,
@@ -16,11 +16,11 @@ from burnish.ir.definitions.convolution import (
     to_channels_last,
 )
 from burnish.ir.definitions.pooling import POOL_ATTRS
-from burnish.ir.dims import product
 from burnish.ir.postops import operands, parse_postops
 from burnish.ir.types import FLOATS
 from burnish.passes.base import Pass, PassContext, all_graphs
 from burnish.passes.fusion.epilogue import CORE_INPUTS
+from burnish.passes.layout.blocks import Block, aligned_blocks
 from burnish.passes.layout.permutation import (
     inverse,
     is_identity,
@@ -164,58 +164,6 @@ class TransposeAfterReshape(Rule):
         turned = b.op("Transpose", straight, perm=back)
         total = transposed(b, turned, permutation_of(node))
         return Replacement({node.output: total}, (first, middle, node))
-
-
-Block = tuple[list[int], list[int]]
-
-
-def aligned_blocks(before: Sequence[Dim], after: Sequence[Dim]) -> list[Block] | None:
-    """Split two shapes of equal size into the smallest runs of axes with equal products."""
-    blocks: list[Block] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        left = [i] if i < len(before) else []
-        right = [j] if j < len(after) else []
-        if not left or not right:
-            # Trailing axes of size 1 belong to the last block.
-            rest = [*(before[a] for a in left), *(after[a] for a in right)]
-            if rest[0] != 1 or not blocks:
-                return None
-            blocks[-1] = (blocks[-1][0] + left, blocks[-1][1] + right)
-            i, j = i + len(left), j + len(right)
-            continue
-        i, j = i + 1, j + 1
-        while not equal(product(before[a] for a in left), product(after[a] for a in right)):
-            shorter = _shorter(before, left, after, right, i, j)
-            if shorter is None:
-                return None
-            if shorter:
-                left.append(i)
-                i += 1
-            else:
-                right.append(j)
-                j += 1
-        blocks.append((left, right))
-    return blocks
-
-
-def _shorter(
-    before: Sequence[Dim],
-    left: list[int],
-    after: Sequence[Dim],
-    right: list[int],
-    i: int,
-    j: int,
-) -> bool | None:
-    """Whether the left run has to grow; None when neither can."""
-    a, c = product(before[k] for k in left), product(after[k] for k in right)
-    if isinstance(a, int) and isinstance(c, int):
-        grow_left = a < c
-    else:
-        grow_left = isinstance(a, int) or len(left) <= len(right)
-    if grow_left:
-        return True if i < len(before) else None
-    return False if j < len(after) else None
 
 
 def _block_order(blocks: Sequence[Block], perm: Sequence[int]) -> list[int] | None:
