@@ -8,19 +8,21 @@ from burnish.passes.canonicalize import Canonicalize
 from burnish.passes.common_subexpressions import CommonSubexpressions
 from burnish.passes.dead_code import DeadCode
 from burnish.passes.fold_constants import FoldConstants
+from burnish.passes.fusion import FuseElementwise, fusions
+from burnish.passes.layout import layouts
 from burnish.passes.shapes import EliminateShapes
 from burnish.passes.simplify import Simplify
 
-#: Levels: 0 canonical forms only, 1 without fusions, 2 everything.
-LEVELS = (0, 1, 2)
+#: Levels: 0 canonical forms only, 1 without composites, 2 fusions, 3 layouts as well.
+LEVELS = (0, 1, 2, 3)
 
 
-def pipeline(level: int = 2, *, max_fold_growth: int | None = None) -> list[Pass | Fixpoint]:
+def pipeline(level: int = 3, *, max_fold_growth: int | None = None) -> list[Pass | Fixpoint]:
     """The passes of an optimization level.
 
     Args:
         level: 0 brings the graph to the form that the lowering needs, 1 adds everything that does
-            not make composites, 2 everything.
+            not make composites, 2 fuses, 3 also chooses layouts.
         max_fold_growth: By how many bytes folding may make the model larger.
 
     Raises:
@@ -31,7 +33,17 @@ def pipeline(level: int = 2, *, max_fold_growth: int | None = None) -> list[Pass
     fold = FoldConstants() if max_fold_growth is None else FoldConstants(max_fold_growth)
     if level == 0:
         return [DeadCode(), Canonicalize()]
-    return [DeadCode(), clean_up(fold)]
+    passes: list[Pass | Fixpoint] = [DeadCode(), clean_up(fold)]
+    if level >= 2:
+        passes += fusions()
+    if level >= 3:
+        passes += layouts()
+    if level >= 2:
+        # Fusions and layouts leave reshapes of reshapes and constants to fold.
+        passes.append(clean_up(fold))
+        # Last: its groups are closed to every other pass.
+        passes += [Simplify(late=True), FuseElementwise()]
+    return passes
 
 
 def clean_up(fold: FoldConstants) -> Fixpoint:
