@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import tvm
 from tvm import relax
 
 from burnish.backends.base import Target
+from burnish.backends.tvm_compat import relax_codegen, relax_link
+
+#: Kernels that are built together.
+CHUNK = 6
 
 
 #: How the lowering names the parameters that are weights.
@@ -91,9 +98,38 @@ def _checks(binding: Any, params: list[Any]) -> bool:
     )
 
 
-def build_executable(mod: Any, target: Target) -> Any:
-    """Generate machine code for a module that :func:`lower_relax` returned."""
-    # Common subexpressions of the generated kernels are bound by their templates; TVM's search for
-    # more takes most of the build time of the large ones.
-    with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_cse_tir": True}):
-        return relax.build(mod, tvm.target.Target(dict(target.tvm)), relax_pipeline=None)
+def build_executable(
+    mod: Any, target: Target, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Any:
+    """Generate machine code for a module that :func:`lower_relax` returned.
+
+    The kernels are built in chunks of about equal size, by as many threads as there are CPUs:
+    LLVM runs outside of Python's lock. The chunks do not depend on the number of threads, so that
+    every machine makes the same code.
+    """
+    tvm_target = tvm.target.Target(dict(target.tvm))
+    builder = relax.ExecBuilder()
+    mod = relax_codegen(builder, mod)
+    chunks = _chunks(mod)
+    built = 0
+
+    def build(chunk: dict[Any, Any]) -> Any:
+        nonlocal built
+        # Common subexpressions of the generated kernels are bound by their templates; TVM's search
+        # for more takes most of the build time of the large ones.
+        with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_cse_tir": True}):
+            library = tvm.tirx.build(tvm.IRModule(chunk, attrs=mod.attrs), target=tvm_target)
+        built += len(chunk)
+        progress(built, len(mod.functions))
+        return library
+
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        libraries = list(pool.map(build, chunks))
+    return relax_link(builder, tvm_target, libraries)
+
+
+def _chunks(mod: Any) -> list[dict[Any, Any]]:
+    """The kernels in groups of at most :data:`CHUNK`, in a fixed order."""
+    kernels = [(v, f) for v, f in mod.functions.items() if isinstance(f, tvm.tirx.PrimFunc)]
+    kernels.sort(key=lambda item: str(item[0].name_hint))
+    return [dict(kernels[i : i + CHUNK]) for i in range(0, len(kernels), CHUNK)] or [{}]

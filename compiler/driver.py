@@ -153,7 +153,7 @@ def import_model(model: str | bytes, options: CompileOptions) -> tuple[Graph, li
     else:
         source = model
     graph = load(source, input_shapes=dict(options.input_shapes) or None)
-    return graph, list(graph.notes)
+    return graph, list(getattr(graph, "notes", ()))
 
 
 def optimize(
@@ -231,7 +231,8 @@ def _build(
     mod = lowering.run(lambda done, total: clock.progress("lower", done, total))
     mod = lower_relax(mod, target)
     clock.start("generate code")
-    return lowering, build_executable(mod, target)
+    progress = clock.progress
+    return lowering, build_executable(mod, target, lambda i, n: progress("generate code", i, n))
 
 
 def _write_code(executable: Any, lowering: ModuleLowering, writer: Any) -> None:
@@ -309,13 +310,22 @@ def model_digest(model: str | bytes) -> str:
     if isinstance(model, bytes):
         digest.update(model)
         return digest.hexdigest()
-    from burnish.importers.onnx_model import data_files
-
-    for path in (Path(model), *data_files(model)):
+    for path in (Path(model), *_data_files(model)):
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def _data_files(model: str) -> list[Path]:
+    """Files of external data that a model file names, each once."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    proto = onnx.load(model, load_external_data=False)
+    tensors = [t for t in proto.graph.initializer if uses_external_data(t)]
+    names = dict.fromkeys(ExternalDataInfo(t).location for t in tensors)
+    return [Path(model).parent / name for name in names]
 
 
 def _checked(

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from burnish.backends.base import KernelRule
+from burnish.backends.cpu.rules.conv import CONV
+from burnish.backends.cpu.rules.matmul import MATMUL
+from burnish.backends.cpu.rules.rows import ROW_RULES
 
-RULES: dict[str, KernelRule] = {}
+RULES: dict[str, KernelRule] = {rule.key: rule for rule in (CONV, MATMUL, *ROW_RULES)}

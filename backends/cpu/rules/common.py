@@ -1,0 +1,63 @@
+"""What kernel rules share: refusals and the operands of post-ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from burnish.backends.base import Refused
+from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
+from burnish.ir import Node, PostOp, parse_postops
+from burnish.ir.postops import operands
+from burnish.lowering.context import Lowered, NodeContext
+
+
+def postops_of(node: Node) -> tuple[PostOp, ...]:
+    """The post-ops of a composite."""
+    return parse_postops(node.strs_attr("postops"))
+
+
+def refuse_dtype(node: Node, count: int | None = None) -> Refused | None:
+    """Refuse nodes whose first ``count`` inputs, or first output, are not float32."""
+    values = [*node.inputs[:count], node.output]
+    for value in values:
+        if value is not None and value.dtype != "float32":
+            return Refused(f"no kernel for {value.dtype}")
+    return None
+
+
+def refuse_operands(node: Node, core: int) -> Refused | None:
+    """Refuse post-op operands that the templates cannot read.
+
+    Args:
+        node: A composite.
+        core: Number of inputs before the operands.
+    """
+    kinds = operands(postops_of(node))
+    if len(node.inputs) - core != len(kinds):
+        return Refused("the operands do not match the post-ops")
+    for kind, value in zip(kinds, node.inputs[core:], strict=True):
+        assert value is not None
+        if kind != "full" and not value.is_const:
+            return Refused(f"the {kind} operand of a post-op is not constant")
+    return None
+
+
+def lower_operands(ctx: NodeContext, node: Node, core: int) -> list[Lowered]:
+    """The operands of the post-ops as kernel arguments, in order."""
+    lanes = ctx.isa.lanes
+    lowered = []
+    for kind, value in zip(operands(postops_of(node)), node.inputs[core:], strict=True):
+        assert value is not None
+        if kind == "channel":
+            pack = lambda a: pack_channel(a, ctx.isa)  # noqa: E731
+            lowered.append(ctx.weight(value, ("channel", lanes), pack))
+        elif kind == "scalar":
+            lowered.append(ctx.weight(value, "scalar", pack_scalar))
+        else:
+            lowered.append(ctx.tensor(value))
+    return lowered
+
+
+def postops_key(postops: Sequence[PostOp]) -> tuple[str, ...]:
+    """Post-ops as part of a kernel's key."""
+    return tuple(p.encode() for p in postops)
