@@ -9,6 +9,7 @@ from burnish.passes.fusion.composites import MakeComposites
 from burnish.passes.fusion.conv_norm import FuseConvNorm
 from burnish.passes.fusion.elementwise import FuseElementwise
 from burnish.passes.fusion.epilogue import FuseEpilogues
+from burnish.passes.fusion.lookup import FuseLookups
 from burnish.passes.fusion.normalization import FuseAddNormalization, FuseNormalization
 from burnish.passes.fusion.projections import MergeQKV
 from burnish.passes.simplify import Simplify
@@ -21,6 +22,7 @@ def fusions() -> list[Pass]:
         FuseActivations(),
         # Factors that the activations left meet the factors after them.
         Simplify(),
+        FuseLookups(),
         FuseNormalization(),
         # Attention before products become composites: it starts from plain MatMul.
         FuseAttentions(),

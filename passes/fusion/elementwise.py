@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 
 from burnish.ir import UNKNOWN, Builder, Dim, Graph, Location, Node, Value
 from burnish.ir.opinfo import Kind, attribute_inputs, info
+from burnish.passes.axes import aligned_blocks, bytes_of, permutation_of
 from burnish.passes.base import Pass, PassContext, all_graphs
-from burnish.passes.layout.blocks import aligned_blocks
-from burnish.passes.layout.permutation import bytes_of, permutation_of
 from burnish.passes.rewrite import remove_dead
 
 VIA = "fuse-elementwise"
@@ -113,7 +112,7 @@ class FuseElementwise(Pass):
                 return []
             if len(_tensors(group)) + len(node.inputs) > self.max_inputs:
                 return []
-        dear = elements(node.output) * max(cost, 1) > self.max_recompute // 4
+        dear = elements(node.output) * max(cost, 1) > self.max_recompute
         return [] if len(groups) > 1 and dear and cost else groups
 
 
@@ -207,16 +206,17 @@ def _worth_it(group: Group) -> bool:
 def _slice_of_split(value: Value) -> tuple[Value, int, int, int] | None:
     """Data, axis, start and end if a value is a part of a Split with constant sizes."""
     node = value.producer
-    if node is None or node.key != "Split" or node.input(1) is None:
+    if node is None or node.key != "Split":
         return None
-    sizes = node.required(1)
-    if not sizes.is_const:
-        return None
+    axis = node.int_attr("axis")
     bounds = [0]
-    for size in sizes.array.reshape(-1):
-        bounds.append(bounds[-1] + int(size))
+    for part in node.outputs:
+        size = part.shape[axis] if part is not None else None
+        if not isinstance(size, int):
+            return None
+        bounds.append(bounds[-1] + size)
     index = node.outputs.index(value)
-    return node.required(0), node.int_attr("axis"), bounds[index], bounds[index + 1]
+    return node.required(0), axis, bounds[index], bounds[index + 1]
 
 
 def _is_free(value: Value) -> bool:

@@ -18,6 +18,7 @@ from burnish.ir import Builder, Node, PostOp, Value, parse_postops
 from burnish.ir.definitions.convolution import is_channels_last
 from burnish.ir.postops import Operand, operands
 from burnish.ir.types import to_numpy
+from burnish.passes.axes import Block, aligned_blocks
 from burnish.passes.base import Numerics
 from burnish.passes.fusion.conv_norm import scale_outputs
 from burnish.passes.patterns import NoMatch, Tracer
@@ -181,6 +182,63 @@ def absorbing(user: Node, value: Value) -> Node | NoMatch:
     return producer
 
 
+class SinkView(Rule):
+    """f(reshape(composite(...))) => reshape(f(composite(...))), so that f can be absorbed."""
+
+    name = "sink-view"
+    anchors = (*AbsorbUnary.anchors, *_BINARY)
+
+    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
+        """Reshape afterwards; constant operands are reshaped at once."""
+        runtime = [v for v in node.inputs if v is not None and not v.is_const]
+        view = runtime[0].producer if len(runtime) == 1 else None
+        if view is None or view.key != "Reshape" or view.graph is not node.graph:
+            return NoMatch("it does not follow a reshape", node)
+        if runtime[0].single_user() is not node or not runtime[0].t.same_shape(node.output.t):
+            return NoMatch("the reshaped value is used elsewhere or broadcast", view)
+        found = absorbing(view, view.required(0))
+        if isinstance(found, NoMatch):
+            return found
+        blocks = aligned_blocks(found.output.shape, view.output.shape)
+        if blocks is None:
+            return NoMatch("the reshape does not keep blocks of axes", view)
+        inputs: list[Value | None] = []
+        for value in node.inputs:
+            if value is None or value is runtime[0] or value.array.size == 1:
+                inputs.append(found.output if value is runtime[0] else value)
+                continue
+            shape = _before_view(value, found.output, view.output, blocks)
+            if shape is None:
+                return NoMatch("an operand does not keep blocks of axes", value)
+            inputs.append(b.constant(value.array.reshape(shape), value.name))
+        moved = b.node(node.op, inputs, node.attrs).output
+        shape_input = view.required(1)
+        result = b.node("Reshape", [moved, shape_input], view.attrs).output
+        return Replacement({node.output: result}, (view, node))
+
+
+def _before_view(
+    operand: Value, before: Value, after: Value, blocks: Sequence[Block]
+) -> tuple[int, ...] | None:
+    """The shape of a constant operand on the other side of a reshape."""
+    rank = len(after.shape)
+    if len(operand.shape) > rank:
+        return None
+    lifted = (1,) * (rank - len(operand.shape)) + operand.array.shape
+    shape = [1] * len(before.shape)
+    for left, right in blocks:
+        if all(lifted[a] == 1 for a in right):
+            continue
+        if any(lifted[a] != after.shape[a] for a in right):
+            return None
+        for axis in left:
+            size = before.shape[axis]
+            if not isinstance(size, int):
+                return None
+            shape[axis] = size
+    return tuple(shape)
+
+
 class FoldAffinePostOps(Rule):
     """Leading Mul, Div, Add, Sub by constants => scaled weights and one Add:channel."""
 
@@ -262,4 +320,9 @@ class FuseEpilogues(RewritePass):
 
     name = "fuse-epilogues"
     numerics = Numerics.REASSOCIATES
-    rules: ClassVar[tuple[Rule, ...]] = (AbsorbUnary(), AbsorbBinary(), FoldAffinePostOps())
+    rules: ClassVar[tuple[Rule, ...]] = (
+        AbsorbUnary(),
+        AbsorbBinary(),
+        SinkView(),
+        FoldAffinePostOps(),
+    )

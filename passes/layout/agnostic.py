@@ -16,7 +16,7 @@ import numpy as np
 
 from burnish.ir import Attr, Builder, Node, Value
 from burnish.ir.opinfo import is_elementwise
-from burnish.passes.layout.permutation import Perm, bytes_of, is_view, transposed
+from burnish.passes.axes import Perm, bytes_of, is_view, transposed
 from burnish.passes.rows import reshape
 
 
@@ -274,6 +274,38 @@ class ResizeForm(Form):
         return r.made(inputs, axes=tuple(sorted(r.axis(a) for a in axes)))
 
 
+class GatherForm(Form):
+    """The data is a member; a constant index takes its axis away."""
+
+    def inputs(self, node: Node) -> list[Value] | None:
+        """The data, if the index is one constant."""
+        index = node.required(1)
+        return [node.required(0)] if index.is_const and index.t.rank == 0 else None
+
+    def outputs(self, node: Node) -> list[Value]:
+        """None: the axis is dropped."""
+        return []
+
+    @staticmethod
+    def _order(node: Node, q: Perm) -> Perm:
+        dropped = node.int_attr("axis") % len(q)
+        left = [axis for axis in q if axis != dropped]
+        return tuple(left.index(axis) for axis in sorted(left))
+
+    def extra_cost(self, node: Node, q: Perm) -> int:
+        """The axes left may have to be put in order."""
+        back = self._order(node, q)
+        shape = [node.output.shape[i] for i in np.argsort(back)]
+        return 0 if is_view(shape, back) else bytes_of(node.output)
+
+    def rebuild(self, r: Rebuild) -> list[Value | None]:
+        """The same index into the axis where it lies now."""
+        axis = r.axis(r.node.int_attr("axis"))
+        outputs = r.made([r.stored[r.node.required(0)], r.node.required(1)], axis=axis)
+        assert outputs[0] is not None
+        return [transposed(r.b, outputs[0], self._order(r.node, r.q))]
+
+
 class TileForm(Form):
     """The data is a member; the repeats are permuted."""
 
@@ -299,6 +331,7 @@ _FORMS: dict[str, Form] = {
     "Pad": PadForm(),
     "Resize": ResizeForm(),
     "Tile": TileForm(),
+    "Gather": GatherForm(),
     **{
         name: ReduceForm()
         for name in (

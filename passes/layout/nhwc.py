@@ -18,16 +18,17 @@ from burnish.ir.definitions.convolution import (
 from burnish.ir.definitions.pooling import POOL_ATTRS
 from burnish.ir.postops import operands, parse_postops
 from burnish.ir.types import FLOATS
-from burnish.passes.base import Pass, PassContext, all_graphs
-from burnish.passes.fusion.epilogue import CORE_INPUTS
-from burnish.passes.layout.blocks import Block, aligned_blocks
-from burnish.passes.layout.permutation import (
+from burnish.passes.axes import (
+    Block,
+    aligned_blocks,
     inverse,
     is_identity,
     is_view,
     permutation_of,
     transposed,
 )
+from burnish.passes.base import Pass, PassContext, all_graphs
+from burnish.passes.fusion.epilogue import CORE_INPUTS
 from burnish.passes.layout.propagate import propagate
 from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.rewrite import Replacement, RewritePass, Rule, run_rules
@@ -194,8 +195,23 @@ class ViewTranspose(Rule):
         return Replacement({node.output: viewed}, (node,))
 
 
+class ComposeTransposes(Rule):
+    """transpose(transpose(x)) => transpose(x), or x when they undo each other."""
+
+    name = "compose-transposes"
+    anchors = ("Transpose",)
+
+    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
+        """Look through every transpose before."""
+        inner = node.required(0).producer
+        if inner is None or inner.key != "Transpose":
+            return NoMatch("it does not follow a transpose", node)
+        total = transposed(b, node.required(0), permutation_of(node))
+        return Replacement({node.output: total}, (inner, node))
+
+
 _CONVERT: tuple[Rule, ...] = (ConvToChannelsLast(), PoolToChannelsLast())
-_MOVE: tuple[Rule, ...] = (PermuteWeightRows(), TransposeAfterReshape())
+_MOVE: tuple[Rule, ...] = (ComposeTransposes(), PermuteWeightRows(), TransposeAfterReshape())
 
 
 @dataclass(frozen=True)
@@ -218,8 +234,8 @@ class ChannelsLast(Pass):
             changed |= run_rules(g, _CONVERT, ctx)
             moved = True
             while moved:
-                moved = propagate(g)
-                moved |= run_rules(g, _MOVE, ctx)
+                moved = run_rules(g, _MOVE, ctx)
+                moved |= propagate(g)
                 changed |= moved
         return changed
 

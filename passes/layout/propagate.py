@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from burnish.ir import Builder, Graph, Location, Node, Value
-from burnish.passes.layout.agnostic import Form, Rebuild, form_of
-from burnish.passes.layout.permutation import (
+from burnish.passes.axes import (
     Perm,
     bytes_of,
     compose,
@@ -24,6 +23,7 @@ from burnish.passes.layout.permutation import (
     transpose_cost,
     transposed,
 )
+from burnish.passes.layout.agnostic import Form, Rebuild, form_of
 from burnish.passes.rewrite import remove_dead
 
 VIA = "propagate-layout"
