@@ -10,9 +10,11 @@ from burnish.ir.infer import (  # noqa: F401  (the imports register the rules)
     control,
     convolution,
     elementwise,
+    generation,
     matrix,
     movement,
     reduce,
+    reshape,
 )
 from burnish.ir.infer.common import elements
 from burnish.ir.infer.registry import (
