@@ -45,6 +45,10 @@ def compile_to(
         source = model
     else:
         source = os.fspath(model)
+        if Path(source).is_dir():
+            raise InputFileError(
+                "a folder, not an ONNX file", at=source, hint="name the file in it"
+            )
         if not Path(source).is_file():
             raise InputFileError("no such file", at=source)
         source = os.path.abspath(source)

@@ -153,7 +153,29 @@ def import_model(model: str | bytes, options: CompileOptions) -> tuple[Graph, li
     else:
         source = model
     graph = load(source, input_shapes=dict(options.input_shapes) or None)
+    _refuse_unknown(graph)
     return graph, list(getattr(graph, "notes", ()))
+
+
+def _refuse_unknown(graph: Graph) -> None:
+    """Refuse operators that nothing is known of: no pass can work on values without types.
+
+    Raises:
+        UnsupportedOpError: Lists all of them.
+    """
+    from burnish.lowering.registry import unsupported_error
+
+    nodes = list(graph.walk())
+    untyped = {v for node in nodes for v in node.outputs if v is not None and v.type is None}
+    if not untyped:
+        return
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in nodes:
+        # What only reads an untyped value is not at fault; foreign operators are in any case.
+        culprit = not untyped.isdisjoint(node.outputs) and untyped.isdisjoint(node.inputs)
+        if culprit or node.domain not in ("", "burnish"):
+            found.setdefault((node.key, "unknown operator"), []).append(str(node.location))
+    raise unsupported_error(found)
 
 
 def optimize(

@@ -21,12 +21,14 @@ class BurnishError(Exception):
 
     exit_code: ClassVar[int] = 4
     title: ClassVar[str] = "error"
+    #: The hint where the place that raises has none of its own.
+    default_hint: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, at: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.at = at
-        self.hint = hint
+        self.hint = hint or self.default_hint
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -66,6 +68,7 @@ class ModelError(BurnishError):
 
     exit_code = 3
     title = "model error"
+    default_hint = "export it again; onnx.checker.check_model(path, full_check=True) may say more"
 
 
 class UnsupportedOpError(ModelError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,7 +88,7 @@ def load_npz(path: str) -> dict[str, Any]:
             return {name: data[name] for name in data.files}
     except FileNotFoundError:
         raise InputFileError("no such file", at=path) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputFileError(
             f"not a readable .npz file: {error}", at=path, hint="write it with numpy.savez"
         ) from error
