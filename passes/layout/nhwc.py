@@ -244,7 +244,9 @@ class ChannelsLast(Pass):
 class ViewTransposes(RewritePass):
     """Turn transposes that move only axes of size 1 into views.
 
-    Before: Transpose of [N, 1, 1, C]. After: Reshape.
+    Before: Transpose of [N, 1, 1, C].
+    After: Reshape.
+    Keeps: transposes that change the order of elements.
     Numerics: exact.
     """
 
