@@ -44,7 +44,7 @@ class PassContext:
 
     def note(self, text: str, at: Node | None = None) -> None:
         """Add a line to the report, once; ``at`` adds the original node names."""
-        line = f"{text} (at {at.location or at.name})" if at is not None else text
+        line = f"{text} (at {str(at.location) or at.name})" if at is not None else text
         if line not in self.notes:
             self.notes.append(line)
 

@@ -17,6 +17,7 @@ from burnish.passes.rows import (
     Merged,
     Outcome,
     RowTable,
+    again,
     exact_reciprocal,
     is_float,
     is_uniform,
@@ -188,13 +189,13 @@ def cast_like(node: Node, b: Builder) -> Outcome:
 
 @FORMS.row(*_COMMUTATIVE)
 def constant_right(node: Node, b: Builder) -> Outcome:
-    """C + x = x + c for commutative operators."""
+    """c + x = x + c for commutative operators."""  # noqa: D403
     if len(node.inputs) != 2:
         return None
     left, right = node.required(0), node.required(1)
     if not left.is_const or right.is_const:
         return None
-    return b.op(node.op, right, left, **node.attrs)
+    return again(b, node, right, left)
 
 
 @FORMS.row("Sum")
@@ -205,7 +206,7 @@ def sum_of_two(node: Node, b: Builder) -> Outcome:
 
 @FORMS.row("Sub")
 def subtract_constant(node: Node, b: Builder) -> Outcome:
-    """X - c = x + (-c)."""
+    """x - c = x + (-c)."""  # noqa: D403
     x, c = node.required(0), node.required(1)
     if x.is_const or c.const is None or not is_float(c) or c.const.nbytes > 1 << 20:
         return None
@@ -214,7 +215,7 @@ def subtract_constant(node: Node, b: Builder) -> Outcome:
 
 @FORMS.row("Div")
 def divide_by_power_of_two(node: Node, b: Builder) -> Outcome:
-    """X / c = x * (1/c) when c is a power of two."""
+    """x / c = x * (1/c) when c is a power of two."""  # noqa: D403
     x, c = node.required(0), node.required(1)
     if x.is_const or c.const is None or not is_float(c) or c.const.nbytes > 1 << 20:
         return None
@@ -285,7 +286,7 @@ def gemm_without_bias(node: Node, b: Builder) -> Outcome:
     if node.input(2) is None or node.float_attr("beta", 1.0) != 0.0:
         return None
     attrs = {k: v for k, v in node.attrs.items() if k != "beta"}
-    return b.op("Gemm", node.required(0), node.required(1), **attrs)
+    return b.node("Gemm", node.inputs[:2], attrs).output
 
 
 @FORMS.row("Gemm")
@@ -295,7 +296,7 @@ def gemm_transposed(node: Node, b: Builder) -> Outcome:
         return None
     attrs = {k: v for k, v in node.attrs.items() if k != "transA"}
     left = b.op("Transpose", node.required(0), perm=(1, 0))
-    return b.op("Gemm", left, *node.inputs[1:], **attrs)
+    return b.node("Gemm", (left, *node.inputs[1:]), attrs).output
 
 
 @FORMS.row("Reshape")
@@ -338,7 +339,7 @@ def implied_expand(node: Node, b: Builder) -> Outcome:
         if not any(same_shape(v.shape, node.output.shape) for v in others):
             continue
         inputs = [source if i == index else v for i, v in enumerate(node.inputs)]
-        return b.op(node.op, *inputs, **node.attrs)
+        return again(b, node, *inputs)
     return None
 
 
@@ -358,7 +359,7 @@ def gather_before_conversion(node: Node, b: Builder) -> Outcome:
     axis = node.int_attr("axis")
     looked_up = b.op("Gather", inner.required(0), indices, axis=axis)
     if inner.op == "Cast":
-        return Merged(b.op("Cast", looked_up, **inner.attrs), (inner,))
+        return Merged(again(b, inner, looked_up), (inner,))
     factor = inner.required(1)
     if len(factor.shape) == len(data.shape) and factor.shape[axis] != 1:
         factor = b.op("Gather", factor, indices, axis=axis)

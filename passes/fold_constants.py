@@ -11,6 +11,7 @@ import numpy as np
 from burnish.ir import Constant, Graph, Location, Node, Value
 from burnish.ir.dims import static_product
 from burnish.ir.evaluate import can_evaluate, evaluate
+from burnish.ir.infer import infer_node
 from burnish.ir.infer.common import const_ints
 from burnish.ir.types import BY_NAME, TensorType
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
@@ -127,7 +128,7 @@ def _view(node: Node) -> Callable[[np.ndarray], np.ndarray] | None:
     if node.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
         return lambda array: array.reshape(shape)
     if node.op == "Transpose":
-        perm = node.attrs.get("perm")
+        perm = node.ints_attr("perm", tuple(reversed(range(len(shape)))))
         return lambda array: array.transpose(perm)
     return _slice_view(node) if node.op == "Slice" else None
 
@@ -281,7 +282,12 @@ class _Round:
             self._refuse(value, array.nbytes)
             return
         self._note_conversion(value, array.nbytes)
+        users = value.users()
         self.graph.replace_uses(value, self.graph.constant(array, value.name))
+        for user in users:
+            # The size of the result may be known only now.
+            if not all(v is None or v.t.static for v in user.outputs):
+                infer_node(user)
 
     def _limit(self, node: Node, value: Value) -> int:
         return self._stored(self.below[node], value.dtype) + self.options.max_growth_bytes

@@ -142,7 +142,7 @@ class PassManager:
         message = error.message if isinstance(error, BurnishError) else repr(error)
         at = None
         if ctx.node is not None:
-            at = f"{ctx.node.location or ctx.node.name}: {node_text(ctx.node)}"
+            at = f"{str(ctx.node.location) or ctx.node.name}: {node_text(ctx.node)}"
         elif isinstance(error, BurnishError):
             at = error.at
         return PassError(

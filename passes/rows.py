@@ -16,14 +16,13 @@ Other than a pattern, a row may look through a value that others use too: it lea
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
-from burnish.ir import Builder, Dim, Graph, Node, Value
+from burnish.ir import Builder, Dim, Node, Value
 from burnish.ir.dims import equal
 from burnish.ir.types import TensorType, to_numpy
 from burnish.passes.base import Numerics
@@ -131,6 +130,12 @@ def made_by(value: Value | None, *ops: str) -> Node | None:
     return value.producer if value.producer.outputs[0] is value else None
 
 
+def only_user(node: Node, *ops: str, index: int = 0) -> Node | None:
+    """The producer of an input if it is one of ``ops`` and only ``node`` uses it."""
+    inner = made_by(node.input(index), *ops)
+    return inner if inner is not None and inner.output.single_user() is node else None
+
+
 def uniform(value: Value | None) -> float | int | bool | None:
     """The number that every element of a constant equals, or None.
 
@@ -201,9 +206,9 @@ def reshape(b: Builder, value: Value, target: Sequence[Dim]) -> Value | None:
     return result
 
 
-def scalar_like(b: Builder, number: float, like: Value) -> Value:
-    """A rank-0 constant of the dtype of ``like``."""
-    return b.constant(np.asarray(number, dtype=to_numpy(like.dtype)))
+def again(b: Builder, node: Node, *inputs: Value | None) -> Value:
+    """The same operation on other inputs."""
+    return b.node(node.op, inputs, node.attrs).output
 
 
 def exact_reciprocal(array: np.ndarray) -> np.ndarray | None:
@@ -216,14 +221,3 @@ def exact_reciprocal(array: np.ndarray) -> np.ndarray | None:
     if not np.all(mantissa == 0.5) or not np.all(np.isfinite(result)):
         return None
     return result if np.all(np.abs(result) >= tiny) else None
-
-
-def close(a: float, b: float) -> bool:
-    """Whether two numbers differ by rounding only."""
-    return math.isclose(a, b, rel_tol=1e-6)
-
-
-def in_subgraph(node: Node) -> bool:
-    """Whether a node lies in a branch or loop body."""
-    graph: Graph | None = node.graph
-    return graph is not None and graph.parent is not None

@@ -43,7 +43,7 @@ def _graphs(graph: Graph) -> Iterator[Graph]:
 
 
 def _where(node: Node) -> str:
-    return f"{node.location or node.name}: {node_text(node)}"
+    return f"{str(node.location) or node.name}: {node_text(node)}"
 
 
 def _values(graph: Graph) -> Iterator[Value]:
