@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from burnish.ir.infer.common import (
     flat,
     grid,
     length,
+    nonnegative,
     required,
     same_dtype,
     shape_of,
@@ -138,36 +139,49 @@ _FAR = 10**9
 
 
 def sliced(dim: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
-    """Number of elements that a slice takes of ``dim``, by ONNX's clamping."""
+    """Number of elements that a slice takes of ``dim``, by ONNX's clamping.
+
+    With ``max(last - first, 0)`` only one side of each bound needs to be clamped.
+    """
     if not isinstance(step, int):
         return UNKNOWN
     if step == 0:
         raise ShapeError("a step is 0")
     if isinstance(dim, int) and isinstance(start, int) and isinstance(end, int):
         return len(range(*slice(start, _bound(end, dim, step), step).indices(dim)))
-    low, high = (0, dim) if step > 0 else (-1, dims.sub(dim, 1))
-    first = _index(start, dim, low, high)
-    last = _index(end, dim, low, high)
-    span = dims.sub(last, first) if step > 0 else dims.sub(first, last)
-    return at_least_zero(dims.ceildiv(span, abs(step)))
+    if step > 0:
+        first = _index(start, lambda i: i, lambda i: at_least_zero(dims.add(dim, i)))
+        last = _index(end, lambda i: dims.minimum(i, dim), lambda i: dims.add(dim, i))
+        span = dims.sub(dim if _far(end) > 0 else last, 0 if _far(start) < 0 else first)
+        empty = _far(start) > 0 or _far(end) < 0
+    else:
+        top = dims.sub(dim, 1)
+        first = _index(start, lambda i: dims.minimum(i, top), lambda i: dims.add(dim, i))
+        last = _index(end, lambda i: i, lambda i: dims.maximum(dims.add(dim, i), -1))
+        span = dims.sub(top if _far(start) > 0 else first, -1 if _far(end) < 0 else last)
+        empty = _far(start) < 0 or _far(end) > 0
+    return 0 if empty else at_least_zero(dims.ceildiv(span, abs(step)))
+
+
+def _far(index: Dim) -> int:
+    """1 or -1 for an index that stands for an end of the axis, else 0."""
+    if not isinstance(index, int) or abs(index) < _FAR:
+        return 0
+    return 1 if index > 0 else -1
+
+
+def _index(index: Dim, from_start: Callable[[Dim], Dim], from_end: Callable[[Dim], Dim]) -> Dim:
+    """An index made absolute, by the side that it counts from."""
+    if nonnegative(index, least=1):
+        return from_start(index)
+    if nonnegative(dims.sub(-1, index), least=1):
+        return from_end(index)
+    return UNKNOWN
 
 
 def _bound(end: int, dim: int, step: int) -> int | None:
     # Python reads a stop below -dim with a negative step as "from the end" only if it is None.
     return None if step < 0 and end < -dim else end
-
-
-def _index(index: Dim, dim: Dim, low: Dim, high: Dim) -> Dim:
-    """An index made absolute and clamped to ``[low, high]``."""
-    if isinstance(index, int):
-        if index >= _FAR:
-            return high
-        if index <= -_FAR:
-            return low
-        if index < 0:
-            index = dims.add(dim, index)
-    clipped = dims.minimum(index, high)
-    return at_least_zero(clipped) if low == 0 else dims.maximum(clipped, low)
 
 
 @infer("Gather")
