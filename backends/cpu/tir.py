@@ -264,10 +264,20 @@ def let(value: Expr) -> Expr:
     """
     if isinstance(value, int | float):
         return value
-    kind = dtype_of(value)
-    if kind == "int64" or isinstance(value, TensorLoad):
+    if dtype_of(value) == "int64" or isinstance(value, TensorLoad | tirx.Broadcast):
         return T.Bind(value)
-    base, _, lanes = kind.partition("x")
+    return hold(value)
+
+
+def hold(value: Expr) -> Expr:
+    """Like :func:`let`, but opaque to TVM's simplifier for an index too.
+
+    For bounds made of minima, maxima and divisions: inlined, they make simplification of all
+    that depends on them slow.
+    """
+    if isinstance(value, int | float):
+        return value
+    base, _, lanes = dtype_of(value).partition("x")
     cell = local(int(lanes or 1), base)
     store(cell, 0, value)
     return T.Bind(load(cell, 0, int(lanes or 1)))

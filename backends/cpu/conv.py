@@ -1,0 +1,397 @@
+"""Direct convolution on NHWC data with constant weights (ONNX Conv).
+
+``y[N, OH, OW, OC] = post(conv(x[N, H, W, IC], w))``. Arguments: ``x``, ``w`` (:func:`pack_conv`),
+the operands of the post-ops in order, ``y``.
+
+No padded copy of the input is made. Rows above and below the image are skipped by the bounds of
+the loop over kernel rows. In a tile of pixels that touches the left or right border, the kernel
+columns are split into runs for which the same pixels lie inside the image, so the border pixels
+of a tile drop out one after the other and the others stay in registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tvm import tirx
+
+from burnish.backends.cpu.epilogue import Epilogue
+from burnish.backends.cpu.gemm import (
+    emit_gemm,
+    finish_rows,
+    for_columns,
+    pack_columns,
+    packed_size,
+)
+from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.tiling import Columns, Tile, tile_columns
+from burnish.backends.cpu.tir import (
+    Index,
+    Kernel,
+    Tensor,
+    branch,
+    ceildiv,
+    floordiv,
+    floormod,
+    hold,
+    kernel,
+    let,
+    maximum,
+    minimum,
+    parallel,
+    serial,
+    static,
+    when,
+)
+from burnish.ir.postops import PostOp
+
+
+@dataclass(frozen=True, eq=False)
+class ConvSpec:
+    """What a convolution kernel computes; a 1-D convolution has ``h`` = 1.
+
+    Attributes:
+        n: Batch: int or int64 expression.
+        h: Input rows: int or expression.
+        w: Input columns: int or expression.
+        ic: Input channels.
+        oc: Output channels.
+        kernel: Kernel height and width.
+        strides: Along rows and columns.
+        pads: Top, left, bottom, right.
+        dilations: Along rows and columns.
+        groups: Groups; ``ic`` and ``oc`` are divisible by it.
+        postops: Applied to the result.
+        tile: Overrides the tile rule: pixels by vectors of output channels.
+    """
+
+    n: Index
+    h: Index
+    w: Index
+    ic: int
+    oc: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+    postops: tuple[PostOp, ...] = ()
+    tile: Tile | None = None
+
+    @property
+    def oh(self) -> Index:
+        """Output rows."""
+        return _out(self.h, self.pads[0] + self.pads[2], self, 0)
+
+    @property
+    def ow(self) -> Index:
+        """Output columns."""
+        return _out(self.w, self.pads[1] + self.pads[3], self, 1)
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is a product over the pixels: 1x1, stride 1, no padding, one group."""
+        return (
+            self.kernel == (1, 1)
+            and self.strides == (1, 1)
+            and self.pads == (0, 0, 0, 0)
+            and self.groups == 1
+        )
+
+    def columns(self, isa: Isa) -> tuple[Columns, ...]:
+        """Blocks of output channels of one group."""
+        kh, kw = self.kernel
+        ic, oc = self.ic // self.groups, self.oc // self.groups
+        if self.pointwise:
+            dims = [static(d) for d in (self.n, self.h, self.w)]
+            known = all(isinstance(d, int) for d in dims)
+            rows = int(np.prod(dims)) if known else None
+        else:
+            rows = self.ow if isinstance(self.ow, int) else None
+        return tile_columns(isa, rows, kh * kw * ic, oc, self.tile)
+
+
+def _out(size: Index, pads: int, spec: ConvSpec, axis: int) -> Index:
+    """Output size along an axis (ONNX Conv, explicit padding)."""
+    reach = spec.dilations[axis] * (spec.kernel[axis] - 1) + 1
+    return static(floordiv(static(size) + (pads - reach), spec.strides[axis]) + 1)
+
+
+def pack_conv(w: npt.ArrayLike, spec: ConvSpec, isa: Isa) -> npt.NDArray[np.float32]:
+    """Constant ONNX weights [OC, IC/groups, KH, KW] as the kernel of ``spec`` reads them: 1-D."""
+    array = np.asarray(w, dtype=np.float32)
+    ic, oc = spec.ic // spec.groups, spec.oc // spec.groups
+    if array.shape != (spec.oc, ic, *spec.kernel):
+        raise ValueError(f"weights of shape {array.shape} for {(spec.oc, ic, *spec.kernel)}")
+    depth = ic * spec.kernel[0] * spec.kernel[1]
+    columns = spec.columns(isa)
+    parts = [
+        pack_columns(g.transpose(2, 3, 1, 0).reshape(depth, oc), columns, isa)
+        for g in array.reshape(spec.groups, oc, ic, *spec.kernel)
+    ]
+    return np.concatenate(parts)
+
+
+def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
+    """Build the kernel of ``spec``; arguments as in the module's docstring."""
+    ic, oc = spec.ic // spec.groups, spec.oc // spec.groups
+    depth = ic * spec.kernel[0] * spec.kernel[1]
+    columns = spec.columns(isa)
+    with kernel(name, isa) as k:
+        shape = (spec.n, spec.oh, spec.ow, spec.oc)
+        x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
+        w = k.input("w", (spec.groups * packed_size(depth, oc, isa),))
+        epilogue = Epilogue.declare(k, spec.postops, shape)
+        y = k.output("y", shape)
+        if spec.pointwise:
+            rows = static(x.shape[0] * x.shape[1] * x.shape[2])
+            emit_gemm(isa, x, w, y, epilogue, rows, spec.ic, spec.oc, columns)
+        else:
+            _Direct(isa, spec, columns, x, w, y, epilogue).emit()
+    return k.result
+
+
+@dataclass(frozen=True)
+class _Direct:
+    """Emits the loops of a direct convolution."""
+
+    isa: Isa
+    spec: ConvSpec
+    columns: tuple[Columns, ...]
+    x: Tensor
+    w: Tensor
+    y: Tensor
+    epilogue: Epilogue
+
+    @property
+    def ic(self) -> int:
+        return self.spec.ic // self.spec.groups
+
+    @property
+    def depth(self) -> int:
+        return self.ic * self.spec.kernel[0] * self.spec.kernel[1]
+
+    def emit(self) -> None:
+        """One parallel loop over groups, blocks of output channels, images and runs of rows.
+
+        Tasks that share weights follow each other.
+        """
+        spec = self.spec
+        blocks = sum(c.blocks for c in self.columns)
+        run = self._rows_per_task(blocks)
+        runs = ceildiv(spec.oh, run)
+        n = static(spec.n)
+        with parallel(n * runs * blocks * spec.groups) as task:
+            part = hold(floormod(task, runs))
+            rest = hold(floordiv(task, runs))
+            image = hold(floormod(rest, n))
+            rest = hold(floordiv(rest, n))
+            block = hold(floormod(rest, blocks))
+            group = hold(floordiv(rest, blocks))
+            begin = let(part * run)
+            end = hold(minimum(begin + run, spec.oh))
+
+            def one(c: Columns, first: Index) -> None:
+                with serial(begin, end) as oh:
+                    self._row(c, first, group, image, oh)
+
+            for_columns(self.columns, block, one)
+
+    def _rows_per_task(self, blocks: int) -> int:
+        """Output rows of a task: at least 0.5 MFLOP, and at most 1/64 of the work if known."""
+        spec = self.spec
+        ow = spec.ow if isinstance(spec.ow, int) else 64
+        flops = 2 * ow * self.depth * max(1, spec.oc // (blocks * spec.groups))
+        want = max(1, 500_000 // flops)
+        if isinstance(spec.oh, int):
+            n = spec.n if isinstance(spec.n, int) else 1
+            share = spec.oh * n * blocks * spec.groups // 64
+            return int(max(1, min(spec.oh, max(want, share))))
+        return int(want)
+
+    def _row(self, c: Columns, first: Index, group: Index, image: Index, oh: Index) -> None:
+        """One row of output pixels, one block of channels."""
+        spec = self.spec
+        ow = spec.ow
+        step = min(c.tile.rows, ow) if isinstance(ow, int) else c.tile.rows
+
+        def tile(begin: Index, count: int, inside: bool) -> None:
+            self._tile(c, first, group, image, oh, begin, count, inside)
+
+        if isinstance(ow, int) and isinstance(spec.w, int):
+            self._static_row(ow, step, tile)
+        else:
+            self._dynamic_row(ow, step, tile)
+        if self.epilogue.deferred:
+            base = hold((image * spec.oh + oh) * spec.ow)
+            self._finish(c, first, group, base)
+
+    def _finish(self, c: Columns, first: Index, group: Index, base: Index) -> None:
+        spec = self.spec
+        channel = group * (spec.oc // spec.groups)
+        finish_rows(
+            self.isa, self.y, self.epilogue, base, base + spec.ow, spec.oc, c, first, channel
+        )
+
+    def _inside(self, begin: int, count: int) -> bool:
+        """Whether all taps of static pixels [begin, begin + count) lie in the image."""
+        spec = self.spec
+        left = begin * spec.strides[1] - spec.pads[1]
+        right = (begin + count - 1) * spec.strides[1] - spec.pads[1]
+        return left >= 0 and right + (spec.kernel[1] - 1) * spec.dilations[1] < spec.w
+
+    def _static_row(self, ow: int, step: int, tile: Callable[[Index, int, bool], None]) -> None:
+        """Tiles of a row of known size; runs of inner tiles become a loop."""
+        starts = [(o, min(step, ow - o)) for o in range(0, ow, step)]
+        i = 0
+        while i < len(starts):
+            begin, count = starts[i]
+            inside = self._inside(begin, count)
+            j = i + 1
+            while inside and j < len(starts) and starts[j][1] == count and self._inside(*starts[j]):
+                j += 1
+            with serial(j - i) as t:
+                tile(begin + t * step, count, inside)
+            i = j
+
+    def _dynamic_row(self, ow: Index, step: int, tile: Callable[[Index, int, bool], None]) -> None:
+        """Tiles of a row of unknown size: inner ones without bounds, then the general ones."""
+        spec = self.spec
+        whole = hold(floordiv(ow, step))
+        stride, left = spec.strides[1], spec.pads[1]
+        reach = (spec.kernel[1] - 1) * spec.dilations[1]
+        # Tile t is inside if t*step*stride >= left, ((t+1)*step - 1)*stride - left + reach < w.
+        lo = hold(minimum(-(-left // (step * stride)), whole))
+        room = maximum(spec.w + left - reach - 1 + stride, 0)
+        hi = hold(maximum(minimum(floordiv(floordiv(room, stride), step), whole), lo))
+        with serial(whole) as t:
+            begin = hold(t * step)
+            branch(
+                tirx.all(t >= lo, t < hi),
+                lambda: tile(begin, step, True),
+                lambda: tile(begin, step, False),
+            )
+        rest = hold(floormod(ow, step))
+        for r in range(1, step):
+            with when(rest == r):
+                tile(whole * step, r, False)
+
+    def _tile(
+        self,
+        c: Columns,
+        first: Index,
+        group: Index,
+        image: Index,
+        oh: Index,
+        begin: Index,
+        count: int,
+        inside: bool,
+    ) -> None:
+        """One register tile: ``count`` pixels from column ``begin`` of row ``oh``."""
+        spec, lanes = self.spec, self.isa.lanes
+        vectors = c.tile.vectors
+        oc = spec.oc // spec.groups
+        tile = RegisterTile.zero(count, vectors, lanes)
+        panel = hold(group * packed_size(self.depth, oc, self.isa) + first * (lanes * self.depth))
+        self._reduce(tile, panel, vectors, group, image, oh, begin, inside)
+        pixel = hold((image * spec.oh + oh) * spec.ow + begin)
+        for r in range(count):
+            for v in range(vectors):
+                channel = group * oc + first * lanes + v * lanes
+                offset = (pixel + r) * spec.oc + channel
+                valid = c.tail if v == vectors - 1 else None
+                value = self.epilogue.start(tile.at(r, v), offset, channel, valid)
+                self.y.store(offset, value, valid)
+
+    def _reduce(
+        self,
+        tile: RegisterTile,
+        panel: Index,
+        vectors: int,
+        group: Index,
+        image: Index,
+        oh: Index,
+        begin: Index,
+        inside: bool,
+    ) -> None:
+        """Sum over the kernel window."""
+        spec = self.spec
+        kw, dw, ic = spec.kernel[1], spec.dilations[1], self.ic
+        top = hold(oh * spec.strides[0] - spec.pads[0])
+        first_row, last_row = self._kernel_rows(top)
+        left = begin * spec.strides[1] - spec.pads[1]
+        with serial(first_row, last_row) as kh:
+            row = (image * spec.h + top + kh * spec.dilations[0]) * spec.w
+            base = hold((row + left) * spec.ic + group * ic)
+            pixels = [r * spec.strides[1] * spec.ic for r in range(tile.rows)]
+            wide = vectors * self.isa.lanes
+            weights = hold(panel + kh * (kw * ic * wide))
+
+            def taps(lo: Index, hi: Index, rows: list[int]) -> None:
+                """Kernel columns [lo, hi) for some pixels of the tile."""
+                if isinstance(lo, int) and isinstance(hi, int) and lo >= hi:
+                    return
+                if dw == 1 and spec.groups == 1:  # the window's row is contiguous
+                    with serial(lo * ic, hi * ic) as j:
+                        offsets = [base + (p + j) for p in pixels]
+                        tile.step(self.x.flat, offsets, self.w.flat, weights + j * wide, rows)
+                    return
+                with serial(lo, hi) as t, serial(ic) as i:
+                    offsets = [base + (p + t * (dw * spec.ic) + i) for p in pixels]
+                    where = weights + (t * ic + i) * wide
+                    tile.step(self.x.flat, offsets, self.w.flat, where, rows)
+
+            if inside:
+                taps(0, kw, list(range(tile.rows)))
+            else:
+                self._border(tile, left, taps)
+
+    def _kernel_rows(self, top: Index) -> tuple[Index, Index]:
+        """Kernel rows that lie in the image for the window whose first row is ``top``."""
+        spec = self.spec
+        kh, dh = spec.kernel[0], spec.dilations[0]
+        first: Index = 0
+        last: Index = kh
+        if spec.pads[0]:
+            first = hold(minimum(ceildiv(maximum(0 - top, 0), dh), kh))
+        if spec.pads[2]:
+            last = hold(minimum(ceildiv(maximum(spec.h - top, 0), dh), kh))
+        return first, last
+
+    def _border(
+        self, tile: RegisterTile, left: Index, taps: Callable[[Index, Index, list[int]], None]
+    ) -> None:
+        """Taps of a tile some of whose pixels have kernel columns outside the image.
+
+        Pixel ``r`` has the columns [begins[r], ends[r]). Both fall with ``r``, so the runs of
+        columns between neighbouring bounds have a suffix or a prefix of the pixels.
+        """
+        spec = self.spec
+        kw, dw, stride = spec.kernel[1], spec.dilations[1], spec.strides[1]
+        rows = tile.rows
+        begins: list[Index] = []
+        ends: list[Index] = []
+        for r in range(rows):
+            at = left + r * stride
+            lo = minimum(ceildiv(maximum(0 - at, 0), dw), kw) if spec.pads[1] else 0
+            hi = minimum(ceildiv(maximum(spec.w - at, 0), dw), kw) if spec.pads[3] else kw
+            begins.append(hold(lo))
+            ends.append(hold(maximum(hi, lo)))
+
+        def shared() -> None:
+            for r in reversed(range(1, rows)):
+                taps(begins[r], begins[r - 1], list(range(r, rows)))
+            taps(begins[0], ends[-1], list(range(rows)))
+            for r in reversed(range(1, rows)):
+                taps(ends[r], ends[r - 1], list(range(r)))
+
+        def apart() -> None:
+            for r in range(rows):
+                taps(begins[r], ends[r], [r])
+
+        # A window wider than what is left of the image may have no column that all pixels share.
+        branch(begins[0] <= ends[-1], shared, apart)

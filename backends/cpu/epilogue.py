@@ -1,0 +1,130 @@
+"""Post-operations on the result of a kernel, before or right after it is stored.
+
+Short ones are applied to each accumulator. From the first long one (:data:`vmath.LONG`) on they
+run in a loop over the stored result while it is in the first-level cache: unrolled for each
+register of the tile they would take more time to compile than the rest of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from burnish.backends.cpu import vmath
+from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.tir import (
+    Expr,
+    Index,
+    KernelBuilder,
+    Tensor,
+    lanes_of,
+    let,
+    load,
+    select,
+    splat,
+)
+from burnish.ir.postops import PostOp
+
+F32Array = npt.NDArray[np.float32]
+
+
+def pack_channel(values: npt.ArrayLike, isa: Isa) -> F32Array:
+    """A ``channel`` operand as kernels read it: 1-D float32, padded with 0 to whole vectors."""
+    flat = np.asarray(values, dtype=np.float32).reshape(-1)
+    padded = np.zeros(-(-flat.size // isa.lanes) * isa.lanes, np.float32)
+    padded[: flat.size] = flat
+    return padded
+
+
+def pack_scalar(value: npt.ArrayLike) -> F32Array:
+    """A ``scalar`` operand as kernels read it: float32 of shape (1,)."""
+    return np.asarray(value, dtype=np.float32).reshape(1)
+
+
+def _maximum(a: Expr, b: Expr) -> Expr:
+    a, b = let(a), let(b)
+    return let(select(a < b, b, a))
+
+
+def _minimum(a: Expr, b: Expr) -> Expr:
+    a, b = let(a), let(b)
+    return let(select(a > b, b, a))
+
+
+_BINARY = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": lambda a, b: a / b,
+    "Max": _maximum,
+    "Min": _minimum,
+}
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """The post-operations of one kernel with their operands.
+
+    Attributes:
+        steps: Each post-op with its operand tensor, None for a unary one.
+        cut: Number of leading steps that are applied to the accumulators.
+    """
+
+    steps: tuple[tuple[PostOp, Tensor | None], ...]
+    cut: int
+
+    @classmethod
+    def declare(
+        cls, k: KernelBuilder, postops: Sequence[PostOp], shape: Sequence[Index]
+    ) -> Epilogue:
+        """Declare the operands as the next inputs of ``k``, in the order of the post-ops.
+
+        A ``full`` operand has the result's ``shape``, a ``channel`` operand is a
+        :func:`pack_channel` of the last dimension, a ``scalar`` operand has shape (1,).
+        """
+        channels = -(-shape[-1] // k.isa.lanes) * k.isa.lanes
+        shapes = {"full": tuple(shape), "channel": (channels,), "scalar": (1,)}
+        steps = tuple(
+            (p, k.input(f"operand{i}", shapes[p.operand]) if p.operand else None)
+            for i, p in enumerate(postops)
+        )
+        long = [i for i, p in enumerate(postops) if p.op in vmath.LONG]
+        return cls(steps, long[0] if long else len(steps))
+
+    @property
+    def deferred(self) -> bool:
+        """Whether steps are left for :meth:`finish`."""
+        return self.cut < len(self.steps)
+
+    def start(self, value: Expr, offset: Index, channel: Index, valid: int | None = None) -> Expr:
+        """Apply the short steps to ``value``, which will be stored at flat ``offset``."""
+        return self._apply(self.steps[: self.cut], value, offset, channel, valid)
+
+    def finish(self, value: Expr, offset: Index, channel: Index, valid: int | None = None) -> Expr:
+        """Apply the steps from the first long one on."""
+        return self._apply(self.steps[self.cut :], value, offset, channel, valid)
+
+    @staticmethod
+    def _apply(
+        steps: Sequence[tuple[PostOp, Tensor | None]],
+        value: Expr,
+        offset: Index,
+        channel: Index,
+        valid: int | None,
+    ) -> Expr:
+        lanes = lanes_of(value)
+        for post, operand in steps:
+            if operand is None:
+                value = let(vmath.UNARY[post.op](value, *post.params))
+                continue
+            if post.operand == "channel":
+                other = operand.load(channel, lanes)
+            elif post.operand == "scalar":
+                other = splat(operand.load(0), lanes)
+            else:
+                other = load(operand.flat, offset, lanes, valid)
+            value = let(_BINARY[post.op](value, other))
+        return value

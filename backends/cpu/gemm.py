@@ -1,0 +1,258 @@
+"""Matrix product with a constant right operand.
+
+``y[..., M, N] = post(x[..., M, K] @ w[K, N])``; the leading dimensions are rows of one product.
+Arguments: ``x``, ``w`` (:func:`pack_gemm`), the operands of the post-ops in order, ``y``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from burnish.backends.cpu.epilogue import Epilogue
+from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.tiling import Columns, Tile, row_chunk, tile_columns, vector_count
+from burnish.backends.cpu.tir import (
+    Index,
+    Kernel,
+    Tensor,
+    branch,
+    ceildiv,
+    floordiv,
+    floormod,
+    hold,
+    kernel,
+    minimum,
+    parallel,
+    product,
+    serial,
+    static,
+    when,
+)
+from burnish.ir.postops import PostOp
+
+#: Above this size weights are read once, whatever it costs to read the left operand again.
+_LARGE_WEIGHTS = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, eq=False)
+class GemmSpec:
+    """What a GEMM kernel computes.
+
+    Attributes:
+        lead: All dimensions of ``x`` but the last: ints or int64 expressions.
+        k: Last dimension of ``x``.
+        n: Last dimension of ``y``.
+        postops: Applied to the product.
+        tile: Overrides the tile rule.
+    """
+
+    lead: tuple[Index, ...]
+    k: int
+    n: int
+    postops: tuple[PostOp, ...] = ()
+    tile: Tile | None = None
+
+    @property
+    def rows(self) -> Index:
+        """Rows of the product."""
+        return static(product(static(d) for d in self.lead))
+
+    def columns(self, isa: Isa) -> tuple[Columns, ...]:
+        """Column blocks, which are also the layout of the packed weights."""
+        rows = self.rows if isinstance(self.rows, int) else None
+        return tile_columns(isa, rows, self.k, self.n, self.tile)
+
+
+def packed_size(depth: int, n: int, isa: Isa) -> int:
+    """Elements of weights packed in column blocks."""
+    return depth * vector_count(n, isa) * isa.lanes
+
+
+def pack_columns(
+    w: npt.NDArray[np.float32], columns: tuple[Columns, ...], isa: Isa
+) -> npt.NDArray[np.float32]:
+    """Weights [depth, N] by column blocks: block, depth, column in the block; 1-D.
+
+    The columns of the last vector that ``w`` does not have are 0.
+    """
+    depth, n = w.shape
+    padded = np.zeros((depth, vector_count(n, isa) * isa.lanes), np.float32)
+    padded[:, :n] = w
+    parts = []
+    for c in columns:
+        width = c.tile.vectors * isa.lanes
+        block = padded[:, c.first * isa.lanes :][:, : c.blocks * width]
+        parts.append(block.reshape(depth, c.blocks, width).transpose(1, 0, 2).reshape(-1))
+    return np.concatenate(parts)
+
+
+def pack_gemm(w: npt.ArrayLike, spec: GemmSpec, isa: Isa) -> npt.NDArray[np.float32]:
+    """Constant ``w`` [K, N] float32 as the kernel of ``spec`` reads it: 1-D."""
+    array = np.asarray(w, dtype=np.float32)
+    if array.shape != (spec.k, spec.n):
+        raise ValueError(f"weights of shape {array.shape} for a spec of {(spec.k, spec.n)}")
+    return pack_columns(array, spec.columns(isa), isa)
+
+
+def gemm(isa: Isa, spec: GemmSpec, name: str = "gemm") -> Kernel:
+    """Build the kernel of ``spec``; arguments as in the module's docstring."""
+    columns = spec.columns(isa)
+    with kernel(name, isa) as k:
+        x = k.input("x", (*spec.lead, spec.k))
+        w = k.input("w", (packed_size(spec.k, spec.n, isa),))
+        epilogue = Epilogue.declare(k, spec.postops, (*spec.lead, spec.n))
+        y = k.output("y", (*spec.lead, spec.n))
+        emit_gemm(isa, x, w, y, epilogue, spec.rows, spec.k, spec.n, columns)
+    return k.result
+
+
+def emit_gemm(
+    isa: Isa,
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    epilogue: Epilogue,
+    rows: Index,
+    depth: int,
+    n: int,
+    columns: tuple[Columns, ...],
+) -> None:
+    """The loops of a product of ``x`` [rows, depth] and packed ``w``, as one parallel loop."""
+    blocks = sum(c.blocks for c in columns)
+    fixed = rows if isinstance(rows, int) else None
+    chunk = row_chunk(fixed, depth, n, blocks, columns[0].tile.rows)
+    chunks = ceildiv(rows, chunk)
+    weights_outside = 4 * depth * n > _LARGE_WEIGHTS
+    with parallel(chunks * blocks) as task:
+        if weights_outside:
+            block, part = floordiv(task, chunks), floormod(task, chunks)
+        else:
+            part, block = floordiv(task, blocks), floormod(task, blocks)
+        part, block = hold(part), hold(block)
+        begin = hold(part * chunk)
+        end = hold(minimum(begin + chunk, rows))
+
+        def run(c: Columns, index: Index) -> None:
+            def tile(row: Index, count: int) -> None:
+                _micro(isa, x, w, y, epilogue, row, count, depth, n, c, index)
+
+            row_tiles(begin, end, rows, chunk, c.tile.rows, tile)
+            if epilogue.deferred:
+                finish_rows(isa, y, epilogue, begin, end, n, c, index)
+
+        for_columns(columns, block, run)
+
+
+def for_columns(
+    columns: tuple[Columns, ...], block: Index, run: Callable[[Columns, Index], None]
+) -> None:
+    """Call ``run(columns, first vector)`` with the kind of blocks that number ``block`` is of."""
+    head, *rest = columns
+    first = head.first + block * head.tile.vectors
+
+    def others() -> None:
+        for_columns(tuple(rest), block - head.blocks, run)
+
+    if not rest:
+        run(head, first)
+    else:
+        branch(block < head.blocks, lambda: run(head, first), others)
+
+
+def row_tiles(
+    begin: Index,
+    end: Index,
+    rows: Index,
+    chunk: int,
+    step: int,
+    tile: Callable[[Index, int], None],
+) -> None:
+    """Cover rows [begin, end) with tiles of ``step`` rows and one smaller tile.
+
+    ``tile(row, count)`` is called once for each count that can occur: if ``rows`` is static only
+    its own remainder, else all, as a chain of branches.
+    """
+    count = end - begin
+    whole = hold(floordiv(count, step))
+    if not (isinstance(rows, int) and rows < step):
+        with serial(whole) as i:
+            tile(begin + i * step, step)
+    rest = hold(floormod(count, step))
+    base = hold(begin + whole * step)
+    if isinstance(rows, int):
+        remainders = {min(chunk, rows - b) % step for b in range(0, rows, chunk)} - {0}
+    else:
+        remainders = set(range(1, step))
+    for r in sorted(remainders):
+        if isinstance(rest, int):
+            tile(base, r)
+        else:
+            with when(rest == r):
+                tile(base, r)
+
+
+def _micro(
+    isa: Isa,
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    epilogue: Epilogue,
+    row: Index,
+    count: int,
+    depth: int,
+    n: int,
+    columns: Columns,
+    first: Index,
+) -> None:
+    """One register tile: ``count`` rows from ``row``, the block that starts at vector ``first``."""
+    vectors = columns.tile.vectors
+    tile = RegisterTile.zero(count, vectors, isa.lanes)
+    starts = [hold((row + r) * depth) for r in range(count)]
+    panel = hold(first * (isa.lanes * depth))
+    with serial(depth) as step:
+        offsets = [s + step for s in starts]
+        tile.step(x.flat, offsets, w.flat, panel + step * (vectors * isa.lanes))
+    for r in range(count):
+        for v in range(vectors):
+            column = first * isa.lanes + v * isa.lanes
+            offset = (row + r) * n + column
+            valid = columns.tail if v == vectors - 1 else None
+            value = epilogue.start(tile.at(r, v), offset, column, valid)
+            y.store(offset, value, valid)
+
+
+def finish_rows(
+    isa: Isa,
+    y: Tensor,
+    epilogue: Epilogue,
+    begin: Index,
+    end: Index,
+    n: int,
+    columns: Columns,
+    first: Index,
+    origin: Index = 0,
+) -> None:
+    """Apply the deferred steps to rows [begin, end) of one column block of ``y``.
+
+    Column 0 of the block structure is column ``origin`` of ``y``.
+    """
+    vectors = columns.tile.vectors
+
+    def one(row: Index, v: Index, valid: int | None) -> None:
+        column = origin + (first + v) * isa.lanes
+        offset = hold(row * n + column)
+        value = y.load(offset, isa.lanes, valid)
+        y.store(offset, epilogue.finish(value, offset, column, valid), valid)
+
+    full = vectors - (columns.tail is not None)
+    with serial(begin, end) as row:
+        if full:
+            with serial(full) as v:
+                one(row, v, None)
+        if columns.tail is not None:
+            one(row, full, columns.tail)

@@ -1,0 +1,211 @@
+"""Pooling on NHWC data (ONNX MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool).
+
+Arguments: ``x`` [N, H, W, C], ``y`` [N, OH, OW, C]; float32. Vectors run over channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tvm import tirx
+
+from burnish.backends.cpu.gemm import for_columns
+from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.tiling import Columns, Tile, plan_columns
+from burnish.backends.cpu.tir import (
+    Acc,
+    Expr,
+    Index,
+    Kernel,
+    Tensor,
+    ceildiv,
+    constant,
+    floordiv,
+    floormod,
+    hold,
+    i64,
+    kernel,
+    let,
+    maximum,
+    minimum,
+    parallel,
+    select,
+    serial,
+    splat,
+    static,
+)
+
+_LOWEST = float("-inf")
+#: Vectors of channels that are pooled together.
+_VECTORS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class PoolSpec:
+    """What a pooling kernel computes.
+
+    Attributes:
+        kind: ``max`` or ``average``.
+        n: Batch: int or int64 expression.
+        h: Input rows: int or expression.
+        w: Input columns: int or expression.
+        c: Channels.
+        kernel: Window height and width; None pools whole images (the Global operators).
+        strides: Along rows and columns.
+        pads: Top, left, bottom, right.
+        dilations: Along rows and columns.
+        ceil_mode: Round the output size up (ONNX ceil_mode = 1).
+        count_include_pad: Average over padded positions too.
+    """
+
+    kind: Literal["max", "average"]
+    n: Index
+    h: Index
+    w: Index
+    c: int
+    kernel: tuple[int, int] | None = None
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    ceil_mode: bool = False
+    count_include_pad: bool = False
+
+    def _out(self, size: Index, axis: int) -> Index:
+        if self.kernel is None:
+            return 1
+        before, after = self.pads[axis], self.pads[axis + 2]
+        stride = self.strides[axis]
+        room = static(size) + (before + after - self.dilations[axis] * (self.kernel[axis] - 1) - 1)
+        if not self.ceil_mode:
+            return static(floordiv(room, stride) + 1)
+        # A window that starts in the padding at the end does not count.
+        last = floordiv(static(size) + (before - 1), stride) + 1
+        return static(minimum(ceildiv(room, stride) + 1, last))
+
+    @property
+    def oh(self) -> Index:
+        """Output rows."""
+        return self._out(self.h, 0)
+
+    @property
+    def ow(self) -> Index:
+        """Output columns."""
+        return self._out(self.w, 1)
+
+
+def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
+    """Build the kernel of ``spec``."""
+    columns = tuple(
+        Columns(f, b, Tile(1, v), t) for f, b, v, t in plan_columns(spec.c, _VECTORS, isa)
+    )
+    with kernel(name, isa) as k:
+        x = k.input("x", (spec.n, spec.h, spec.w, spec.c))
+        y = k.output("y", (spec.n, spec.oh, spec.ow, spec.c))
+        if spec.kernel is None:
+            _emit_global(isa, spec, columns, x, y)
+        else:
+            _emit_windows(isa, spec, spec.kernel, columns, x, y)
+    return k.result
+
+
+def _combine(spec: PoolSpec, acc: Acc, v: int, value: Expr) -> None:
+    if spec.kind == "average":
+        acc[v] = acc[v] + value
+        return
+    value = let(value)
+    old = let(acc[v])
+    # Keeps a NaN once it is in; a NaN that comes later replaces what is there.
+    acc[v] = select(tirx.any(old > value, tirx.NE(old, old)), old, value)
+
+
+def _emit_global(
+    isa: Isa, spec: PoolSpec, columns: tuple[Columns, ...], x: Tensor, y: Tensor
+) -> None:
+    """Reduce all pixels of an image, a block of channels per task."""
+    lanes = isa.lanes
+    blocks = sum(c.blocks for c in columns)
+    pixels = static(spec.h) * static(spec.w)
+    with parallel(static(spec.n) * blocks) as task:
+        image = hold(floordiv(task, blocks))
+
+        def one(c: Columns, first: Index) -> None:
+            vectors = c.tile.vectors
+            acc = Acc(vectors, lanes)
+            acc.fill(0.0 if spec.kind == "average" else _LOWEST)
+            with serial(pixels) as p:
+                base = (image * pixels + p) * spec.c + first * lanes
+                for v in range(vectors):
+                    valid = c.tail if v == vectors - 1 else None
+                    _combine(spec, acc, v, x.load(base + v * lanes, lanes, valid))
+            for v in range(vectors):
+                value = acc[v]
+                if spec.kind == "average":
+                    count = splat(tirx.Cast("float32", i64(pixels)), lanes)
+                    value = value / count
+                valid = c.tail if v == vectors - 1 else None
+                y.store(image * spec.c + first * lanes + v * lanes, value, valid)
+
+        for_columns(columns, hold(floormod(task, blocks)), one)
+
+
+def _window(
+    spec: PoolSpec, size: Index, start: Index, taps: int, axis: int
+) -> tuple[Index, Index, Index]:
+    """Taps [first, last) of a window that lie in the image, and how many an average counts."""
+    dilation = spec.dilations[axis]
+    first = hold(minimum(ceildiv(maximum(0 - start, 0), dilation), taps))
+    last = hold(maximum(minimum(ceildiv(maximum(size - start, 0), dilation), taps), first))
+    if not spec.count_include_pad:
+        return first, last, last - first
+    padded = size + spec.pads[axis + 2]
+    return first, last, hold(minimum(ceildiv(maximum(padded - start, 0), dilation), taps))
+
+
+def _emit_windows(
+    isa: Isa,
+    spec: PoolSpec,
+    window: tuple[int, int],
+    columns: tuple[Columns, ...],
+    x: Tensor,
+    y: Tensor,
+) -> None:
+    """One output row per task."""
+    lanes = isa.lanes
+    with parallel(static(spec.n) * spec.oh) as task:
+        image, oh = hold(floordiv(task, spec.oh)), hold(floormod(task, spec.oh))
+        top = hold(oh * spec.strides[0] - spec.pads[0])
+        row_first, row_last, row_count = _window(spec, spec.h, top, window[0], 0)
+        with serial(spec.ow) as ow:
+            left = hold(ow * spec.strides[1] - spec.pads[1])
+            first_tap, last_tap, column_count = _window(spec, spec.w, left, window[1], 1)
+            pixel = hold(((image * spec.oh + oh) * spec.ow + ow) * spec.c)
+            scale = None
+            if spec.kind == "average":
+                count = tirx.Cast("float32", i64(row_count * column_count))
+                scale = let(splat(let(constant(1.0) / count), lanes))
+
+            def one(c: Columns, first: Index) -> None:
+                vectors = c.tile.vectors
+                acc = Acc(vectors, lanes)
+                acc.fill(0.0 if spec.kind == "average" else _LOWEST)
+                with serial(row_first, row_last) as kh:
+                    row = (image * spec.h + top + kh * spec.dilations[0]) * spec.w + left
+                    base = hold(row * spec.c + first * lanes)
+                    with serial(first_tap, last_tap) as kw:
+                        at = base + kw * (spec.dilations[1] * spec.c)
+                        for v in range(vectors):
+                            valid = c.tail if v == vectors - 1 else None
+                            _combine(spec, acc, v, x.load(at + v * lanes, lanes, valid))
+                for v in range(vectors):
+                    value = acc[v] if scale is None else acc[v] * scale
+                    valid = c.tail if v == vectors - 1 else None
+                    y.store(pixel + first * lanes + v * lanes, value, valid)
+
+            _each_block(columns, one)
+
+
+def _each_block(columns: tuple[Columns, ...], one: object) -> None:
+    for c in columns:
+        with serial(c.blocks) as block:
+            one(c, c.first + block * c.tile.vectors)  # type: ignore[operator]

@@ -1,0 +1,159 @@
+"""Register tiles and task sizes, chosen by an analytic model of the inner loop.
+
+A tile is ``rows`` broadcast operands by ``vectors`` weight vectors. Each step of the reduction
+does ``rows * vectors`` multiply-adds on ``rows + vectors`` loads; a core does two of each in a
+cycle and a multiply-add takes four cycles. Tiles that fill the registers without spilling and
+leave small remainders win. A tuner may override the choice with a :class:`Tile` in the spec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from burnish.backends.cpu.isa import Isa
+from burnish.errors import CompileError
+
+_LATENCY = 4.0
+_PER_CYCLE = 2.0
+#: Bytes that the second-level cache delivers in a cycle; packed weights come from there.
+_L2_BYTES = 32.0
+#: More rows than this collide in a set of the first-level cache when rows are 4 KiB apart.
+_MAX_ROWS = 8
+_MAX_VECTORS = 4
+#: Rows taken for a size that is not known at compile time.
+_UNKNOWN = 1 << 16
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: ``rows`` by ``vectors`` accumulators."""
+
+    rows: int
+    vectors: int
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Consecutive blocks of output columns that share a register tile.
+
+    Attributes:
+        first: First vector of the first block.
+        blocks: Number of blocks.
+        tile: Their tile.
+        tail: Valid lanes of the last vector of each block; None if all are.
+    """
+
+    first: int
+    blocks: int
+    tile: Tile
+    tail: int | None = None
+
+
+def vector_count(n: int, isa: Isa) -> int:
+    """Vectors that hold ``n`` elements."""
+    return -(-n // isa.lanes)
+
+
+def fits(tile: Tile, isa: Isa) -> bool:
+    """Whether accumulators, weight vectors and one broadcast fit in the registers."""
+    return tile.rows * tile.vectors + tile.vectors + 1 <= isa.registers
+
+
+def cycles(tile: Tile, isa: Isa) -> float:
+    """Estimated cycles of one step of the reduction."""
+    fma = tile.rows * tile.vectors / _PER_CYCLE
+    loads = (tile.rows + tile.vectors) / _PER_CYCLE
+    stream = tile.vectors * isa.lanes * 4 / _L2_BYTES
+    return max(fma, loads, stream, _LATENCY)
+
+
+def _rows_cost(tile: Tile, rows: int, depth: int, isa: Isa) -> float:
+    """Estimated cycles for ``rows`` rows with a reduction of ``depth`` steps."""
+    full, rest = divmod(rows, tile.rows)
+    overhead = 12.0 + tile.rows * tile.vectors  # prologue, epilogue and stores of one tile
+    cost = full * (depth * cycles(tile, isa) + overhead)
+    if rest:
+        cost += depth * cycles(Tile(rest, tile.vectors), isa) + overhead
+    return cost
+
+
+def best_rows(vectors: int, rows: int | None, depth: int, isa: Isa, limit: int) -> Tile:
+    """The cheapest tile of a given width for ``rows`` rows (None: unknown)."""
+    options = [
+        tile for r in range(1, min(limit, rows or limit) + 1) if fits(tile := Tile(r, vectors), isa)
+    ]
+    if not options:
+        raise CompileError(f"no tile of {vectors} vectors fits {isa.name}")
+    return min(options, key=lambda t: (_rows_cost(t, rows or _UNKNOWN, depth, isa), -t.rows))
+
+
+def plan_columns(n: int, vectors: int, isa: Isa) -> list[tuple[int, int, int, int | None]]:
+    """Blocks of ``vectors`` vectors over ``n`` columns: (first, blocks, vectors, tail) rows.
+
+    The last block is apart if it is narrower or its last vector is not full.
+    """
+    count = vector_count(n, isa)
+    tail = n % isa.lanes or None
+    whole = count // vectors
+    rest = count % vectors
+    if tail and not rest:
+        whole, rest = whole - 1, vectors
+    out: list[tuple[int, int, int, int | None]] = []
+    if whole:
+        out.append((0, whole, vectors, None))
+    if rest:
+        out.append((whole * vectors, 1, rest, tail))
+    return out
+
+
+def tile_columns(
+    isa: Isa,
+    rows: int | None,
+    depth: int,
+    n: int,
+    override: Tile | None = None,
+    limit: int = _MAX_ROWS,
+) -> tuple[Columns, ...]:
+    """Column blocks of a product with ``rows`` rows, ``depth`` steps and ``n`` columns.
+
+    Args:
+        isa: The instruction set.
+        rows: Rows that one tile may cover (rows of the product, or pixels of a row of the image);
+            None if unknown.
+        depth: Steps of the reduction.
+        n: Columns.
+        override: Use this tile for all blocks but a narrower last one.
+        limit: Most rows of a tile.
+    """
+    if override is not None:
+        if not fits(override, isa):
+            raise CompileError(f"tile {override} does not fit {isa.registers} registers")
+        return tuple(
+            Columns(f, b, override if v == override.vectors else Tile(override.rows, v), t)
+            for f, b, v, t in plan_columns(n, override.vectors, isa)
+        )
+    best: tuple[float, tuple[Columns, ...]] | None = None
+    for width in range(1, min(_MAX_VECTORS, vector_count(n, isa)) + 1):
+        columns = tuple(
+            Columns(f, b, best_rows(v, rows, depth, isa, 14 if v == 1 else limit), t)
+            for f, b, v, t in plan_columns(n, width, isa)
+        )
+        cost = sum(c.blocks * _rows_cost(c.tile, rows or _UNKNOWN, depth, isa) for c in columns)
+        if best is None or cost <= best[0]:
+            best = (cost, columns)
+    assert best is not None
+    return best[1]
+
+
+def row_chunk(rows: int | None, depth: int, n: int, blocks: int, step: int) -> int:
+    """Rows of one task: a multiple of ``step``, small enough to balance 16 threads.
+
+    A chunk of the left operand stays in the second-level cache while all column blocks pass.
+    """
+    cache = 512 * 1024 // (4 * depth)
+    work = 2_000_000 // (2 * depth * max(1, n // blocks))  # rows for 2 MFLOP
+    want = max(4 * step, min(cache, max(work, 8 * step)))
+    if rows is not None:
+        balance = -(-rows * blocks // 48)  # rows for 48 tasks
+        want = min(want, max(balance, work, step), rows)
+    return max(step, -(-want // step) * step)
