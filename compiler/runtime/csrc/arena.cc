@@ -2,7 +2,6 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -15,10 +14,21 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kOverread = 64;
+// Runs after which an unused block goes back to the system.
+constexpr uint64_t kIdleRuns = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 
-constexpr size_t RoundUp(size_t value, size_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
+// The smallest of 256, 384, 512, 768, 1024 ... that holds `bytes`.
+//
+// Sizes that grow step by step would otherwise miss every block that is there. Only address space
+// is rounded up: pages that are never touched cost nothing.
+size_t BlockSize(size_t bytes) {
+  size_t size = 256;
+  while (size < bytes) {
+    if (size / 2 * 3 >= bytes) return size / 2 * 3;
+    size *= 2;
+  }
+  return size;
 }
 
 void* AlignedAlloc(size_t capacity) {
@@ -106,38 +116,37 @@ Arena::~Arena() {
 
 Arena::Block Arena::Take(size_t bytes) {
   std::lock_guard<std::mutex> lock(mutex_);
-  size_t capacity = RoundUp(bytes + kOverread, kAlignment);
+  size_t capacity = BlockSize(bytes + kOverread);
   auto best = idle_.lower_bound(capacity);
-  Block block;
-  if (best != idle_.end() && best->first <= capacity + capacity / 2) {
-    block = {best->second.data, best->first};
-    idle_bytes_ -= block.capacity;
+  if (best != idle_.end() && best->first <= 2 * capacity) {
+    Block block{best->second.data, best->first};
     idle_.erase(best);
-  } else {
-    block = {AlignedAlloc(capacity), capacity};
-    blocks_.emplace(reinterpret_cast<uintptr_t>(block.data), capacity);
+    return block;
   }
-  used_bytes_ += block.capacity;
-  peak_bytes_ = std::max(peak_bytes_, used_bytes_);
+  Block block{AlignedAlloc(capacity), capacity};
+  blocks_.emplace(reinterpret_cast<uintptr_t>(block.data), capacity);
+  bytes_ += capacity;
   return block;
 }
 
 void Arena::Give(const Block& block) {
   std::lock_guard<std::mutex> lock(mutex_);
-  used_bytes_ -= block.capacity;
-  idle_bytes_ += block.capacity;
-  idle_.emplace(block.capacity, Idle{block.data, clock_++});
-  while (idle_bytes_ > peak_bytes_) ReleaseOldest();
+  idle_.emplace(block.capacity, Idle{block.data, runs_});
 }
 
-void Arena::ReleaseOldest() {
-  auto oldest = std::min_element(idle_.begin(), idle_.end(), [](const auto& a, const auto& b) {
-    return a.second.since < b.second.since;
-  });
-  idle_bytes_ -= oldest->first;
-  blocks_.erase(reinterpret_cast<uintptr_t>(oldest->second.data));
-  std::free(oldest->second.data);
-  idle_.erase(oldest);
+void Arena::EndRun() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (++runs_ % kIdleRuns != 0) return;
+  for (auto block = idle_.begin(); block != idle_.end();) {
+    if (block->second.since + kIdleRuns > runs_) {
+      ++block;
+      continue;
+    }
+    bytes_ -= block->first;
+    blocks_.erase(reinterpret_cast<uintptr_t>(block->second.data));
+    std::free(block->second.data);
+    block = idle_.erase(block);
+  }
 }
 
 bool Arena::Owns(const void* address) const {
@@ -151,7 +160,7 @@ bool Arena::Owns(const void* address) const {
 
 size_t Arena::bytes() const {
   std::lock_guard<std::mutex> lock(mutex_);
-  return used_bytes_ + idle_bytes_;
+  return bytes_;
 }
 
 ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, ffi::ShapeView shape,

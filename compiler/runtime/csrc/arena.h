@@ -16,9 +16,9 @@ namespace burnish {
 // Blocks of 64-byte aligned memory that are reused by the best fit.
 //
 // TVM's pooled allocator keeps every block for ever and reuses it only for the same size, so a model
-// that serves many sequence lengths grows by one set of blocks for each. This one reuses a block for
-// anything that fills two thirds of it, and gives back the blocks that were idle longest once idle
-// blocks exceed what was ever in use at a time: it holds at most twice that peak.
+// that serves many sequence lengths grows by one set of blocks for each. Here sizes are rounded to
+// two steps an octave, a block serves whatever fills half of it, and blocks that were not used for
+// many runs go back to the system.
 class Arena {
  public:
   struct Block {
@@ -34,6 +34,8 @@ class Arena {
   // Memory for `bytes` plus one vector that a kernel may read beyond its end.
   Block Take(size_t bytes);
   void Give(const Block& block);
+  // Marks the end of a run of the model: blocks age in runs.
+  void EndRun();
   // Whether the address lies in one of this arena's blocks.
   bool Owns(const void* address) const;
   size_t bytes() const;
@@ -41,17 +43,14 @@ class Arena {
  private:
   struct Idle {
     void* data;
-    uint64_t since;
+    uint64_t since;  // the run that gave it back
   };
-  void ReleaseOldest();
 
   mutable std::mutex mutex_;
   std::multimap<size_t, Idle> idle_;       // by capacity
   std::map<uintptr_t, size_t> blocks_;     // address -> capacity, in use or idle
-  size_t idle_bytes_ = 0;
-  size_t used_bytes_ = 0;
-  size_t peak_bytes_ = 0;
-  uint64_t clock_ = 0;
+  size_t bytes_ = 0;
+  uint64_t runs_ = 0;
 };
 
 // An uninitialised tensor from the arena, which lives as long as its tensors.

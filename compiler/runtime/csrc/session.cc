@@ -230,6 +230,7 @@ void Session::RunOn(Instance* instance, const void* const* data, const int64_t* 
   instance->main.CallPacked(instance->args.data(), static_cast<int32_t>(instance->args.size()),
                             &result);
   HandOver(result, outputs);
+  arena_->EndRun();
 }
 
 void Session::Run(const void* const* data, const int64_t* shapes, int threads,
