@@ -98,22 +98,20 @@ def _fold_views(graph: Graph) -> bool:
     """Fold what only renames or permutes the elements of one constant, without reading them."""
     changed = False
     for node in graph.nodes:
-        view = _view(node) if not node.domain and node.inputs else None
         source = node.input(0)
-        type = node.outputs[0].type if node.outputs[0] is not None else None
-        if (
-            view is None
-            or source is None
-            or source.const is None
-            or type is None
-            or not type.static
-        ):
+        if node.domain or source is None or source.const is None or not _is_static(node):
             continue
-        graph.replace_uses(
-            node.output, graph.constant(_lazy(source.const, view, type), node.output.name)
-        )
-        changed = True
+        view = _view(node)
+        if view is not None:
+            const = _lazy(source.const, view, node.output.t)
+            graph.replace_uses(node.output, graph.constant(const, node.output.name))
+            changed = True
     return changed
+
+
+def _is_static(node: Node) -> bool:
+    first = node.outputs[0]
+    return first is not None and first.type is not None and first.type.static
 
 
 def _lazy(source: Constant, view: Callable[[np.ndarray], np.ndarray], type: TensorType) -> Constant:
@@ -286,7 +284,7 @@ class _Round:
         self.graph.replace_uses(value, self.graph.constant(array, value.name))
         for user in users:
             # The size of the result may be known only now.
-            if not all(v is None or v.t.static for v in user.outputs):
+            if not all(v is None or (v.type is not None and v.type.static) for v in user.outputs):
                 infer_node(user)
 
     def _limit(self, node: Node, value: Value) -> int:

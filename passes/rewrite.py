@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeAlias
 from burnish.errors import PassError
 from burnish.ir import UNKNOWN, Builder, Graph, Location, Node, TensorType, Value
 from burnish.ir.dims import is_static
+from burnish.ir.types import UnknownTypeError
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
 from burnish.passes.patterns import Either, Match, Matcher, NodePattern, NoMatch, Op, Tracer, Var
 
@@ -129,7 +130,11 @@ def apply_rule(rule: Rule, node: Node, tracer: Tracer | None = None) -> NoMatch 
     graph = node.graph
     assert graph is not None
     before = len(graph)
-    result = rule.apply(node, Builder(graph), tracer)
+    result: Replacement | NoMatch
+    try:
+        result = rule.apply(node, Builder(graph), tracer)
+    except UnknownTypeError as error:
+        result = NoMatch(str(error), node)
     made = graph.nodes[before:] if len(graph) != before else []
     if isinstance(result, Replacement):
         wrong = next((o for o, n in result.values.items() if not compatible(o.type, n.type)), None)

@@ -72,8 +72,6 @@ class Row(Rule):
 
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """Apply the equation at a node."""
-        if any(v is not None and v.t.shape is None for v in (*node.inputs, *node.outputs)):
-            return NoMatch("the rank of an operand is unknown", node)
         outcome = self.function(node, b)
         if outcome is None:
             return NoMatch(f"not of the form {self.equation}", node)
@@ -157,6 +155,11 @@ def is_uniform(value: Value | None, wanted: float) -> bool:
     """Whether every element of a constant equals ``wanted``."""
     found = uniform(value)
     return found is not None and found == wanted
+
+
+def has_rank(value: Value | None) -> bool:
+    """Whether a value is there and its dtype and rank are known."""
+    return value is not None and value.type is not None and value.type.shape is not None
 
 
 def same_type(a: Value, b: Value) -> bool:

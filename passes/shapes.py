@@ -18,7 +18,7 @@ from burnish.ir.infer import infer_graph
 from burnish.ir.infer.common import const_ints, elements
 from burnish.ir.types import to_numpy
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
-from burnish.passes.rows import reshape_target, same_shape
+from burnish.passes.rows import has_rank, reshape_target
 from burnish.passes.shape_values import is_direct, is_size, shape_value
 
 #: Slice reads any larger end as "to the end".
@@ -93,9 +93,7 @@ def _known_outputs(node: Node) -> bool:
 def _constant_operand(node: Node) -> bool:
     """Write the shape operand of a node as a constant if that can be done."""
     wanted: list[tuple[int, tuple[int, ...]]] = []
-    if node.domain or any(
-        v is not None and v.t.shape is None for v in (*node.inputs, *node.outputs)
-    ):
+    if node.domain or not all(has_rank(v) for v in (*node.inputs, *node.outputs) if v is not None):
         return False
     if node.op == "Reshape":
         wanted = _reshape(node)
@@ -204,17 +202,17 @@ def _is_roundabout(value: Value, root: Graph) -> bool:
 
 def _share_contents(graph: Graph) -> bool:
     """Let values with equal symbolic elements be one value."""
-    first: dict[tuple[str, int, tuple[Dim, ...]], Value] = {}
+    first: dict[tuple[TensorType, tuple[Dim, ...]], Value] = {}
     changed = False
     for node in graph.nodes:
         for value in node.outputs:
-            if value is None or not value.content or value.t.rank is None or not value.uses:
+            if value is None or not value.content or value.type is None or not value.uses:
                 continue
             if not all(equal(d, d) for d in value.content):
                 continue
-            key = (value.dtype, value.t.rank, value.content)
+            key = (value.type, value.content)
             found = first.setdefault(key, value)
-            if found is not value and same_shape(found.shape, value.shape):
+            if found is not value and value.type.static:
                 for user, index in list(value.uses):
                     user.set_input(index, found)
                 changed = True

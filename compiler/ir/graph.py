@@ -14,7 +14,7 @@ from typing import TypeAlias, Union
 import numpy as np
 
 from burnish.ir.dims import Dim
-from burnish.ir.types import BY_NAME, TensorType, from_numpy
+from burnish.ir.types import BY_NAME, TensorType, UnknownTypeError, from_numpy
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Value:
     def t(self) -> TensorType:
         """The type, which must be known by now."""
         if self.type is None:
-            raise ValueError(f"type of {self.name} is unknown")
+            raise UnknownTypeError(f"type of {self.name} is unknown")
         return self.type
 
     @property

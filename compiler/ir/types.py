@@ -72,6 +72,10 @@ def to_numpy(name: str) -> np.dtype:
     return BY_NAME[name].numpy
 
 
+class UnknownTypeError(ValueError):
+    """Asked for the type or rank of a value that has none: it comes from a foreign operator."""
+
+
 @dataclass(frozen=True)
 class TensorType:
     """Element type and shape of a value.
@@ -98,7 +102,7 @@ class TensorType:
     def dims(self) -> tuple[Dim, ...]:
         """The shape of a tensor whose rank must be known."""
         if self.shape is None:
-            raise ValueError("rank is unknown")
+            raise UnknownTypeError("rank is unknown")
         return self.shape
 
     def same_shape(self, other: TensorType) -> bool:

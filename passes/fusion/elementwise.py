@@ -17,6 +17,7 @@ from burnish.ir.opinfo import Kind, attribute_inputs, info
 from burnish.passes.axes import aligned_blocks, bytes_of, permutation_of
 from burnish.passes.base import Pass, PassContext, all_graphs
 from burnish.passes.rewrite import remove_dead
+from burnish.passes.rows import has_rank
 
 VIA = "fuse-elementwise"
 
@@ -125,9 +126,9 @@ def elements(value: Value) -> int:
 def groupable(node: Node) -> bool:
     """Whether a node may be part of a group at all."""
     kind = info(node).kind
-    if kind is Kind.OTHER or len(node.outputs) != 1 or node.output.t.rank is None:
+    if kind is Kind.OTHER or len(node.outputs) != 1 or not has_rank(node.output):
         return False
-    if any(v is not None and (v.t.rank is None or v.dtype == "string") for v in node.inputs):
+    if any(v is not None and (not has_rank(v) or v.dtype == "string") for v in node.inputs):
         return False
     known = all(
         v is None or v.is_const or v.content is not None

@@ -17,7 +17,7 @@ import numpy as np
 from burnish.ir import Attr, Builder, Node, Value
 from burnish.ir.opinfo import is_elementwise
 from burnish.passes.axes import Perm, bytes_of, is_view, transposed
-from burnish.passes.rows import reshape
+from burnish.passes.rows import has_rank, reshape
 
 
 @dataclass(frozen=True)
@@ -352,10 +352,11 @@ _FORMS: dict[str, Form] = {
 
 def form_of(node: Node) -> Form | None:
     """The row of a node, or None when the node is not layout-agnostic."""
-    if node.domain:
+    values = (v for v in (*node.inputs, *node.outputs) if v is not None)
+    if node.domain or not all(map(has_rank, values)):
         return None
     form = _ELEMENTWISE if is_elementwise(node) else _FORMS.get(node.op)
-    if form is None or any(v is not None and v.t.rank is None for v in node.outputs):
+    if form is None:
         return None
     members = form.inputs(node)
     if not members:

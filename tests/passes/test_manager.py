@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnxruntime as ort
 import pytest
 
 from burnish.errors import PassError, UsageError, VerifyError
+from burnish.importers.onnx_model import load
 from burnish.ir import Builder, Graph, Value
 from burnish.passes.base import Fixpoint, Pass, PassContext
 from burnish.passes.canonicalize import Canonicalize
@@ -246,3 +249,19 @@ def test_the_growth_cap_reaches_the_folding_pass() -> None:
     ]
     assert folds
     assert all(p.max_growth_bytes == 123 for p in folds)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_operators_of_unknown_types_pass_through_every_level(level: int) -> None:
+    text = """g (float[b, 4] x, int64[2] s) => (bool[m, n] y, float[m, n] z)
+    <int64[2] h = {2, -1}, float c = {1}, int64[1] k = {0}> {
+        f = foo.Bar(x)  r = Relu(f)  t = Transpose(r)  u = Reshape(t, h)  v = Identity(u)
+        a = Add(v, c)  p = Sum(a)  d = Cast<to = 1>(p)  q = Shape(d)  w = Gather(q, s)
+        e = Expand(d, w)  l = Slice(e, k, s)  m1 = ReduceSum(l, k)  y = Equal(m1, c)
+        z = Where(y, l, c)
+    }"""
+    header = '<ir_version: 10, opset_import: ["": 18, "foo": 1]>\n'
+    graph = load(onnx.parser.parse_model(header + text))
+    PassManager(pipeline(level)).run(graph)
+    assert "foo::Bar" in [n.key for n in graph.nodes]
+    assert [v.name for v in graph.outputs] == ["y", "z"]
