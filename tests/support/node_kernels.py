@@ -84,9 +84,7 @@ def model_of(case: Case) -> onnx.ModelProto:
         [onnx.ValueInfoProto(name=name) for name in outputs],
         initializers,
     )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=11
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=11)
     return model
 
 
@@ -94,9 +92,7 @@ def reference_of(case: Case) -> list[np.ndarray]:
     if case.expected is not None:
         return list(case.expected)
     model = model_of(case)
-    feeds = {
-        f"x{i}": a for i, a in enumerate(case.inputs) if a is not None and i not in case.const
-    }
+    feeds = {f"x{i}": a for i, a in enumerate(case.inputs) if a is not None and i not in case.const}
     if case.reference == "onnx":
         return [np.asarray(r) for r in onnx.reference.ReferenceEvaluator(model).run(None, feeds)]
     model = onnx.shape_inference.infer_shapes(model)
@@ -164,7 +160,7 @@ class Built:
             for v in built.outputs
         ]
         inputs = [arrays[v] for v in built.inputs]
-        tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in (*inputs, *outputs)]
+        tensors = [tvm.runtime.tensor(np.array(a, order="C")) for a in (*inputs, *outputs)]
         scalars = [bound[v.name] for v in built.kernel.scalars]
         self.module[f"case{index}"](*tensors, *scalars)
         return [t.numpy() for t in tensors[len(inputs) :]]

@@ -1,1 +1,1 @@
-"""burnish: ops."""
+"""Lowering rules, one module a family of operators."""
