@@ -58,8 +58,10 @@ class Expr:
             return str(self.terms[0][0][0])
         parts: list[str] = []
         for mono, coeff in self.terms:
+            alone = coeff == 1 and len(mono) == 1
             factors = [
-                str(a) if isinstance(a, str) or a.fn in ("max", "min") else f"({a})" for a in mono
+                str(a) if isinstance(a, str) or alone or a.fn in ("max", "min") else f"({a})"
+                for a in mono
             ]
             if abs(coeff) != 1 or not mono:
                 factors.insert(0, str(abs(coeff)))
@@ -196,7 +198,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
     if exact is not None:
         return exact
     if isinstance(b, int) and b > 0:
-        # Terms divisible by b leave the quotient: (4*s + 3) // 4 == s, since floor is additive there.
+        # Terms divisible by b leave the quotient: (4*s + 3) // 4 == s.
         whole = {m: c // b for m, c in _terms(a).items() if c % b == 0}
         rest = {m: c for m, c in _terms(a).items() if c % b}
         if set(rest) <= {()}:
@@ -217,7 +219,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
 
 
 def _single_quotient(terms: Mapping[Monomial, int]) -> tuple[Call, int] | None:
-    """The quotient ``q`` and the number ``c`` when the terms are ``q + c`` and q divides by a number."""
+    """``(q, c)`` when the terms are ``q + c``, with a quotient q by a number and a number c."""
     offset = terms.get((), 0)
     found = [(mono, coeff) for mono, coeff in terms.items() if mono]
     if len(found) != 1 or found[0][1] != 1 or len(found[0][0]) != 1:
@@ -249,6 +251,40 @@ def mod(a: Dim, b: Dim) -> Dim:
     return Expr((((Call("mod", a, b),), 1),))
 
 
+def lower_bound(d: Dim, least: int = 0) -> int | None:
+    """A number that a dim is never below when all symbols are at least ``least``, if known."""
+    if isinstance(d, int):
+        return d
+    if not isinstance(d, Expr):
+        return None
+    total = 0
+    for mono, coeff in d.terms:
+        bounds = [least if isinstance(atom, str) else _call_bound(atom, least) for atom in mono]
+        if mono and (coeff < 0 or any(b is None or b < 0 for b in bounds)):
+            return None
+        total += coeff * math.prod(b for b in bounds if b is not None)
+    return total
+
+
+def _call_bound(call: Call, least: int) -> int | None:
+    a, b = lower_bound(call.a, least), lower_bound(call.b, least)
+    if call.fn == "max":
+        return max((x for x in (a, b) if x is not None), default=None)
+    if call.fn == "min":
+        return None if a is None or b is None else min(a, b)
+    if not isinstance(call.b, int) or call.b <= 0:
+        return 0 if a is not None and b is not None and a >= 0 and b > 0 else None
+    if call.fn == "mod":
+        return 0
+    return None if a is None else a // call.b
+
+
+def nonnegative(d: Dim, least: int = 0) -> bool:
+    """Whether a dim is known to be at least 0 when every symbol is at least ``least``."""
+    bound = lower_bound(d, least)
+    return bound is not None and bound >= 0
+
+
 def _extreme(fn: str, a: Dim, b: Dim) -> Dim:
     if isinstance(a, _Unknown) or isinstance(b, _Unknown):
         return UNKNOWN
@@ -256,13 +292,9 @@ def _extreme(fn: str, a: Dim, b: Dim) -> Dim:
         return max(a, b) if fn == "max" else min(a, b)
     if a == b:
         return a
-    difference = sub(a, b)
-    if isinstance(difference, int):  # s + 3 against s
-        larger, smaller = (a, b) if difference > 0 else (b, a)
-        return larger if fn == "max" else smaller
-    for d, other in ((a, b), (b, a)):
-        if d == 0 and isinstance(other, Expr) and all(c > 0 for _, c in other.terms):
-            return other if fn == "max" else 0
+    for larger, smaller in ((a, b), (b, a)):
+        if nonnegative(sub(larger, smaller)):  # s + 3 against s
+            return larger if fn == "max" else smaller
     first, second = sorted((a, b), key=str)
     return Expr((((Call(fn, first, second),), 1),))
 

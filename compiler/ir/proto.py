@@ -104,5 +104,5 @@ def _coerced(value: Attr, kind: int | None) -> object:
     if kind == onnx.AttributeProto.FLOAT:
         return float(value)  # type: ignore[arg-type]
     if kind == onnx.AttributeProto.FLOATS:
-        return [float(v) for v in value]
+        return [float(v) for v in value]  # type: ignore[union-attr]
     return list(value) if isinstance(value, tuple) else value

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from burnish.errors import ShapeError
 from burnish.ir import dims
-from burnish.ir.dims import UNKNOWN, Dim, Expr
+from burnish.ir.dims import UNKNOWN, Dim, Expr, nonnegative
 from burnish.ir.graph import Node, Value
 from burnish.ir.infer.registry import UnknownRankError, demand
 from burnish.ir.types import INTEGERS, TensorType
@@ -219,40 +218,6 @@ def same_dtype(node: Node, indices: Sequence[int] | None = None) -> str:
         if dtype != present[0]:
             raise ShapeError(f"dtypes {present[0]} and {dtype} differ")
     return present[0]
-
-
-def lower_bound(d: Dim, least: int = 0) -> int | None:
-    """A number that a dim is never below when every symbol is at least ``least``."""
-    if isinstance(d, int):
-        return d
-    if not isinstance(d, Expr):
-        return None
-    total = 0
-    for mono, coeff in d.terms:
-        bounds = [least if isinstance(atom, str) else _call_bound(atom, least) for atom in mono]
-        if mono and (coeff < 0 or any(b is None or b < 0 for b in bounds)):
-            return None
-        total += coeff * math.prod(b for b in bounds if b is not None)
-    return total
-
-
-def _call_bound(call: dims.Call, least: int) -> int | None:
-    a, b = lower_bound(call.a, least), lower_bound(call.b, least)
-    if call.fn == "max":
-        return max((x for x in (a, b) if x is not None), default=None)
-    if call.fn == "min":
-        return None if a is None or b is None else min(a, b)
-    if not isinstance(call.b, int) or call.b <= 0:
-        return 0 if a is not None and b is not None and a >= 0 and b > 0 else None
-    if call.fn == "mod":
-        return 0
-    return None if a is None else a // call.b
-
-
-def nonnegative(d: Dim, least: int = 0) -> bool:
-    """Whether a dim is known to be at least 0 when every symbol is at least ``least``."""
-    bound = lower_bound(d, least)
-    return bound is not None and bound >= 0
 
 
 def at_least(d: Dim, least: int, what: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from burnish.errors import ShapeError
 from burnish.ir import dims
-from burnish.ir.dims import UNKNOWN, Dim, Expr
+from burnish.ir.dims import UNKNOWN, Dim, Expr, nonnegative
 from burnish.ir.graph import Node
 from burnish.ir.infer.common import (
     MAX_CONTENT,
@@ -18,7 +18,6 @@ from burnish.ir.infer.common import (
     elements,
     flat,
     grid,
-    nonnegative,
     required,
     same_dtype,
     shape_of,

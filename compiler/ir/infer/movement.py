@@ -8,7 +8,7 @@ import numpy as np
 
 from burnish.errors import ShapeError
 from burnish.ir import dims
-from burnish.ir.dims import UNKNOWN, Dim
+from burnish.ir.dims import UNKNOWN, Dim, nonnegative
 from burnish.ir.graph import Node
 from burnish.ir.infer.common import (
     Shape,
@@ -22,7 +22,6 @@ from burnish.ir.infer.common import (
     flat,
     grid,
     length,
-    nonnegative,
     required,
     same_dtype,
     shape_of,
