@@ -173,8 +173,11 @@ class FuseScaledHardSwish(PatternRule):
         follower = m.root.output.single_user()
         if follower is None or follower.key not in ("Mul", "Div"):
             return NoMatch("no constant factor follows", m.root)
-        if all(scalar_of(v) is None for v in follower.inputs):
+        factor = next((f for v in follower.inputs if (f := scalar_of(v)) is not None), None)
+        if factor is None:
             return NoMatch("no constant factor follows", m.root)
+        if math.isclose(factor, 6 if follower.op == "Div" else 1 / 6, rel_tol=5e-5):
+            return NoMatch("the sixth follows", follower)
         six = b.constant(np.asarray(6, to_numpy(m["x"].dtype)))
         return _float_input(m) or b.op("Mul", b.op("HardSwish", m["x"]), six)
 

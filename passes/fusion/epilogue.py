@@ -124,18 +124,19 @@ class AbsorbBinary(Rule):
         """Append the operator with its operand; the later of two producers absorbs."""
         if len(node.inputs) != 2:
             return NoMatch("it has more than two operands", node)
-        reasons: list[NoMatch] = []
+        reason: NoMatch | None = None
         order = (1, 0) if _runs_later(node, 1, 0) else (0, 1)
         for index in order:
             found = absorbing(node, node.required(index))
             if isinstance(found, NoMatch):
-                reasons.append(found)
+                reason = reason or found
                 continue
             made = self._absorb(node, b, found, node.required(1 - index), swapped=index == 1)
             if not isinstance(made, NoMatch):
                 return Replacement({node.output: made.output}, (found, node))
-            reasons.append(made)
-        return reasons[-1]
+            reason = made
+        assert reason is not None
+        return reason
 
     @staticmethod
     def _absorb(

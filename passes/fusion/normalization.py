@@ -243,8 +243,10 @@ class FuseSoftmax(PatternRule):
                 return NoMatch("it reduces several axes", node)
             axis = int(value.array.reshape(())) % rank
             axes.append(axis)
-            kept = node.output.users()[0] if not node.int_attr("keepdims", 1) else None
-            shape = kept.output.t.dims if kept is not None else node.output.t.dims
+            reduced = node.output
+            while not node.int_attr("keepdims", 1) and len(reduced.shape) < rank:
+                reduced = reduced.users()[0].output  # Max with -inf, then the view
+            shape = reduced.shape
             wanted = tuple(1 if i == axis else d for i, d in enumerate(x.shape))
             if len(shape) != rank or any(p != q for p, q in zip(shape, wanted, strict=True)):
                 return NoMatch("the reduced values are not broadcast along the axis", node)
