@@ -141,7 +141,7 @@ def _scalars_before_outputs(kernel: Kernel, outputs: int) -> Any:
     count = len(kernel.scalars)
     tensors, scalars = params[:-count], params[-count:]
     ordered = tensors[: len(tensors) - outputs] + scalars + tensors[len(tensors) - outputs :]
-    return tirx.PrimFunc(ordered, func.body, func.ret_type, func.buffer_map, func.attrs)
+    return tirx.PrimFunc(ordered, func.body, func.ret_type, func.attrs)
 
 
 class NodeContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -11,6 +12,7 @@ from tvm import tirx
 
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.cpu.conv import ConvSpec, conv, pack_conv
+from burnish.backends.cpu.depthwise import depthwise, depthwise_tile, pack_depthwise
 from burnish.backends.cpu.rules.common import (
     lower_operands,
     postops_key,
@@ -18,6 +20,7 @@ from burnish.backends.cpu.rules.common import (
     refuse_dtype,
     refuse_operands,
 )
+from burnish.backends.cpu.tiling import Tile
 from burnish.ir import Dim, Node, TensorType
 from burnish.ir.dims import product
 from burnish.lowering.context import CallShapes, Lowered, NodeContext
@@ -117,28 +120,49 @@ def _emit(ctx: NodeContext, node: Node) -> None:
         groups,
         postops,
     )
-    columns = spec.columns(ctx.isa)
-
-    def pack(array: np.ndarray) -> np.ndarray:
-        return pack_conv(array.reshape(oc, ic, *view.kernel), spec, ctx.isa)
+    output = TensorType("float32", image_dims(node.output.shape))
+    flops = product([*output.dims, 2 * ic * prod(view.kernel)])
+    operands = [image(ctx, t) if len(t.dims) > 1 else t for t in lower_operands(ctx, node, 2)]
+    choice = _depthwise(ctx, spec) if spec.groups == spec.ic == spec.oc else _direct(ctx, spec)
 
     def build(shapes: CallShapes) -> Any:
         n, h, width, _ = shapes.inputs[0]
-        return conv(ctx.isa, replace(spec, n=n, h=h, w=width))
+        return choice.build(ctx.isa, replace(spec, n=n, h=h, w=width))
 
-    output = TensorType("float32", image_dims(node.output.shape))
-    operands = [image(ctx, t) if len(t.dims) > 1 else t for t in lower_operands(ctx, node, 2)]
-    tile = columns[0].tile
+    def pack(array: np.ndarray) -> np.ndarray:
+        return choice.pack(array.reshape(oc, ic, *view.kernel), spec, ctx.isa)
+
     (result,) = ctx.call(
-        "conv",
-        (view, groups, oc, columns, postops_key(postops)),
+        choice.name,
+        (view, groups, oc, choice.layout, postops_key(postops)),
         build,
-        [x, ctx.weight(w, ("conv", columns), pack), *operands],
+        [x, ctx.weight(w, (choice.name, choice.layout), pack), *operands],
         [output],
-        flops=product([*output.dims, 2 * ic * prod(view.kernel)]),
-        detail=f"tile {tile.rows}x{tile.vectors}",
+        flops=flops,
+        detail=f"tile {choice.tile.rows}x{choice.tile.vectors}",
     )
     ctx.set(ctx.reshape(result, node.output.shape))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The template for a convolution, with the layout of its packed weights."""
+
+    name: str
+    build: Callable[..., Any]
+    pack: Callable[..., np.ndarray]
+    layout: Hashable
+    tile: Tile
+
+
+def _direct(ctx: NodeContext, spec: ConvSpec) -> _Choice:
+    columns = spec.columns(ctx.isa)
+    return _Choice("conv", conv, pack_conv, columns, columns[0].tile)
+
+
+def _depthwise(ctx: NodeContext, spec: ConvSpec) -> _Choice:
+    tile = depthwise_tile(spec, ctx.isa)
+    return _Choice("depthwise", depthwise, pack_depthwise, ctx.isa.lanes, tile)
 
 
 CONV = KernelRule("burnish::Conv", _accepts, _emit)
