@@ -76,7 +76,7 @@ class Reader:
             if id(tensor) not in scope.values:
                 self._declare(graph, scope, tensor, graph.reserve(tensor.name))
         self._nodes(graph, scope, source.nodes)
-        graph.set_outputs([self._output(scope, t) for t in source.outputs])
+        graph.set_outputs([self._output(graph, scope, t) for t in source.outputs])
         return graph
 
     def _subgraph(self, source: gs.Graph, parent: Graph, outer: _Scope) -> Graph:
@@ -86,7 +86,7 @@ class Reader:
             self._declare(graph, scope, tensor, graph.unique_name(tensor.name))
             graph.inputs.append(scope.values[id(tensor)])
         self._nodes(graph, scope, source.nodes)
-        graph.set_outputs([self._output(scope, t) for t in source.outputs])
+        graph.set_outputs([self._output(graph, scope, t) for t in source.outputs])
         # Constants of an outer graph that are first seen here are not repeated there.
         outer.values.update((k, v) for k, v in scope.values.items() if v.is_const)
         return graph
@@ -183,13 +183,14 @@ class Reader:
             self._declare(graph, scope, tensor, graph.unique_name(stem or "const"))
         return scope.values[id(tensor)]
 
-    def _output(self, scope: _Scope, tensor: gs.Tensor) -> Value:
+    def _output(self, graph: Graph, scope: _Scope, tensor: gs.Tensor) -> Value:
         value = scope.values.get(id(tensor))
         if value is None and isinstance(tensor, gs.Constant):
             const = self._constant(tensor)
             value = Value(tensor.name, const.type, const=const)
             scope.values[id(tensor)] = value
-        if value is None:
+        known = value is not None and (value.is_const or value.producer or value in graph.inputs)
+        if value is None or not known:
             raise ModelError("graph output that nothing produces", at=tensor.name)
         return value
 
