@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from burnish.ir import Attr, Builder, Node, Value, equal
-from burnish.ir.types import FLOATS
+from burnish.ir.types import FLOATS, to_numpy
 from burnish.passes.base import Numerics
 from burnish.passes.patterns import Match, NodePattern, NoMatch, Tracer, escapes
 from burnish.passes.patterns import scalar as scalar_of
@@ -127,9 +127,10 @@ def _leads_to_product(value: Value) -> bool:
             return False
         if node.op == "MatMul":
             return not node.required(1).is_const
-        if node.op not in ("Mul", "Div", "Add"):
+        if node.op not in ("Mul", "Div", "Add", "Where"):
             return False
-        value = next((v for v in node.inputs if v is not None and not v.is_const), value)
+        operands = node.inputs[1:] if node.op == "Where" else node.inputs
+        value = next((v for v in operands if v is not None and not v.is_const), value)
     return False
 
 
@@ -284,13 +285,15 @@ def _check_heads(q: Heads, k: Heads, v: Heads, node: Node) -> NoMatch | None:
 
 def _merged_mask(found: Found, b: Builder) -> Value | NoMatch | None:
     """All masks as one of rank 4."""
-    if found.keep is not None and found.masks:
-        return NoMatch("boolean and additive masks are mixed", found.keep)
-    if found.keep is None and not found.masks:
+    masks = found.masks[::-1]
+    total = masks[0] if masks else found.keep
+    if total is None:
         return None
-    total = found.keep if found.keep is not None else found.masks[-1]
-    for other in found.masks[-2::-1]:
+    for other in masks[1:]:
         total = b.op("Add", total, other)
+    if found.keep is not None and masks:
+        dropped = b.constant(np.asarray(-np.inf, to_numpy(total.dtype)), "dropped")
+        total = b.op("Where", found.keep, total, dropped)
     rank = total.t.rank
     if rank is None or rank > 4:
         return NoMatch("the mask does not have at most 4 axes", total)
