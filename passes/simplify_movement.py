@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from burnish.ir import Builder, Node, Value
+from burnish.ir import Builder, Dim, Node, Value
 from burnish.ir.dims import equal
 from burnish.ir.infer.common import const_ints
+from burnish.ir.types import to_numpy
+from burnish.passes.index_maps import takes_everything
 from burnish.passes.rows import (
     Merged,
     Outcome,
@@ -16,7 +18,9 @@ from burnish.passes.rows import (
     only_user,
     reshape,
     same_shape,
+    uniform,
 )
+from burnish.passes.shape_values import expand_to, shape_value
 
 #: The equations.
 MOVEMENT = RowTable()
@@ -151,6 +155,79 @@ def gather_range(node: Node, b: Builder) -> Outcome:
         return x
     start, end = int(array[0]), int(array[0]) + array.size
     return b.op("Slice", x, b.ints([start]), b.ints([end]), b.ints([axis]))
+
+
+@MOVEMENT.row("Gather", "GatherND")
+def gather_everything(node: Node, b: Builder) -> Outcome:
+    """Gather(x, i) = Reshape(x) when i counts up over all of x.
+
+    Exporters look a padding mask up by batch and position, at every batch and every position.
+    """
+    data = node.required(0)
+    if not takes_everything(node):
+        return None
+    target = node.output.shape
+    flat = made_by(data, "Reshape")
+    sources = [flat.required(0), data] if flat is not None else [data]
+    for source in sources:
+        result = reshape(b, source, target)
+        if result is not None:
+            return result
+    shape = shape_value(b, target)
+    return b.op("Reshape", data, shape) if shape is not None else None
+
+
+@MOVEMENT.row("Gather", "GatherElements", "GatherND")
+def gather_from_uniform(node: Node, b: Builder) -> Outcome:
+    """Gather(c, i) = c, broadcast, when all elements of c are equal."""
+    data = node.required(0)
+    number = uniform(data)
+    if number is None or node.required(1).is_const:
+        return None
+    ones = np.full((1,) * len(node.output.shape), number, to_numpy(data.dtype))
+    return expand_to(b, b.constant(ones, data.name), node.output.shape)
+
+
+@MOVEMENT.row("Gather")
+def gather_of_expand(node: Node, b: Builder) -> Outcome:
+    """Gather(x, Expand(i)) = Expand(Gather(x, i)) along the first axis."""
+    data, expand = node.required(0), made_by(node.required(1), "Expand")
+    if expand is None or node.int_attr("axis") % len(data.shape) != 0:
+        return None
+    indices = expand.required(0)
+    if len(indices.shape) != len(expand.output.shape):
+        return None
+    return expand_to(b, again(b, node, data, indices), node.output.shape)
+
+
+@MOVEMENT.row("Reshape")
+def pad_behind_view(node: Node, b: Builder) -> Outcome:
+    """Reshape(Pad(x)) = Pad(Reshape(x)) when only axes of size 1 come and go."""
+    pad = only_user(node, "Pad")
+    if pad is None or pad.input(3) is not None or pad.str_attr("mode", "constant") != "constant":
+        return None
+    pads, padded = const_ints(pad.input(1)), pad.output.shape
+    x, target = pad.required(0), node.output.shape
+    places = [k for k, d in enumerate(target) if d != 1]
+    kept = [k for k, d in enumerate(padded) if d != 1]
+    if pads is None or not same_shape([padded[k] for k in kept], [target[k] for k in places]):
+        return None
+    rank = len(padded)
+    if any(pads[k] or pads[k + rank] for k in range(rank) if k not in kept):
+        return None
+    moved = [0] * (2 * len(target))
+    before: list[Dim] = [1] * len(target)
+    for old, new in zip(kept, places, strict=True):
+        moved[new], moved[new + len(target)] = pads[old], pads[old + rank]
+        before[new] = x.shape[old]
+    view = reshape(b, x, before)
+    if view is None:
+        return None
+    return Merged(b.op("Pad", view, b.ints(moved), pad.input(2), **_mode(pad)), (pad,))
+
+
+def _mode(pad: Node) -> dict[str, str]:
+    return {"mode": pad.str_attr("mode", "constant")} if "mode" in pad.attrs else {}
 
 
 @MOVEMENT.row("Reshape")

@@ -152,6 +152,50 @@ CASES = [
         "g (float[4, 3] x) => (float[4, 3] y) { y = Exp(x) }",
     ),
     (
+        "gather-everything",
+        "g (bool[b, s] x) => (bool[b, 1, 1, s] y) <int64 o = {0}, int64 i = {1}, int64[0] e = {}, "
+        "int64[2] f = {-1, 1}, int64[4] p = {-1, 1, 1, 1}, int64[4] q = {1, 1, 1, -1}, "
+        "int64[4] z = {0, 1, 1, -1}> "
+        "{ m = Shape<start = 0, end = 1>(x)  n = Shape<start = 1>(x)  v = Reshape(x, f) "
+        "bm = Reshape(m, e)  bn = Reshape(n, e)  rb = Range(o, bm, i)  rs = Range(o, bn, i) "
+        "cb = Reshape(rb, p)  cs = Reshape(rs, q)  k = Mul(cb, n)  a = Add(cs, k) "
+        "t = Gather(v, a)  u = Reshape(t, z)  y = Not(u) }",
+        "g (bool[b, s] x) => (bool[b, 1, 1, s] y) <int64[4] z = {0, 1, 1, -1}> "
+        "{ u = Reshape(x, z)  y = Not(u) }",
+    ),
+    (
+        "gather-everything",
+        "g (bool[b, s] x) => (bool[b, s] y) <int64 o = {0}, int64 i = {1}, int64[0] e = {}, "
+        "int64[3] p = {-1, 1, 1}, int64[3] q = {1, -1, 1}, int64[1] one = {1}> "
+        "{ m = Shape<start = 0, end = 1>(x)  n = Shape<start = 1>(x) w = Concat<axis = 0>(m, n, one) "
+        "bm = Reshape(m, e)  bn = Reshape(n, e)  rb = Range(o, bm, i)  rs = Range(o, bn, i) "
+        "cb = Reshape(rb, p)  cs = Reshape(rs, q)  eb = Expand(cb, w)  es = Expand(cs, w) "
+        "a = Concat<axis = -1>(eb, es)  t = GatherND(x, a)  y = Not(t) }",
+        "g (bool[b, s] x) => (bool[b, s] y) { y = Not(x) }",
+    ),
+    (
+        "gather-from-uniform",
+        "g (int64[b, s] x) => (float[b, s] y) <float[9] c = {4, 4, 4, 4, 4, 4, 4, 4, 4}> "
+        "{ y = Gather(c, x) }",
+        "g (int64[b, s] x) => (float[b, s] y) <float[1, 1] c = {4}> "
+        "{ n = Shape<start = 0, end = 2>(x)  y = Expand(c, n) }",
+    ),
+    (
+        "gather-of-expand",
+        "g (int64[b, 1] x, float[b, s] z) => (float[b, s, 4] y) <float[9, 4] w> "
+        "{ n = Shape<start = 0, end = 2>(z)  e = Expand(x, n)  y = Gather(w, e) }",
+        "g (int64[b, 1] x, float[b, s] z) => (float[b, s, 4] y) <float[9, 4] w, int64[1] i = {1}, "
+        "int64[1] j = {1}> { t = Gather(w, x)  n = Shape<start = 1, end = 2>(z) "
+        "k = Concat<axis = 0>(i, n, j)  y = Expand(t, k) }",
+    ),
+    (
+        "pad-behind-view",
+        "g (float[b, 1, 7] x) => (float[b, 1, 1, 10] y) <int64[6] p = {0, 0, 1, 0, 0, 2}, "
+        "int64[4] s = {0, 1, 1, 10}> { t = Pad(x, p)  y = Reshape(t, s) }",
+        "g (float[b, 1, 7] x) => (float[b, 1, 1, 10] y) <int64[8] p = {0, 0, 0, 1, 0, 0, 0, 2}, "
+        "int64[4] s = {0, 1, 1, 7}> { t = Reshape(x, s)  y = Pad(t, p, ) }",
+    ),
+    (
         "transpose-of-merged-axes",
         "g (float[b, 3, s, 8] x) => (float[b, 3, 8, s] y) <int64[1] m = {-1}, int64[1] e = {8}, "
         "int64[1] t = {3}, int64[1] z = {0}> "
@@ -274,6 +318,33 @@ KEPT = {
     "two free sizes": (
         "g (float[a, b] x) => (float[a, b] y) <int64[1] f = {-1}> "
         "{ s = Shape(x)  t = Reshape(x, f)  n = Neg(t)  y = Reshape(n, s) }"
+    ),
+    "a reflecting pad": (
+        "g (float[b, 1, 7] x) => (float[b, 1, 1, 10] y) <int64[6] p = {0, 0, 1, 0, 0, 2}, "
+        'int64[4] s = {0, 1, 1, 10}> { t = Pad<mode = "reflect">(x, p)  y = Reshape(t, s) }'
+    ),
+    "a pad that a reshape splits": (
+        "g (float[b, 7] x) => (float[b, 5, 2] y) <int64[4] p = {0, 1, 0, 2}, "
+        "int64[3] s = {0, 5, 2}> { t = Pad(x, p)  y = Reshape(t, s) }"
+    ),
+    "indices that start at 1": (
+        "g (float[s, 4] x) => (float[k, 4] y) <int64 o = {1}, int64 i = {1}, int64[0] e = {}> "
+        "{ n = Shape<start = 0, end = 1>(x)  m = Reshape(n, e)  r = Range(o, m, i) y = Gather(x, r) }"
+    ),
+    "every second index": (
+        "g (float[s, 4] x) => (float[k, 4] y) <int64 o = {0}, int64 i = {2}, int64[0] e = {}> "
+        "{ n = Shape<start = 0, end = 1>(x)  m = Reshape(n, e)  r = Range(o, m, i) y = Gather(x, r) }"
+    ),
+    "indices of the transpose": (
+        "g (float[3, 3] x) => (float[3, 3] y) <int64[1] f = {-1}, "
+        "int64[3, 3] i = {0, 3, 6, 1, 4, 7, 2, 5, 8}> { v = Reshape(x, f)  y = Gather(v, i) }"
+    ),
+    "a part of the rows": (
+        "g (float[9] x) => (float[2, 3] y) <int64[2, 3] i = {0, 1, 2, 3, 4, 5}> { y = Gather(x, i) }"
+    ),
+    "indices along another axis": (
+        "g (float[2, 6] x) => (float[2, 2, 3] y) <int64[2, 3] i = {0, 1, 2, 3, 4, 5}> "
+        "{ y = Gather<axis = 1>(x, i) }"
     ),
     "division before the fusions": f"{X} <float c = {{6}}> {{ y = Div(x, c) }}",
 }

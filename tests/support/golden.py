@@ -207,6 +207,7 @@ def _show(graph: Graph, names: dict[Value, str], lines: list[str], indent: str) 
         if producer is not None and producer.graph is graph and producer not in done:
             done.add(producer)
             inputs = ", ".join("" if v is None else visit(v) for v in producer.inputs)
+            inputs = inputs.rstrip(", ")
             for index, out in enumerate(producer.outputs):
                 if out is not None:
                     names[out] = f"%{len(names)}" + (f"_{index}" if index else "")
