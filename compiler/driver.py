@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from burnish import __version__
+from burnish.errors import InvalidInputError
+from burnish.errors import InvalidInputError
 from burnish.options import CompileOptions
 from burnish.worker import report
 
@@ -125,7 +127,11 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         comparison = None
         if options.check:
             clock.start("check")
-            manifest, comparison = _checked(request, manifest, writer)
+            try:
+                manifest, comparison = _checked(request, manifest, writer, notes)
+            except InvalidInputError as error:
+                # Sizes that a model insists on, but does not declare, cannot be guessed.
+                notes.append(f"not compared: {error.message}; use burnish compare --inputs")
         clock.start("write")
         writer.finish(manifest)
         clock.stop()
@@ -350,16 +356,34 @@ def _data_files(model: str) -> list[Path]:
     return [Path(model).parent / name for name in names]
 
 
+#: Sizes tried for symbolic dims when a model refuses the inputs that were drawn for it.
+_TRIED_SIZES = (16, 128, 512)
+
+
 def _checked(
-    request: CompileRequest, manifest: Manifest, writer: Any
-) -> tuple[Manifest, dict[str, Any]]:
+    request: CompileRequest, manifest: Manifest, writer: Any, notes: list[str]
+) -> tuple[Manifest, dict[str, Any] | None]:
     """Run the finished code and compare it with the reference before the artifact gets its name."""
     from burnish.artifact import OutputCheck, Verification
-    from burnish.check import compare
+    from burnish.check import compare, draw_inputs
     from burnish.runtime import load
 
+    source = reference_model(request.model)
+    comparison = None
     with load(writer.preview(manifest), threads=request.options.threads) as model:
-        comparison = compare(model, reference_model(request.model))
+        for size in _TRIED_SIZES:
+            inputs = draw_inputs(source, like=model.get_inputs(), size=size)
+            try:
+                comparison = compare(model, source, inputs)
+                break
+            except InvalidInputError as error:
+                refusal = error
+    if comparison is None:
+        notes.append(
+            "NOT compared with onnxruntime, which refuses every drawn input "
+            f"({refusal.message}): use burnish compare --inputs"
+        )
+        return manifest, None
     outputs = tuple(
         OutputCheck(o.name, o.max_abs, o.max_rel, f"atol {o.atol:g} rtol {o.rtol:g}", o.passed)
         for o in comparison.outputs

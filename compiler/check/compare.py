@@ -24,6 +24,9 @@ class Runnable(Protocol):
     def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> Sequence[Any]:
         """Outputs in the order of the model, as ``onnxruntime.InferenceSession.run``."""
 
+    def get_inputs(self) -> Sequence[Any]:
+        """The inputs, each with ``name`` and ``shape``."""
+
     def get_outputs(self) -> Sequence[Any]:
         """The outputs, each with a ``name``."""
 
@@ -65,10 +68,10 @@ def compare(
     for name, value in (("atol", atol), ("rtol", rtol)):
         if value is not None and not (value >= 0 and np.isfinite(value)):
             raise UsageError(f"{name} must be a finite number >= 0, not {value}")
-    sets = _input_sets(model, inputs, input_shapes, seed)
     runnable, label, owned = _runnable(compiled)
     outputs: list[OutputComparison] = []
     try:
+        sets = _input_sets(model, inputs, input_shapes, seed, runnable.get_inputs())
         with Reference(model) as reference:
             names = [output.name for output in reference.get_outputs()]
             for case, feeds in enumerate(sets):
@@ -97,10 +100,14 @@ def compare(
 
 
 def _input_sets(
-    model: Model, inputs: Feeds | Sequence[Feeds] | None, shapes: Shapes | None, seed: int
+    model: Model,
+    inputs: Feeds | Sequence[Feeds] | None,
+    shapes: Shapes | None,
+    seed: int,
+    declared: Sequence[Any],
 ) -> list[Feeds]:
     if inputs is None:
-        return [draw_inputs(model, shapes=shapes, seed=seed)]
+        return [draw_inputs(model, shapes=shapes, seed=seed, like=declared)]
     sets = [inputs] if isinstance(inputs, Mapping) else list(inputs)
     if not sets:
         raise UsageError("nothing to compare: no inputs were given")

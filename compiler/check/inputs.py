@@ -9,7 +9,7 @@ inputs are standard normal. Nothing is all zeros.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,21 +71,37 @@ def draw_inputs(
     *,
     shapes: Shapes | None = None,
     seed: int = 0,
+    like: Sequence[Any] = (),
+    size: int = _OTHER,
 ) -> dict[str, Array]:
     """Draw one set of inputs.
 
     Args:
         model: The model.
         shapes: Full shapes of inputs with symbolic dimensions, by name. Symbolic dimensions of
-            inputs that are not named become 1 in front, 224 in a picture and 16 elsewhere; equal
-            names get equal values, also from the shapes given.
+            inputs that are not named become 1 in front, 224 in a picture and ``size`` elsewhere;
+            equal names get equal values, also from the shapes given.
         seed: Seed of the generator.
+        like: What a compiled model says of its inputs: sizes that compilation fixed or found out.
+        size: Of symbolic dimensions that are neither in front nor of a picture.
 
     Raises:
         UsageError: A shape contradicts the model, names no input of it, or an input has a type
             that cannot be drawn.
     """
-    return _draw_all(input_ranges(model), shapes or {}, seed)
+    known = {arg.name: arg.shape for arg in like}
+    ranges = [_refined(entry, known.get(entry.name)) for entry in input_ranges(model)]
+    return _draw_all(ranges, shapes or {}, seed, size)
+
+
+def _refined(entry: InputRange, shape: Sequence[int | str | None] | None) -> InputRange:
+    """With the numbers that ``shape`` has where the model has a symbol."""
+    if shape is None or len(shape) != len(entry.shape):
+        return entry
+    dims = (
+        size if isinstance(size, int) else dim for dim, size in zip(entry.shape, shape, strict=True)
+    )
+    return replace(entry, shape=tuple(dims))
 
 
 def draw_session_inputs(
@@ -99,10 +115,12 @@ def draw_session_inputs(
     return _draw_all(ranges, shapes or {}, seed)
 
 
-def _draw_all(ranges: list[InputRange], shapes: Shapes, seed: int) -> dict[str, Array]:
+def _draw_all(
+    ranges: list[InputRange], shapes: Shapes, seed: int, size: int = _OTHER
+) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     symbols = _symbols(ranges, shapes)
-    return {r.name: _draw(r, _shape_of(r, symbols, shapes), rng) for r in ranges}
+    return {r.name: _draw(r, _shape_of(r, symbols, shapes, size), rng) for r in ranges}
 
 
 def _range_of_arg(arg: Any) -> InputRange:
@@ -228,7 +246,9 @@ def _symbols(ranges: list[InputRange], shapes: Shapes) -> dict[str, int]:
     return symbols
 
 
-def _shape_of(entry: InputRange, symbols: Mapping[str, int], shapes: Shapes) -> tuple[int, ...]:
+def _shape_of(
+    entry: InputRange, symbols: Mapping[str, int], shapes: Shapes, size: int
+) -> tuple[int, ...]:
     if entry.name in shapes:
         return tuple(shapes[entry.name])
     sizes = []
@@ -241,7 +261,7 @@ def _shape_of(entry: InputRange, symbols: Mapping[str, int], shapes: Shapes) -> 
             sizes.append(_BATCH)
         else:
             picture = len(entry.shape) == 4 and axis >= 2
-            sizes.append(_IMAGE if picture else _OTHER)
+            sizes.append(_IMAGE if picture else size)
     return tuple(sizes)
 
 

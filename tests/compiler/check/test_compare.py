@@ -39,6 +39,9 @@ class Changed:
         self.reference, self.change = Reference(model), change
         self.outputs = list(self.reference.get_outputs())
 
+    def get_inputs(self) -> Sequence[Any]:
+        return self.reference.get_inputs()
+
     def get_outputs(self) -> Sequence[Any]:
         return self.outputs
 
@@ -207,6 +210,12 @@ def test_inputs_are_drawn_repeatably() -> None:
     assert seen[0].shape == (3, 8)
     assert np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], seen[2])
+
+
+def test_inputs_have_the_sizes_that_were_compiled_for() -> None:
+    fixed = parse("g (float[5, 8] x) => (float[5, 8] y) { t = Exp(x)  y = Sub(t, x) }")
+    symbolic = parse("g (float[n, 8] x) => (float[n, 8] y) { t = Exp(x)  y = Sub(t, x) }")
+    assert compare(fixed, symbolic).cases == ({"x": (5, 8)},)
 
 
 def test_wrong_inputs_are_named() -> None:
