@@ -21,7 +21,8 @@ def print_report(report: CompileReport, *, verbose: bool = False) -> None:
     for note in report.notes:
         console.print(f"note: {note}", markup=False)
     if report.comparison is None:
-        console.print("not compared with onnxruntime (--no-check)")
+        if not any("compared" in note for note in report.notes):
+            console.print("not compared with onnxruntime (--no-check)")
         return
     outputs = report.comparison["outputs"]
     worst = max(outputs, key=lambda o: (o["max_abs"] or 0.0) / (o["scale"] or 1.0))
