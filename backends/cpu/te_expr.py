@@ -190,7 +190,7 @@ def variables(e: Expr, found: set[ir.Var]) -> None:
         variables(c, found)
 
 
-def _name(value: Expr, is_index: bool) -> Expr:
+def evaluate_once(value: Expr, is_index: bool = False) -> Expr:
     """Evaluate once.
 
     TVM's simplifier replaces a plain binding by its definition: wanted for indices, exponential in
@@ -213,7 +213,7 @@ def emit(program: Program, env: Mapping[ir.Var, Expr]) -> list[Expr]:
             value = te_math.apply(step.math, [substitute(a, env) for a in step.args])
         else:
             value = substitute(step.expr, env)
-        env[step.var] = _name(value, step.index)
+        env[step.var] = evaluate_once(value, step.index)
     return [substitute(v, env) for v in program.values]
 
 

@@ -32,6 +32,7 @@ from burnish.backends.cpu.te_expr import (
     Flattener,
     Program,
     emit,
+    evaluate_once,
     int64,
     static,
     substitute,
@@ -383,7 +384,7 @@ class _Reduction:
     def combine(self, left: Sequence[Expr], right: Sequence[Expr]) -> list[Expr]:
         env = dict(zip(self.combiner.lhs, left, strict=True))
         env |= dict(zip(self.combiner.rhs, right, strict=True))
-        return [tir.let(substitute(r, env)) for r in self.combiner.result]
+        return [evaluate_once(substitute(r, env)) for r in self.combiner.result]
 
     def step(self, left: Sequence[Expr], env: Mapping[ir.Var, Expr]) -> list[Expr]:
         """Accumulate the element at ``env``."""

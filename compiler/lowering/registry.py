@@ -190,7 +190,7 @@ def _check_inputs(rule: Rule, node: Node) -> str | None:
             continue
         if value.type is None or value.type.rank is None:
             return f"unknown rank of input {index}"
-        if value.dtype not in rule.dtypes:
+        if value.dtype not in rule.dtypes and index not in rule.attribute_inputs:
             return f"element type {value.dtype}"
         if index in rule.attribute_inputs - rule.run_time and not is_compile_time(
             rule, node, index

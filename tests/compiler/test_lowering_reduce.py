@@ -76,7 +76,7 @@ def arg_cases() -> list[Case]:
     cases = []
     for op in ("ArgMax", "ArgMin"):
         for last in (0, 1):
-            for axis in (0, 1, -1):
+            for axis in (0, -1):
                 attrs = {"axis": axis, "select_last_index": last, "keepdims": axis % 2}
                 cases.append(Case(op, [ties], attrs, id=f"{axis}{last}", dims={0: ["n", 5, "m"]}))
         cases += [
@@ -93,8 +93,10 @@ def softmax_cases() -> list[Case]:
     x = floats(3, 5, 7, low=-9, high=9)
     cases = []
     for op in ("Softmax", "LogSoftmax", "Hardmax"):
-        for axis in (0, 1, -1):
-            cases.append(Case(op, [x], {"axis": axis}, dims={0: ["n", 5, "m"]}, id=str(axis)))
+        cases += [
+            Case(op, [x], {"axis": axis}, dims={0: ["n", 5, "m"]}, id=str(axis))
+            for axis in (0, 1, -1)
+        ]
         cases.append(Case(op, [floats(4)], id="vector"))
         cases.append(Case(op, [floats(2, 4, dtype="float16")], reference="onnx", rtol=2e-3))
     cases.append(Case("Softmax", [np.float32([[1e4, 1e4, -1e4]])], id="large"))
@@ -127,7 +129,8 @@ def product_cases() -> list[Case]:
         Case("Einsum", [floats(2, 4, 4)], {"equation": "...ii->...i"}),
         Case("Einsum", [floats(4), floats(4)], {"equation": "i,i"}, **how),
         Case("Einsum", [floats(2, 5, 3, 4), floats(5, 4, 3)],
-             {"equation": "...ij,...jk->...ik"}, **how),
+             {"equation": "...ij,...jk->...ik"},
+            reference="onnx", **how),
         Case("Einsum", [floats(2, 3, 4), floats(2, 5, 4), floats(4)],
              {"equation": "bij,bkj,j->bik"}, dims={0: ["b", 3, 4], 1: ["b", "k", 4]}, **how),
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from burnish.backends.cpu.isa import ISAS, Isa
 from burnish.backends.cpu.probe import cpu_flags
 from burnish.ir import Graph, Node, TensorType, Value
-from burnish.ir.dims import parse_dim
+from burnish.ir.dims import evaluate, parse_dim
 from burnish.ir.graph import Constant
 from burnish.ir.infer import infer_node
 from burnish.ir.types import BY_NAME, from_numpy
@@ -139,13 +139,13 @@ class Built:
     """The compiled kernels of many cases."""
 
     module: Any
-    kernels: list[tuple[Case, Node, NodeKernel, Symbols] | Exception]
+    kernels: list[tuple[Case, Node, NodeKernel] | Exception]
 
     def run(self, index: int) -> list[np.ndarray]:
         entry = self.kernels[index]
         if isinstance(entry, Exception):
             raise entry
-        case, node, built, symbols = entry
+        case, node, built = entry
         arrays = dict(zip(node.inputs, case.inputs, strict=True))
         bound: dict[str, int] = {}
         for value, array in arrays.items():
@@ -153,8 +153,6 @@ class Built:
                 for dim, size in zip(value.shape, array.shape, strict=True):
                     if not isinstance(dim, int) and str(dim).isidentifier():
                         bound[str(dim)] = size
-        from burnish.ir.dims import evaluate
-
         outputs = [
             np.full([evaluate(d, bound) for d in v.shape], 77, BY_NAME[v.dtype].numpy)
             for v in built.outputs
@@ -177,12 +175,11 @@ def build(cases: Sequence[Case], isa: Isa | None = None) -> Built:
             reason = registry.supported(node)
             if reason is not None:
                 raise NotImplementedError(reason)
-            symbols = Symbols()
-            built = node_kernel(node, f"case{index}", isa, symbols)
+            built = node_kernel(node, f"case{index}", isa, Symbols())
             functions[f"case{index}"] = built.kernel.func.with_attr(
                 "global_symbol", f"case{index}"
             ).without_attr("is_private")
-            kernels.append((case, node, built, symbols))
+            kernels.append((case, node, built))
         except Exception as error:
             kernels.append(error)
     target = tvm.target.Target(dict(isa.target))

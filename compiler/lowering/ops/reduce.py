@@ -190,10 +190,9 @@ def _better(candidate: Prim, best: Prim, largest: bool) -> Prim:
     return tirx.Or(wins, tirx.And(is_nan(candidate), tirx.Not(is_nan(best))))
 
 
-#: Indices are reduced as unsigned numbers: what is int64 counts as part of an address, whose
-#: definition TVM repeats at every use, which explodes along a chain of combined lanes.
-INDEX = "uint64"
-NO_INDEX = const(-1, INDEX)
+#: Type of reduced indices, and the one of the identity, which loses every tie.
+INDEX = "int64"
+NO_INDEX = tirx.max_value(INDEX)
 
 
 def arg_reducer(largest: bool, last: bool) -> Any:
