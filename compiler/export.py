@@ -84,6 +84,9 @@ class _Exporter:
         body.sort()
         for inner in body.nodes:
             function.node.extend(self.nodes(inner))
+        for proto in function.node:
+            # The call says where it comes from; a body that said it too could not be shared.
+            proto.ClearField("metadata_props")
         for i, value in enumerate(body.outputs):
             function.node.append(_node("Identity", [value.name], f"out{i}"))
         for domain in sorted({n.domain for n in function.node} | {""}):

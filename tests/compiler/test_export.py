@@ -119,6 +119,7 @@ def test_equal_composites_share_a_function() -> None:
     graph, b, (x,) = _graph(TensorType(F, (N, 4)))
     weights = [b.constant(_random(4, 4) * (i + 1)) for i in range(3)]
     for i, w in enumerate(weights):
+        b.location = Location((f"layer{i}/matmul",))
         x = b.composite("MatMul", x, w, postops=("Relu",) if i < 2 else ())
     graph.set_outputs([x])
     exported = to_model(graph)
