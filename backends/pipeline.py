@@ -11,6 +11,7 @@ import tvm
 from tvm import relax
 
 from burnish.backends.base import Target
+from burnish.backends.determinism import order_shape_functions
 from burnish.backends.tvm_compat import relax_codegen, relax_link
 
 #: Kernels that are built together.
@@ -52,7 +53,8 @@ def lower_relax(mod: Any, target: Target) -> Any:
     """Run all phases."""
     phases = [*dataflow_lower_phase(), *memory_phase(), *finalize_phase()]
     with tvm.target.Target(dict(target.tvm)):
-        return trust_parameters(tvm.transform.Sequential(phases)(mod))
+        mod = tvm.transform.Sequential(phases)(mod)
+    return trust_parameters(order_shape_functions(mod))
 
 
 def trust_parameters(mod: Any) -> Any:
