@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from burnish.ir import Builder, Dim, Expr, Node, Value, equal
-from burnish.ir.dims import product
+from burnish.ir.dims import evaluate, product, symbols
 from burnish.ir.types import BY_NAME
 
 Perm: TypeAlias = tuple[int, ...]
 #: Axes before and after a reshape that have the same product.
 Block: TypeAlias = tuple[list[int], list[int]]
 
-#: Stands for a dim of unknown size when transposes are compared.
-TYPICAL_DIM = 32
+#: What symbols stand for when costs are compared: in the first axis (a batch), and elsewhere.
+TYPICAL_BATCH, TYPICAL_SIZE = 4, 64
 
 
 def compose(first: Sequence[int], then: Sequence[int]) -> Perm:
@@ -43,9 +43,18 @@ def is_view(shape: Sequence[Dim], perm: Sequence[int]) -> bool:
 
 def bytes_of(value: Value) -> int:
     """The size of a value, with a guess for symbolic dims."""
-    total = max(BY_NAME[value.dtype].bits // 8, 1)
-    for dim in value.shape:
-        total *= dim if isinstance(dim, int) else TYPICAL_DIM ** (1 if isinstance(dim, Expr) else 2)
+    return max(BY_NAME[value.dtype].bits // 8, 1) * elements_of(value)
+
+
+def elements_of(value: Value) -> int:
+    """The number of elements of a value, with a guess for symbolic dims."""
+    total = 1
+    for axis, dim in enumerate(value.shape):
+        typical = TYPICAL_SIZE if axis else TYPICAL_BATCH
+        if isinstance(dim, Expr):
+            total *= max(evaluate(dim, dict.fromkeys(symbols(dim), typical)), 1)
+        else:
+            total *= dim if isinstance(dim, int) else typical
     return total
 
 

@@ -60,7 +60,7 @@ OPS: Final[dict[str, OpInfo]] = {
         "Sigmoid Sin Sinh Softplus Softsign Swish Tan Tanh",
     ),
     **_rows(Kind.MOVEMENT, 0, "Concat Expand Pad Slice Tile Transpose Split SpaceToDepth"),
-    **_rows(Kind.MOVEMENT, 0, "DepthToSpace Gather GatherElements GatherND"),
+    **_rows(Kind.MOVEMENT, 0, "DepthToSpace Gather GatherElements GatherND Resize"),
     **_rows(Kind.VIEW, 0, "Flatten Identity Reshape Squeeze Unsqueeze"),
     **_rows(Kind.GENERATOR, 1, "ConstantOfShape EyeLike Range"),
 }
@@ -78,6 +78,7 @@ ATTRIBUTE_INPUTS: Final[dict[str, frozenset[int]]] = {
     "Pad": frozenset({1, 3}),
     "Range": frozenset({0, 1, 2}),
     "Reshape": frozenset({1}),
+    "Resize": frozenset({1, 2, 3}),
     "Slice": frozenset({1, 2, 3, 4}),
     "Split": frozenset({1}),
     "Squeeze": frozenset({1}),

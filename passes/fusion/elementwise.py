@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from burnish.ir import UNKNOWN, Builder, Dim, Graph, Location, Node, Value
 from burnish.ir.opinfo import Kind, attribute_inputs, info
-from burnish.passes.axes import aligned_blocks, bytes_of, permutation_of
+from burnish.passes.axes import aligned_blocks, elements_of, permutation_of
 from burnish.passes.base import Pass, PassContext, all_graphs
 from burnish.passes.rewrite import remove_dead
 from burnish.passes.rows import has_rank
@@ -40,14 +40,8 @@ class Group:
 
     def evaluations_of(self, node: Node) -> int:
         """How many elements of a producer would be computed."""
-        own = elements(node.output)
-        return max([own] + [self._wanted(u, own) for u in node.output.users() if u in self.nodes])
-
-    def _wanted(self, user: Node, own: int) -> int:
-        """How many elements of a producer with ``own`` elements a user asks for."""
-        total, result = self.evaluations[user], max(elements(user.output), 1)
-        # A concatenation or padding reads each element of its inputs once.
-        return own * total // result if user.op in ("Concat", "Pad") else total
+        own = elements_of(node.output)
+        return max([own] + [n for u in node.output.users() if (n := self.evaluations.get(u))])
 
 
 @dataclass(frozen=True)
@@ -108,19 +102,15 @@ class FuseElementwise(Pass):
         groups = list(dict.fromkeys(g for u in users for g in owners[u]))
         cost = info(node).cost
         for group in groups:
-            repeated = group.evaluations_of(node) - elements(node.output)
-            if repeated * cost > self.max_recompute or not _good_producer(node):
+            own = elements_of(node.output)
+            repeated = group.evaluations_of(node) - own
+            # A kernel of its own would write and read each element once.
+            if repeated * cost > max(self.max_recompute, 4 * own) or not _good_producer(node):
                 return []
             if len(_tensors(group)) + len(node.inputs) > self.max_inputs:
                 return []
-        dear = elements(node.output) * max(cost, 1) > self.max_recompute
+        dear = elements_of(node.output) * max(cost, 1) > self.max_recompute
         return [] if len(groups) > 1 and dear and cost else groups
-
-
-def elements(value: Value) -> int:
-    """Number of elements, with a guess for symbolic dims."""
-    stand_in = Value("", type=value.t.__class__("int8", value.shape))
-    return bytes_of(stand_in)
 
 
 def groupable(node: Node) -> bool:
@@ -137,6 +127,8 @@ def groupable(node: Node) -> bool:
     )
     if not known:
         return False
+    if node.op == "Resize":
+        return node.str_attr("mode", "nearest") == "nearest"
     return _is_simple_view(node) if kind is Kind.VIEW else node.op not in ("Tile", "EyeLike")
 
 
@@ -161,9 +153,9 @@ def _good_producer(node: Node) -> bool:
     """Whether reading through an index map is as good as reading the moved tensor."""
     if node.op == "Transpose":
         perm = permutation_of(node)
-        return perm[-1] == len(perm) - 1 or elements(node.output) <= 65536
+        return perm[-1] == len(perm) - 1 or elements_of(node.output) <= 65536
     if node.op in ("Gather", "GatherElements", "GatherND"):
-        return node.op != "Gather" or _gathers_rows(node) or elements(node.output) <= 65536
+        return node.op != "Gather" or _gathers_rows(node) or elements_of(node.output) <= 65536
     return True
 
 

@@ -190,8 +190,10 @@ class ViewTranspose(Rule):
         if is_identity(perm) or not is_view(x.shape, perm):
             return NoMatch("axes of other sizes than 1 move", node)
         viewed = reshape(b, x, node.output.shape)
-        if viewed is None:
-            return NoMatch("the shape cannot be written with constants", node)
+        if viewed is None:  # several symbolic dims: only the axes of size 1 can be named
+            ones = [axis for axis, d in enumerate(x.shape) if isinstance(d, int) and d == 1]
+            places = [i for i, axis in enumerate(perm) if axis in ones]
+            viewed = b.op("Unsqueeze", b.op("Squeeze", x, b.ints(ones)), b.ints(places))
         return Replacement({node.output: viewed}, (node,))
 
 

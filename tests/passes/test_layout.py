@@ -206,6 +206,11 @@ def test_views() -> None:
         "g (float[N,1,1,8] x) => (float[N,8,1,1] y) { y = Transpose<perm=[0,3,1,2]>(x) }",
         "g (float[N,1,1,8] x) => (float[N,8,1,1] y) <int64[4] s={*}> { y = Reshape(x, s) }".replace("{*}", "{0,8,1,1}"),
     )  # fmt: skip
+    golden.check(
+        ViewTransposes(),
+        "g (float[N,H,W,1] x) => (float[N,1,H,W] y) { y = Transpose<perm=[0,3,1,2]>(x) }",
+        "g (float[N,H,W,1] x) => (float[N,1,H,W] y) <int64[1] a={3}, int64[1] c={1}> { s = Squeeze(x, a) y = Unsqueeze(s, c) }",
+    )
     text = "g (float[N,2,1,8] x) => (float[N,8,2,1] y) { y = Transpose<perm=[0,3,1,2]>(x) }"
     assert "axes of other sizes than 1 move" in reasons(
         ViewTransposes(), "transpose-to-reshape", text
