@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tvm
 
+from burnish.backends.cpu.codegen import build_kernels
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tir import Kernel
 
@@ -18,7 +19,7 @@ Array = npt.NDArray[Any]
 def build(kernels: dict[str, Kernel], isa: Isa) -> Any:
     """Compile kernels into one module."""
     funcs = {name: k.func.with_attr("global_symbol", name) for name, k in kernels.items()}
-    return tvm.compile(tvm.IRModule(funcs), tvm.target.Target(isa.target))
+    return build_kernels(tvm.IRModule(funcs), isa.target)
 
 
 def run(
