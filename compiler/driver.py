@@ -280,7 +280,7 @@ def _manifest(
     records: list[PassRecord],
     lowering: ModuleLowering,
 ) -> Manifest:
-    from burnish.artifact import Manifest, NodeInfo, PassInfo, TargetInfo, TensorInfo
+    from burnish.artifact import Condition, Manifest, NodeInfo, PassInfo, TargetInfo, TensorInfo
 
     def tensors(values: Any) -> tuple[TensorInfo, ...]:
         return tuple(
@@ -320,6 +320,7 @@ def _manifest(
         tools={"burnish": __version__}
         | {name: version(name) for name in ("apache-tvm", "onnx", "numpy")},
         symbols=dict(graph.dim_bounds),
+        conditions=tuple(Condition(c.kind, str(c.a), str(c.b), c.node) for c in graph.conditions),
     )
 
 

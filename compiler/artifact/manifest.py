@@ -45,6 +45,23 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What the model demands of the sizes of its symbolic dims.
+
+    Attributes:
+        kind: ``equal``, ``broadcast`` (equal, or one of the two is 1) or ``at_least``.
+        left: A dim, as text.
+        right: The other.
+        node: Original name of the node that demands it.
+    """
+
+    kind: str
+    left: str
+    right: str
+    node: str
+
+
+@dataclass(frozen=True)
 class TargetInfo:
     """What the code was compiled for.
 
@@ -151,6 +168,7 @@ class Manifest:
         options: The options that decided what was built, by name.
         tools: Versions of the tools that built it, by name.
         symbols: Bounds (inclusive) of symbolic dims, where the user gave some.
+        conditions: What else the sizes must satisfy.
         verification: The result of the check against the reference; None if it was not made.
         files: Size and hashes of the other files, by name; filled in by the writer.
         schema_version: Version of this format.
@@ -167,6 +185,7 @@ class Manifest:
     options: dict[str, str] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     symbols: dict[str, tuple[int, int]] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
     verification: Verification | None = None
     files: dict[str, FileInfo] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

@@ -18,8 +18,12 @@ MAX_ROUNDS = 64
 
 
 def bind_forced_symbols(graph: Graph) -> None:
-    """Replace forced symbols in a typed graph and infer it again; adds a note for each."""
+    """Replace forced symbols in a typed graph and infer it again; adds a note for each.
+
+    What remains of the conditions on sizes is left in ``graph.conditions``.
+    """
     for _ in range(MAX_ROUNDS):
+        graph.conditions = guards(graph)
         binding = _forced(graph)
         if binding is None:
             return
@@ -34,7 +38,7 @@ def bind_forced_symbols(graph: Graph) -> None:
 
 def _forced(graph: Graph) -> tuple[str, Dim, str] | None:
     """The first symbol that an unconditional node ties to a number or to another symbol."""
-    for guard in guards(graph):
+    for guard in graph.conditions:
         if guard.kind != "equal":
             continue
         for symbol, other in ((guard.a, guard.b), (guard.b, guard.a)):

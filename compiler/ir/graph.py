@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, Union
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
 from burnish.ir.dims import Dim
 from burnish.ir.types import BY_NAME, TensorType, UnknownTypeError, from_numpy
+
+if TYPE_CHECKING:
+    from burnish.ir.infer import Guard
 
 
 @dataclass(frozen=True)
@@ -298,6 +301,7 @@ class Graph:
         dim_bounds: Upper and lower bounds of symbols, where the user or the model gives them.
         dim_names: The model's own spelling of symbols whose names are no identifiers.
         notes: What the import changed or assumed, for the report.
+        conditions: What the model demands of the sizes of its symbols.
     """
 
     def __init__(self, name: str = "main", parent: Graph | None = None) -> None:
@@ -313,6 +317,7 @@ class Graph:
         self.dim_bounds: dict[str, tuple[int, int]] = {} if parent is None else parent.dim_bounds
         self.dim_names: dict[str, str] = {} if parent is None else parent.dim_names
         self.notes: list[str] = [] if parent is None else parent.notes
+        self.conditions: tuple[Guard, ...] = ()
 
     @property
     def root(self) -> Graph:

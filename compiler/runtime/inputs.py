@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from burnish.artifact.dtypes import DATA_TYPES
-from burnish.artifact.manifest import Dim, TensorInfo
+from burnish.artifact.manifest import Condition, Dim, TensorInfo
 from burnish.errors import InvalidInputError
+from burnish.runtime.conditions import check_conditions
 
 Array = npt.NDArray[Any]
 
@@ -45,11 +46,16 @@ class InputBinder:
     Args:
         inputs: The model's inputs.
         symbols: Inclusive bounds of symbolic dims, where there are some.
+        conditions: What the model demands of the sizes of its symbolic dims.
     """
 
     def __init__(
-        self, inputs: Sequence[TensorInfo], symbols: Mapping[str, tuple[int, int]]
+        self,
+        inputs: Sequence[TensorInfo],
+        symbols: Mapping[str, tuple[int, int]],
+        conditions: Sequence[Condition] = (),
     ) -> None:
+        self._conditions = tuple(conditions)
         self._inputs = tuple(inputs)
         self._symbols = dict(symbols)
         self._expected = tuple((i.name, np.dtype(DATA_TYPES[i.dtype].numpy), i) for i in inputs)
@@ -97,6 +103,7 @@ class InputBinder:
                 raise _wrong(info, "rank", len(info.shape), len(shape), shape)
             for axis, (dim, size) in enumerate(zip(info.shape, shape, strict=True)):
                 self._check_dim(info, shape, axis, dim, size, bound)
+        check_conditions(self._conditions, {dim: size for dim, (size, _) in bound.items()})
         flat = [size for shape in key for size in shape]
         shapes = (ctypes.c_int64 * len(flat))(*flat)
         if len(self._seen) >= _SEEN_SHAPES:

@@ -61,7 +61,7 @@ class CompiledModel:
         self._artifact = artifact
         self._temporary = temporary
         self._names = [info.name for info in manifest.outputs]
-        self._binder = InputBinder(manifest.inputs, manifest.symbols)
+        self._binder = InputBinder(manifest.inputs, manifest.symbols, manifest.conditions)
         self._session: Session | None = Session(artifact)
         self._threads = 1
         self.threads = default_threads() if threads is None else threads

@@ -269,8 +269,8 @@ class TestFailures:
         params = [("a", (n,), "float32"), ("b", (n * 2,), "float32")]
         mod = handmade.module(params, lambda builder, kernels, a, b: [b])
         handmade.compile_library(mod, tmp_path / "model.so")
-        inputs = [TensorInfo("a", "float32", ("n",)), TensorInfo("b", "float32", ("2*n",))]
-        outputs = [TensorInfo("c", "float32", ("2*n",))]
+        inputs = [TensorInfo("a", "float32", ("n",)), TensorInfo("b", "float32", ("m",))]
+        outputs = [TensorInfo("c", "float32", ("m",))]
         path = tmp_path / "double.burnish"
         write_artifact(path, handmade.manifest(inputs, outputs), tmp_path / "model.so", [])
         model = load(path)
