@@ -34,8 +34,8 @@ NO_OPS = RowTable()
 FORMS = RowTable()
 
 _COMMUTATIVE = ("Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum")
-#: Slice ends at or above this mean "to the end".
-_END = 2**31 - 1
+#: Slice ends at or above this mean "to the end": no axis is that long.
+_END = 10**9
 
 
 @dataclass(frozen=True)
@@ -107,19 +107,61 @@ def transpose_identity(node: Node, b: Builder) -> Outcome:
 @NO_OPS.row("Slice")
 def slice_all(node: Node, b: Builder) -> Outcome:
     """Slice(x) = x when it takes everything."""
-    x = node.required(0)
-    starts, ends = const_ints(node.input(1)), elements(node.input(2))
-    steps = const_ints(node.input(4)) if node.input(4) is not None else (1,) * len(x.shape)
-    axes = const_ints(node.input(3)) if node.input(3) is not None else tuple(range(len(x.shape)))
-    if starts is None or ends is None or steps is None or axes is None:
+    rows = _slice_rows(node)
+    return node.required(0) if rows is not None and all(row.whole for row in rows) else None
+
+
+@FORMS.row("Slice")
+def slice_form(node: Node, b: Builder) -> Outcome:
+    """Slice(x) names only the axes that it cuts, and steps only when one is not 1."""
+    rows = _slice_rows(node)
+    if rows is None or node.input(3) is None:
         return None
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=False):
-        whole = (isinstance(end, int) and end >= _END) or equal(end, x.shape[axis])
-        dim = x.shape[axis]
-        whole = whole or (isinstance(end, int) and isinstance(dim, int) and end >= dim)
-        if start != 0 or step != 1 or not whole:
+    kept = [row for row in rows if not row.whole]
+    unit = all(row.step == 1 for row in kept)
+    if len(kept) == len(rows) and not (unit and node.input(4) is not None):
+        return None
+    starts, ends, axes, steps = (
+        b.ints(list(column))
+        for column in zip(*((r.start, r.end, r.axis, r.step) for r in kept), strict=True)
+    )
+    return b.op("Slice", node.required(0), starts, ends, axes, *([] if unit else [steps]))
+
+
+@dataclass(frozen=True)
+class _SliceRow:
+    """What a Slice does to one axis."""
+
+    axis: int
+    start: int
+    end: int
+    step: int
+    whole: bool
+
+
+def _slice_rows(node: Node) -> list[_SliceRow] | None:
+    """The axes of a Slice; None unless starts and steps are numbers and ends are known.
+
+    An end that is a symbol counts only where it is the size of its axis.
+    """
+    shape = node.required(0).shape
+    starts, ends = const_ints(node.input(1)), elements(node.input(2))
+    if starts is None or ends is None:
+        return None
+    axes = const_ints(node.input(3)) if node.input(3) is not None else tuple(range(len(starts)))
+    steps = const_ints(node.input(4)) if node.input(4) is not None else (1,) * len(starts)
+    if axes is None or steps is None:
+        return None
+    rows: list[_SliceRow] = []
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        dim = shape[axis]
+        number = end if isinstance(end, int) else _END if equal(end, dim) else None
+        if number is None:
             return None
-    return x
+        to_end = number >= (min(dim, _END) if isinstance(dim, int) else _END)
+        whole = start == 0 and step == 1 and to_end
+        rows.append(_SliceRow(axis % len(shape), start, number, step, whole))
+    return rows
 
 
 @NO_OPS.row("Pad")
@@ -153,6 +195,13 @@ def reduce_nothing(node: Node, b: Builder) -> Outcome:
 def clip_nothing(node: Node, b: Builder) -> Outcome:
     """Clip(x) = x without bounds."""
     return node.required(0) if node.input(1) is None and node.input(2) is None else None
+
+
+@NO_OPS.row("Max", "Min")
+def infinite_bound(node: Node, b: Builder) -> Outcome:
+    """Max(x, -inf) = x, Min(x, inf) = x."""
+    bound = -np.inf if node.op == "Max" else np.inf
+    return _unchanged(node) if len(node.inputs) == 2 and is_uniform(node.input(1), bound) else None
 
 
 @NO_OPS.row("Where")

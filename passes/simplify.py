@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from burnish.ir import Builder, Graph, Node, Value
+from burnish.ir.dims import static_product
+from burnish.ir.infer.common import const_ints
 from burnish.ir.types import to_numpy
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
 from burnish.passes.rewrite import run_rules
@@ -242,6 +245,25 @@ def div_mul(node: Node, b: Builder) -> Outcome:
     if found is None or np.any(found[1] == 0):
         return None
     return _combined(node, b, "Mul", found[0], _quiet(np.divide, *found[:0:-1]))
+
+
+@TABLE.row("Mul", "Div", numerics=Numerics.REASSOCIATES)
+def mean(node: Node, b: Builder) -> Outcome:
+    """ReduceSum(x) * (1 / n) = ReduceMean(x) over n elements, ReduceSum(x) / n likewise."""
+    total = only_user(node, "ReduceSum")
+    factor = uniform(node.input(1))
+    if total is None or not factor or not same_type(total.output, node.output):
+        return None
+    shape = total.required(0).shape
+    axes = const_ints(total.input(1)) if total.input(1) is not None else tuple(range(len(shape)))
+    count = static_product(shape[axis] for axis in axes) if axes else None
+    if count is None or not is_float(node.output):
+        return None
+    wanted = 1 / count if node.op == "Mul" else count
+    if not math.isclose(factor, wanted, rel_tol=1e-6):
+        return None
+    made = b.node("ReduceMean", total.inputs, {"keepdims": total.int_attr("keepdims", 1)})
+    return Merged(made.output, (total,))
 
 
 @TABLE.row("Div")

@@ -49,6 +49,38 @@ CASES = [
         f"{X} {{ y = Relu(x) }}",
     ),
     (
+        "slice-all",
+        "g (float[b, 4] x) => (float[b, 4] y) <int32[2] s = {0, 0}, "
+        "int32[2] e = {1000000000, 1000000000}> { t = Slice(x, s, e)  y = Relu(t) }",
+        "g (float[b, 4] x) => (float[b, 4] y) { y = Relu(x) }",
+    ),
+    (
+        "slice-form",
+        "g (float[b, 4, 5] x) => (float[b, 2, 5] y) <int64[3] s = {0, 1, 0}, int64[3] e = "
+        "{9223372036854775807, 3, 5}, int64[3] a = {0, -2, 2}, int64[3] t = {1, 1, 1}> "
+        "{ y = Slice(x, s, e, a, t) }",
+        "g (float[b, 4, 5] x) => (float[b, 2, 5] y) <int64[1] s = {1}, int64[1] e = {3}, "
+        "int64[1] a = {1}> { y = Slice(x, s, e, a) }",
+    ),
+    (
+        "slice-form",
+        "g (float[b, 4] x) => (float[b, 2] y) <int64[2] s = {0, 3}, int64[2] e = "
+        "{9223372036854775807, -5}, int64[2] a = {0, 1}, int64[2] t = {1, -2}> "
+        "{ y = Slice(x, s, e, a, t) }",
+        "g (float[b, 4] x) => (float[b, 2] y) <int64[1] s = {3}, int64[1] e = {-5}, "
+        "int64[1] a = {1}, int64[1] t = {-2}> { y = Slice(x, s, e, a, t) }",
+    ),
+    (
+        "infinite-bound",
+        f"{X} <float c = {{-inf}}> {{ t = Max(x, c)  y = Relu(t) }}",
+        f"{X} {{ y = Relu(x) }}",
+    ),
+    (
+        "infinite-bound",
+        f"{X} <float c = {{inf}}> {{ t = Min(c, x)  y = Relu(t) }}",
+        f"{X} {{ y = Relu(x) }}",
+    ),
+    (
         "pad-nothing",
         f"{X} <int64[4] p = {{0, 0, 0, 0}}> {{ t = Pad(x, p)  y = Relu(t) }}",
         f"{X} {{ y = Relu(x) }}",
@@ -211,6 +243,11 @@ KEPT = {
         "g (float[4] x) => (float[2] y) <int64[1] s = {0}, int64[1] e = {4}, int64[1] a = {0}, "
         "int64[1] t = {2}> { y = Slice(x, s, e, a, t) }"
     ),
+    "a cut from the end": (
+        "g (float[b] x) => (float[c] y) <int64[1] s = {0}, int64[1] e = {-1}, int64[1] a = {0}> "
+        "{ y = Slice(x, s, e, a) }"
+    ),
+    "a bound that is not infinite": f"{X} <float c = {{-1e38}}> {{ y = Max(x, c) }}",
     "padding": "g (float[4] x) => (float[5] y) <int64[2] p = {0, 1}> { y = Pad(x, p) }",
     "axes are reduced": ("g (float[b, 4] x) => (float[1, 1] y) { y = ReduceSum(x) }"),
     "the chosen operand is broadcast": (

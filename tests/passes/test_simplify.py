@@ -245,6 +245,20 @@ CASES = [
         f"{X} <float c = {{6}}, float d = {{3}}> {{ t = Div(x, c)  y = Mul(t, d) }}",
         f"{X} <float d = {{0.5}}> {{ y = Mul(x, d) }}",
     ),
+    (
+        "mean",
+        "g (float[b, 4, 5] x) => (float[b] y) <int64[2] a = {1, -1}, float c = {0.05}> "
+        "{ t = ReduceSum<keepdims = 0>(x, a)  y = Mul(t, c) }",
+        "g (float[b, 4, 5] x) => (float[b] y) <int64[2] a = {1, -1}> "
+        "{ y = ReduceMean<keepdims = 0>(x, a) }",
+    ),
+    (
+        "mean",
+        "g (float[b, 4] x) => (float[b, 1] y) <int64[1] a = {1}, float c = {4}> "
+        "{ t = ReduceSum(x, a)  y = Div(t, c) }",
+        "g (float[b, 4] x) => (float[b, 1] y) <int64[1] a = {1}> "
+        "{ y = ReduceMean<keepdims = 1>(x, a) }",
+    ),
     ("one-over", f"{X} <float c = {{1}}> {{ y = Div(c, x) }}", f"{X} {{ y = Reciprocal(x) }}"),
     (
         "clip-clip",
@@ -345,6 +359,14 @@ KEPT = {
     "indices along another axis": (
         "g (float[2, 6] x) => (float[2, 2, 3] y) <int64[2, 3] i = {0, 1, 2, 3, 4, 5}> "
         "{ y = Gather<axis = 1>(x, i) }"
+    ),
+    "another factor than 1 / n": (
+        "g (float[b, 4] x) => (float[b, 1] y) <int64[1] a = {1}, float c = {0.2}> "
+        "{ t = ReduceSum(x, a)  y = Mul(t, c) }"
+    ),
+    "a number of elements that is not known": (
+        "g (float[b, 4] x) => (float[1, 4] y) <int64[1] a = {0}, float c = {0.25}> "
+        "{ t = ReduceSum(x, a)  y = Mul(t, c) }"
     ),
     "division before the fusions": f"{X} <float c = {{6}}> {{ y = Div(x, c) }}",
 }
