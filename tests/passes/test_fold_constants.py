@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from burnish.ir import Builder, Constant, Graph, TensorType
-from burnish.passes.base import PassContext
+from burnish.passes.base import Pass, PassContext
+from burnish.passes.canonicalize import Canonicalize
 from burnish.passes.fold_constants import FoldConstants
 from tests.support import golden
 
@@ -198,3 +199,29 @@ def test_strings_and_foreign_operators_are_left_alone() -> None:
     graph.nodes[0].output.type = TensorType("float32", (4,))
     infer_graph(graph)
     assert not FoldConstants().run(graph, PassContext())
+
+
+@pytest.mark.parametrize("item", [Canonicalize(), FoldConstants()], ids=lambda p: p.name)
+@pytest.mark.parametrize("choice", [True, False])
+def test_a_branch_may_give_an_outer_value_or_a_constant(item: Pass, choice: bool) -> None:
+    text = (
+        "g (bool k, float[4] x) => (float[4] y) <float[4] c = {1, 2, 3, 4}> "
+        "{ y = If(k) <then_branch = t () => (float[4] p) { p = Cast<to = 1>(x) }, "
+        "else_branch = e () => (float[4] q) { q = Neg(c) }> }"
+    )
+    graph = golden.parse(text)
+    assert golden.apply(item, graph)
+    assert any(not inner.nodes for inner in graph.nodes[0].subgraphs())
+    feeds = {"k": np.array(choice), "x": np.array([5, -6, 7, 8], np.float32)}
+    golden.assert_equal_results(golden.parse(text), graph, feeds, item.numerics)
+
+
+def test_a_constant_output_keeps_its_name() -> None:
+    text = "g (float[4] x) => (float[4] y, float[4] z) <float[4] c> { z = Neg(c)  y = Relu(x) }"
+    graph = golden.parse(text)
+    assert golden.apply(FoldConstants(), graph)
+    assert [v.name for v in graph.outputs] == ["y", "z"]
+    assert [n.op for n in graph.nodes] == ["Relu", "Identity"]
+    assert not golden.apply(FoldConstants(), graph)
+    feeds = golden.random_feeds(graph)
+    golden.assert_equal_results(golden.parse(text), graph, feeds, FoldConstants.numerics)
