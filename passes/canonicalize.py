@@ -22,8 +22,8 @@ from burnish.passes.rows import (
     is_float,
     is_uniform,
     made_by,
+    only_user,
     reshape,
-    same_shape,
     same_type,
     uniform,
 )
@@ -349,30 +349,31 @@ def gemm_transposed(node: Node, b: Builder) -> Outcome:
 
 
 @FORMS.row("Reshape")
-def flattened_gemm(node: Node, b: Builder) -> Outcome:
-    """Reshape(Gemm(Reshape(x), w, c)) = MatMul(x, w) + c.
+def flattened_product(node: Node, b: Builder) -> Outcome:
+    """Reshape(Gemm(Reshape(x), w, c)) = MatMul(Reshape(x), w) + c, and without c for MatMul.
 
-    A matrix product over the last axis, which exporters flatten for Gemm.
+    A product over the last axis, for which exporters merge all other axes into one.
     """
-    gemm = made_by(node.required(0), "Gemm")
-    flat = made_by(gemm.required(0), "Reshape") if gemm is not None else None
-    if gemm is None or flat is None or gemm.output.single_user() is not node:
+    product = only_user(node, "Gemm", "MatMul")
+    flat = made_by(product.required(0), "Reshape") if product is not None else None
+    lead = node.output.shape[:-1]
+    if product is None or flat is None or len(lead) < 2 or len(flat.output.shape) != 2:
         return None
-    if any(gemm.float_attr(key, 1.0) != 1.0 for key in ("alpha", "beta")):
+    if any(product.float_attr(key, 1.0) != 1.0 for key in ("alpha", "beta")):
         return None
-    x, w, c = flat.required(0), gemm.required(1), gemm.input(2)
-    columns = gemm.output.shape[-1]
-    if len(x.shape) < 3 or not same_shape(node.output.shape, (*x.shape[:-1], columns)):
-        return None
-    if not equal(flat.output.shape[-1], x.shape[-1]):
+    w, c = product.required(1), product.input(2)
+    if len(w.shape) != 2 or not equal(node.output.shape[-1], product.output.shape[-1]):
         return None
     if c is not None and not (len(c.shape) <= 1 or equal(c.shape[0], 1)):
         return None
-    if gemm.int_attr("transB"):
+    x = reshape(b, flat.required(0), (*lead, flat.output.shape[-1]))
+    if x is None:
+        return None
+    if product.int_attr("transB"):
         w = b.op("Transpose", w, perm=(1, 0))
-    product = b.op("MatMul", x, w)
-    nodes = (flat, gemm) if flat.output.single_user() is gemm else (gemm,)
-    return Merged(b.op("Add", product, c) if c is not None else product, nodes)
+    made = b.op("MatMul", x, w)
+    nodes = (flat, product) if flat.output.single_user() is product else (product,)
+    return Merged(b.op("Add", made, c) if c is not None else made, nodes)
 
 
 @FORMS.row("Add", "Sub", "Mul", "Div",

@@ -197,13 +197,30 @@ CASES = [
         "{ t = Transpose<perm = [1, 0]>(x)  y = Gemm(t, w, c) }",
     ),
     (
-        "flattened-gemm",
+        "flattened-product",
         "g (float[b, s, 4] x) => (float[b, s, 5] y) <int64[2] f = {-1, 4}, float[4, 5] w, "
         "float[5] c, int64[1] n = {5}> "
         "{ i = Shape<end = 2>(x)  t = Concat<axis = 0>(i, n) "
         "r = Reshape(x, f)  p = Gemm(r, w, c)  y = Reshape(p, t) }",
         "g (float[b, s, 4] x) => (float[b, s, 5] y) <float[4, 5] w, float[5] c> "
         "{ p = MatMul(x, w)  y = Add(p, c) }",
+    ),
+    (
+        "flattened-product",
+        "g (float[b, s, 2, 4] x) => (float[b, s, 5] y) <int64[2] f = {-1, 8}, float[5, 8] w, "
+        "float[1, 5] c, int64[1] n = {5}> "
+        "{ i = Shape<end = 2>(x)  t = Concat<axis = 0>(i, n) "
+        "r = Reshape(x, f)  p = Gemm<transB = 1>(r, w, c)  y = Reshape(p, t) }",
+        "g (float[b, s, 2, 4] x) => (float[b, s, 5] y) <int64[3] f = {0, 0, 8}, float[5, 8] w, "
+        "float[1, 5] c> { r = Reshape(x, f)  v = Transpose<perm = [1, 0]>(w)  p = MatMul(r, v) "
+        "y = Add(p, c) }",
+    ),
+    (
+        "flattened-product",
+        "g (float[b, s, 4] x) => (float[b, s, 5] y) <int64[2] f = {-1, 4}, float[4, 5] w, "
+        "int64[1] n = {5}> { i = Shape<end = 2>(x)  t = Concat<axis = 0>(i, n) "
+        "r = Reshape(x, f)  p = MatMul(r, w)  y = Reshape(p, t) }",
+        "g (float[b, s, 4] x) => (float[b, s, 5] y) <float[4, 5] w> { y = MatMul(x, w) }",
     ),
     (
         "gather-before-conversion",
@@ -266,6 +283,20 @@ KEPT = {
     "a lower bound above 0": "g (float[4] x) => (float[4] y) <float c = {1}> { y = Clip(x, c) }",
     "a full bias": (
         "g (float[b, 4] x) => (float[b, 5] y) <float[4, 5] w, float[5] c> { y = Gemm(x, w, c) }"
+    ),
+    "a scaled product": (
+        "g (float[b, s, 4] x) => (float[b, s, 5] y) <int64[2] f = {-1, 4}, float[4, 5] w, "
+        "int64[1] n = {5}> { i = Shape<end = 2>(x)  t = Concat<axis = 0>(i, n) "
+        "r = Reshape(x, f)  p = Gemm<alpha = 2.0>(r, w)  y = Reshape(p, t) }"
+    ),
+    "a product whose columns are split": (
+        "g (float[b, s, 4] x) => (float[k, 5] y) <int64[2] f = {-1, 4}, float[4, 10] w, "
+        "int64[2] n = {-1, 5}> { r = Reshape(x, f)  p = MatMul(r, w)  y = Reshape(p, n) }"
+    ),
+    "a bias for every row": (
+        "g (float[2, 3, 4] x) => (float[2, 3, 5] y) <int64[2] f = {6, 4}, float[4, 5] w, "
+        "float[6, 1] c, int64[3] n = {2, 3, 5}> "
+        "{ r = Reshape(x, f)  p = Gemm(r, w, c)  y = Reshape(p, n) }"
     ),
     "two free sizes": (
         "g (float[b, s, 4] x) => (float[m] y) <int64[1] f = {-1}> "
