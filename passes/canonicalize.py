@@ -24,6 +24,7 @@ from burnish.passes.rows import (
     made_by,
     only_user,
     reshape,
+    same_shape,
     same_type,
     uniform,
 )
