@@ -79,6 +79,7 @@ class Backend:
             cannot build it.
         rules: Loads the kernel rules (late: they need TVM).
         schedule_te: Loads the scheduler for operators of the table (late as well).
+        codegen: Loads the function from a module of kernels and a TVM target to machine code.
     """
 
     name: str
@@ -86,3 +87,4 @@ class Backend:
     resolve: Callable[[str], Target]
     rules: Callable[[], Mapping[str, KernelRule]]
     schedule_te: Callable[[], Callable[..., Any]]
+    codegen: Callable[[], Callable[[Any, Any], Any]]

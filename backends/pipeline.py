@@ -110,6 +110,7 @@ def build_executable(
     every machine makes the same code.
     """
     tvm_target = tvm.target.Target(dict(target.tvm))
+    generate = target.backend.codegen()
     builder = relax.ExecBuilder()
     mod = relax_codegen(builder, mod)
     chunks = _chunks(mod)
@@ -117,10 +118,7 @@ def build_executable(
 
     def build(chunk: dict[Any, Any]) -> Any:
         nonlocal built
-        # Common subexpressions of the generated kernels are bound by their templates; TVM's search
-        # for more takes most of the build time of the large ones.
-        with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_cse_tir": True}):
-            library = tvm.tirx.build(tvm.IRModule(chunk, attrs=mod.attrs), target=tvm_target)
+        library = generate(tvm.IRModule(chunk, attrs=mod.attrs), dict(target.tvm))
         built += len(chunk)
         progress(built, len(mod.functions))
         return library

@@ -44,6 +44,12 @@ def _schedule_te() -> Callable[..., Any]:
     return schedule_te
 
 
+def _codegen() -> Callable[[Any, Any], Any]:
+    from burnish.backends.cpu.codegen import build_kernels
+
+    return build_kernels
+
+
 X86 = Backend(
     name="x86",
     specs={
@@ -54,4 +60,5 @@ X86 = Backend(
     resolve=_resolve,
     rules=_rules,
     schedule_te=_schedule_te,
+    codegen=_codegen,
 )
