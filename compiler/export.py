@@ -20,11 +20,15 @@ import onnx
 from burnish.errors import InputFileError
 from burnish.ir import composites
 from burnish.ir.graph import Constant, Graph, Node, Value
-from burnish.ir.proto import attribute_protos, tensor_proto, type_proto
+from burnish.ir.proto import attribute_protos, tensor_proto, type_proto, type_text
 from burnish.ir.types import to_numpy
 
 #: Metadata of a node: the original node names that it stands for, one a line.
 LOCATION_KEY = "burnish.location"
+#: The opset of exported models, unless they use something newer. Between this and the canonical
+#: opset hardly more changed than lists of element types, and onnxruntime 1.23, the last one for
+#: Python 3.10, takes nothing newer.
+BASE_OPSET = 23
 #: IR version of exported models.
 IR_VERSION = 10
 #: Protobuf cannot hold a message of 2 GiB; constants beyond this go to a second file.
@@ -42,11 +46,43 @@ def _attribute_kinds(op: str, domain: str, version: int) -> Mapping[str, int]:
     return {name: int(a.type.value) for name, a in schema.attributes.items()}
 
 
+def _least_opset(node: Node, version: int) -> int:
+    """The least opset from :data:`BASE_OPSET` on in which the node has the same meaning."""
+    if node.domain or version <= BASE_OPSET:
+        return min(version, BASE_OPSET)
+    new = _schema(node.op, version)
+    if new is None:
+        return BASE_OPSET
+    candidates = (_schema(node.op, older) for older in range(BASE_OPSET, version))
+    fitting = (s for s in candidates if s is not None and _fits(node, s))
+    return max(int(next(fitting, new).since_version), BASE_OPSET)
+
+
+def _fits(node: Node, schema: onnx.defs.OpSchema) -> bool:
+    """Whether an older version of the operator has all that the node uses."""
+    types = {t for c in schema.type_constraints for t in c.allowed_type_strs}
+    return (
+        set(node.attrs) <= set(schema.attributes)
+        and len(node.inputs) <= schema.max_input
+        and all(type_text(v.t) in types for v in (*node.inputs, *node.outputs) if v and v.type)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _schema(op: str, version: int) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op, version, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
 class _Exporter:
     """State of one export: names that are taken, functions made so far."""
 
     def __init__(self, root: Graph) -> None:
-        self.opset = {"": root.opset.get("", 25), **root.opset}
+        self.opset = {"": BASE_OPSET, **root.opset}
+        #: The least opset that has everything that was exported so far.
+        self.least = min(BASE_OPSET, self.opset[""])
         self.functions: dict[str, onnx.FunctionProto] = {}
         self.taken = _value_names(root)
 
@@ -57,6 +93,7 @@ class _Exporter:
         if node.domain == composites.DOMAIN:
             proto.op_type = self._function(node)
         else:
+            self.least = max(self.least, _least_opset(node, self.opset[""]))
             proto.attribute.extend(attribute_protos(node.attrs, kinds))
             for name in sorted(node.attrs):
                 value = node.attrs[name]
@@ -89,8 +126,6 @@ class _Exporter:
             proto.ClearField("metadata_props")
         for i, value in enumerate(body.outputs):
             function.node.append(_node("Identity", [value.name], f"out{i}"))
-        for domain in sorted({n.domain for n in function.node} | {""}):
-            function.opset_import.add(domain=domain, version=self.opset.get(domain, 1))
         digest = hashlib.sha256(function.SerializeToString(deterministic=True)).hexdigest()
         name = f"{node.op}_{digest[:10]}"
         function.name = name
@@ -235,10 +270,14 @@ def _skeleton(graph: Graph) -> onnx.ModelProto:
     exporter = _Exporter(graph)
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="burnish")
     model.graph.CopyFrom(exporter.graph(graph))
-    model.functions.extend(exporter.functions[name] for name in sorted(exporter.functions))
-    opset = dict(exporter.opset)
+    opset = {**exporter.opset, "": exporter.least}
     if exporter.functions:
         opset[composites.DOMAIN] = 1
+    for name in sorted(exporter.functions):
+        function = exporter.functions[name]
+        for domain in sorted({n.domain for n in function.node} | {""}):
+            function.opset_import.add(domain=domain, version=opset.get(domain, 1))
+        model.functions.append(function)
     for domain in sorted(opset):
         model.opset_import.add(domain=domain, version=opset[domain])
     return model

@@ -8,10 +8,10 @@ from functools import lru_cache
 import onnx
 
 from burnish.errors import ModelError, ShapeError
-from burnish.ir.graph import Attr, Constant, Graph, Node, Value
+from burnish.ir.graph import Attr, Constant, Graph, Node
+from burnish.ir.proto import type_text
 
 _OPTION = onnx.defs.OpSchema.FormalParameterOption
-_TYPE_NAMES = {"float32": "float", "float64": "double"}
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _types_problem(node: Node, schema: _Schema) -> str | None:
         formal = _parameter(schema, index)
         if formal is None or value is None or value.type is None:
             continue
-        found = _type_name(value)
+        found = type_text(value.type)
         if formal.type not in schema.types:
             if formal.type.startswith("tensor(") and formal.type != found:
                 return f"input {index} ({formal.name}) is {found}, not {formal.type}"
@@ -146,8 +146,3 @@ def _types_problem(node: Node, schema: _Schema) -> str | None:
         if bound.setdefault(formal.type, found) != found:
             return f"input {index} ({formal.name}) is {found}, but others are {bound[formal.type]}"
     return None
-
-
-def _type_name(value: Value) -> str:
-    name = value.dtype.replace("float8_", "float8")
-    return f"tensor({_TYPE_NAMES.get(name, name)})"
