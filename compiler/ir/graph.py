@@ -105,7 +105,8 @@ class Value:
         type: None until shape inference has run.
         producer: The node that makes it; None for graph inputs, constants and loop variables.
         const: The tensor, if it is a constant (an initializer).
-        content: For integer tensors of rank 0 or 1 whose elements are known as dims: the elements.
+        content: For small integer tensors whose elements are known as dims: the elements, in
+            row-major order (usually of rank 0 or 1; a known content has a static shape).
         uses: (node, input index) of every use, subgraph nodes included.
         outputs_of: The graphs that it is an output of, as many times as it is one.
     """
