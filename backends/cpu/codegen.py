@@ -12,13 +12,14 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
+# No StorageRewrite: it lets stack arrays of different element types share memory, and LLVM is then
+# told that accesses of different types never meet, which gives wrong results.
 _PASSES = (
     s_tir.transform.LowerInitBlock,
     s_tir.transform.PlanAndUpdateBufferAllocationLocation,
     s_tir.transform.ConvertBlocksToOpaque,
     s_tir.transform.LowerOpaqueBlock,
     tirx.transform.FlattenBuffer,
-    tirx.transform.StorageRewrite,
     tirx.transform.StmtSimplify,
     tirx.transform.VerifyMemory,
     tirx.transform.AnnotateEntryFunc,

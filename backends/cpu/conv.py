@@ -11,7 +11,7 @@ of a tile drop out one after the other and the others stay in registers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from tvm import tirx
 
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import (
+    accumulators,
     emit_gemm,
     finish_rows,
     for_columns,
@@ -30,6 +31,7 @@ from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import RegisterTile
 from burnish.backends.cpu.tiling import Columns, Tile, tile_columns
 from burnish.backends.cpu.tir import (
+    Acc,
     Index,
     Kernel,
     Tensor,
@@ -48,6 +50,9 @@ from burnish.backends.cpu.tir import (
     when,
 )
 from burnish.ir.postops import PostOp
+
+_MAX_ROWS = 14
+_MAX_ROWS_SYMBOLIC = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +117,24 @@ class ConvSpec:
             rows = int(np.prod(dims)) if known else None
         else:
             rows = self.ow if isinstance(self.ow, int) else None
-        return tile_columns(isa, rows, kh * kw * ic, oc, self.tile)
+        # The code for borders grows with the square of the tile's rows if the width is unknown.
+        limit = _MAX_ROWS if isinstance(self.w, int) or self.pointwise else _MAX_ROWS_SYMBOLIC
+        return tile_columns(isa, rows, kh * kw * ic, oc, self.tile, limit)
 
 
 def _out(size: Index, pads: int, spec: ConvSpec, axis: int) -> Index:
     """Output size along an axis (ONNX Conv, explicit padding)."""
     reach = spec.dilations[axis] * (spec.kernel[axis] - 1) + 1
     return static(floordiv(static(size) + (pads - reach), spec.strides[axis]) + 1)
+
+
+def for_powers(begin: Index, end: Index, below: int, tile: Callable[[Index, int], None]) -> None:
+    """Cover [begin, end), which has fewer than ``below`` places, by tiles of powers of two."""
+    left = hold(end - begin)
+    size = 1 << (below - 1).bit_length()
+    while (size := size // 2) >= 1:
+        with when(tirx.EQ(floormod(floordiv(left, size), 2), tirx.const(1, "int64"))):
+            tile(hold(begin + floordiv(left, 2 * size) * (2 * size)), size)
 
 
 def pack_conv(w: npt.ArrayLike, spec: ConvSpec, isa: Isa) -> npt.NDArray[np.float32]:
@@ -153,6 +169,18 @@ def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
         else:
             _Direct(isa, spec, columns, x, w, y, epilogue).emit()
     return k.result
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Where a task stands: its block of channels and one row of output pixels."""
+
+    acc: Acc
+    columns: Columns
+    first: Index
+    group: Index
+    image: Index
+    oh: Index
 
 
 @dataclass(frozen=True)
@@ -194,10 +222,11 @@ class _Direct:
             group = hold(floordiv(rest, blocks))
             begin = let(part * run)
             end = hold(minimum(begin + run, spec.oh))
+            acc = accumulators(self.columns, self.isa)
 
             def one(c: Columns, first: Index) -> None:
                 with serial(begin, end) as oh:
-                    self._row(c, first, group, image, oh)
+                    self._row(_Row(acc, c, first, group, image, oh))
 
             for_columns(self.columns, block, one)
 
@@ -213,29 +242,26 @@ class _Direct:
             return int(max(1, min(spec.oh, max(want, share))))
         return int(want)
 
-    def _row(self, c: Columns, first: Index, group: Index, image: Index, oh: Index) -> None:
+    def _row(self, row: _Row) -> None:
         """One row of output pixels, one block of channels."""
         spec = self.spec
         ow = spec.ow
-        step = min(c.tile.rows, ow) if isinstance(ow, int) else c.tile.rows
+        step = row.columns.tile.rows
 
         def tile(begin: Index, count: int, inside: bool) -> None:
-            self._tile(c, first, group, image, oh, begin, count, inside)
+            self._tile(row, begin, count, inside)
 
         if isinstance(ow, int) and isinstance(spec.w, int):
-            self._static_row(ow, step, tile)
+            self._static_row(ow, min(step, ow), tile)
         else:
             self._dynamic_row(ow, step, tile)
         if self.epilogue.deferred:
-            base = hold((image * spec.oh + oh) * spec.ow)
-            self._finish(c, first, group, base)
-
-    def _finish(self, c: Columns, first: Index, group: Index, base: Index) -> None:
-        spec = self.spec
-        channel = group * (spec.oc // spec.groups)
-        finish_rows(
-            self.isa, self.y, self.epilogue, base, base + spec.ow, spec.oc, c, first, channel
-        )
+            base = hold((row.image * spec.oh + row.oh) * ow)
+            channel = row.group * (spec.oc // spec.groups)
+            finish_rows(
+                self.isa, self.y, self.epilogue, base, base + ow, spec.oc, row.columns,
+                row.first, channel,
+            )  # fmt: skip
 
     def _inside(self, begin: int, count: int) -> bool:
         """Whether all taps of static pixels [begin, begin + count) lie in the image."""
@@ -275,63 +301,44 @@ class _Direct:
                 lambda: tile(begin, step, True),
                 lambda: tile(begin, step, False),
             )
-        rest = hold(floormod(ow, step))
-        for r in range(1, step):
-            with when(rest == r):
-                tile(whole * step, r, False)
+        for_powers(hold(whole * step), ow, step, lambda at, count: tile(at, count, False))
 
-    def _tile(
-        self,
-        c: Columns,
-        first: Index,
-        group: Index,
-        image: Index,
-        oh: Index,
-        begin: Index,
-        count: int,
-        inside: bool,
-    ) -> None:
-        """One register tile: ``count`` pixels from column ``begin`` of row ``oh``."""
+    def _tile(self, row: _Row, begin: Index, count: int, inside: bool) -> None:
+        """One register tile: ``count`` pixels from column ``begin``."""
         spec, lanes = self.spec, self.isa.lanes
-        vectors = c.tile.vectors
+        vectors = row.columns.tile.vectors
         oc = spec.oc // spec.groups
-        tile = RegisterTile.zero(count, vectors, lanes)
-        panel = hold(group * packed_size(self.depth, oc, self.isa) + first * (lanes * self.depth))
-        self._reduce(tile, panel, vectors, group, image, oh, begin, inside)
-        pixel = hold((image * spec.oh + oh) * spec.ow + begin)
+        tile = RegisterTile.zero(count, vectors, row.acc)
+        self._reduce(row, tile, begin, inside)
+        pixel = hold((row.image * spec.oh + row.oh) * spec.ow + begin)
         for r in range(count):
             for v in range(vectors):
-                channel = group * oc + first * lanes + v * lanes
+                channel = row.group * oc + row.first * lanes + v * lanes
                 offset = (pixel + r) * spec.oc + channel
-                valid = c.tail if v == vectors - 1 else None
+                valid = row.columns.tail if v == vectors - 1 else None
                 value = self.epilogue.start(tile.at(r, v), offset, channel, valid)
                 self.y.store(offset, value, valid)
 
-    def _reduce(
-        self,
-        tile: RegisterTile,
-        panel: Index,
-        vectors: int,
-        group: Index,
-        image: Index,
-        oh: Index,
-        begin: Index,
-        inside: bool,
-    ) -> None:
+    def _reduce(self, row: _Row, tile: RegisterTile, begin: Index, inside: bool) -> None:
         """Sum over the kernel window."""
-        spec = self.spec
+        spec, lanes = self.spec, self.isa.lanes
         kw, dw, ic = spec.kernel[1], spec.dilations[1], self.ic
-        top = hold(oh * spec.strides[0] - spec.pads[0])
-        first_row, last_row = self._kernel_rows(top)
+        oc = spec.oc // spec.groups
+        top = hold(row.oh * spec.strides[0] - spec.pads[0])
         left = begin * spec.strides[1] - spec.pads[1]
+        panel = hold(
+            row.group * packed_size(self.depth, oc, self.isa) + row.first * (lanes * self.depth)
+        )
+        first_row, last_row = self._kernel_rows(top)
+        bounds = None if inside else self._bounds(tile.rows, left)
+        pixels = [r * spec.strides[1] * spec.ic for r in range(tile.rows)]
+        wide = tile.vectors * lanes
         with serial(first_row, last_row) as kh:
-            row = (image * spec.h + top + kh * spec.dilations[0]) * spec.w
-            base = hold((row + left) * spec.ic + group * ic)
-            pixels = [r * spec.strides[1] * spec.ic for r in range(tile.rows)]
-            wide = vectors * self.isa.lanes
+            line = (row.image * spec.h + top + kh * spec.dilations[0]) * spec.w
+            base = hold((line + left) * spec.ic + row.group * ic)
             weights = hold(panel + kh * (kw * ic * wide))
 
-            def taps(lo: Index, hi: Index, rows: list[int]) -> None:
+            def taps(lo: Index, hi: Index, rows: Sequence[int]) -> None:
                 """Kernel columns [lo, hi) for some pixels of the tile."""
                 if isinstance(lo, int) and isinstance(hi, int) and lo >= hi:
                     return
@@ -345,10 +352,10 @@ class _Direct:
                     where = weights + (t * ic + i) * wide
                     tile.step(self.x.flat, offsets, self.w.flat, where, rows)
 
-            if inside:
-                taps(0, kw, list(range(tile.rows)))
+            if bounds is None:
+                taps(0, kw, range(tile.rows))
             else:
-                self._border(tile, left, taps)
+                _border(*bounds, taps)
 
     def _kernel_rows(self, top: Index) -> tuple[Index, Index]:
         """Kernel rows that lie in the image for the window whose first row is ``top``."""
@@ -362,36 +369,43 @@ class _Direct:
             last = hold(minimum(ceildiv(maximum(spec.h - top, 0), dh), kh))
         return first, last
 
-    def _border(
-        self, tile: RegisterTile, left: Index, taps: Callable[[Index, Index, list[int]], None]
-    ) -> None:
-        """Taps of a tile some of whose pixels have kernel columns outside the image.
-
-        Pixel ``r`` has the columns [begins[r], ends[r]). Both fall with ``r``, so the runs of
-        columns between neighbouring bounds have a suffix or a prefix of the pixels.
-        """
+    def _bounds(self, rows: int, left: Index) -> tuple[list[Index], list[Index]]:
+        """Kernel columns [begins[r], ends[r]) that lie in the image, for each pixel of a tile."""
         spec = self.spec
-        kw, dw, stride = spec.kernel[1], spec.dilations[1], spec.strides[1]
-        rows = tile.rows
+        kw, dw = spec.kernel[1], spec.dilations[1]
         begins: list[Index] = []
         ends: list[Index] = []
         for r in range(rows):
-            at = left + r * stride
+            at = left + r * spec.strides[1]
             lo = minimum(ceildiv(maximum(0 - at, 0), dw), kw) if spec.pads[1] else 0
             hi = minimum(ceildiv(maximum(spec.w - at, 0), dw), kw) if spec.pads[3] else kw
             begins.append(hold(lo))
             ends.append(hold(maximum(hi, lo)))
+        return begins, ends
 
-        def shared() -> None:
-            for r in reversed(range(1, rows)):
-                taps(begins[r], begins[r - 1], list(range(r, rows)))
-            taps(begins[0], ends[-1], list(range(rows)))
-            for r in reversed(range(1, rows)):
-                taps(ends[r], ends[r - 1], list(range(r)))
 
-        def apart() -> None:
-            for r in range(rows):
-                taps(begins[r], ends[r], [r])
+def _border(
+    begins: list[Index],
+    ends: list[Index],
+    taps: Callable[[Index, Index, Sequence[int]], None],
+) -> None:
+    """Taps of a tile some of whose pixels have kernel columns outside the image.
 
-        # A window wider than what is left of the image may have no column that all pixels share.
-        branch(begins[0] <= ends[-1], shared, apart)
+    Both bounds fall with the pixel, so the runs of columns between neighbouring bounds have a
+    suffix or a prefix of the pixels.
+    """
+    rows = len(begins)
+
+    def shared() -> None:
+        for r in reversed(range(1, rows)):
+            taps(begins[r], begins[r - 1], range(r, rows))
+        taps(begins[0], ends[-1], range(rows))
+        for r in reversed(range(1, rows)):
+            taps(ends[r], ends[r - 1], range(r))
+
+    def apart() -> None:
+        for r in range(rows):
+            taps(begins[r], ends[r], [r])
+
+    # A window wider than what is left of the image may have no column that all pixels share.
+    branch(begins[0] <= ends[-1], shared, apart)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
-from burnish.backends.cpu.conv import ConvSpec
+from burnish.backends.cpu.conv import ConvSpec, for_powers
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import finish_rows, for_columns
 from burnish.backends.cpu.isa import Isa
@@ -172,21 +172,13 @@ class _Depthwise:
                     lambda: self._tile(c, first, image, oh, at, step, True),
                     lambda: self._tile(c, first, image, oh, at, step, False),
                 )
-            self._rest(c, first, image, oh, hold(whole * step), step)
+            base = hold(whole * step)
+            for_powers(
+                base, ow, step, lambda at, count: self._tile(c, first, image, oh, at, count, False)
+            )
         if self.epilogue.deferred:
             base = hold((image * spec.oh + oh) * ow)
             finish_rows(self.isa, self.y, self.epilogue, base, base + ow, spec.oc, c, first)
-
-    def _rest(
-        self, c: Columns, first: Index, image: Index, oh: Index, base: Index, step: int
-    ) -> None:
-        """Fewer than ``step`` pixels from ``base``, in tiles of powers of two."""
-        left = hold(self.spec.ow - base)
-        size = 1 << (step - 1).bit_length()
-        while (size := size // 2) >= 1:
-            with when(tirx.EQ(floormod(floordiv(left, size), 2), tirx.const(1, "int64"))):
-                at = hold(base + floordiv(left, 2 * size) * (2 * size))
-                self._tile(c, first, image, oh, at, size, False)
 
     def _inner_tiles(self, step: int, whole: Index) -> tuple[Index, Index]:
         """The tiles [lo, hi) all of whose taps lie in the image."""

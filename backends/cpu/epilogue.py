@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from tvm import tirx
 
 from burnish.backends.cpu import vmath
 from burnish.backends.cpu.isa import Isa
@@ -21,9 +22,7 @@ from burnish.backends.cpu.tir import (
     KernelBuilder,
     Tensor,
     lanes_of,
-    let,
     load,
-    select,
     splat,
 )
 from burnish.ir.postops import PostOp
@@ -44,23 +43,13 @@ def pack_scalar(value: npt.ArrayLike) -> F32Array:
     return np.asarray(value, dtype=np.float32).reshape(1)
 
 
-def _maximum(a: Expr, b: Expr) -> Expr:
-    a, b = let(a), let(b)
-    return let(select(a < b, b, a))
-
-
-def _minimum(a: Expr, b: Expr) -> Expr:
-    a, b = let(a), let(b)
-    return let(select(a > b, b, a))
-
-
 _BINARY = {
     "Add": lambda a, b: a + b,
     "Sub": lambda a, b: a - b,
     "Mul": lambda a, b: a * b,
     "Div": lambda a, b: a / b,
-    "Max": _maximum,
-    "Min": _minimum,
+    "Max": lambda a, b: tirx.Max(b, a),
+    "Min": lambda a, b: tirx.Min(b, a),
 }
 
 
@@ -118,7 +107,7 @@ class Epilogue:
         lanes = lanes_of(value)
         for post, operand in steps:
             if operand is None:
-                value = let(vmath.UNARY[post.op](value, *post.params))
+                value = vmath.UNARY[post.op](value, *post.params)
                 continue
             if post.operand == "channel":
                 other = operand.load(channel, lanes)
@@ -126,5 +115,5 @@ class Epilogue:
                 other = splat(operand.load(0), lanes)
             else:
                 other = load(operand.flat, offset, lanes, valid)
-            value = let(_BINARY[post.op](value, other))
+            value = _BINARY[post.op](value, other)
         return value

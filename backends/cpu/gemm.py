@@ -17,6 +17,7 @@ from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import RegisterTile
 from burnish.backends.cpu.tiling import Columns, Tile, row_chunk, tile_columns, vector_count
 from burnish.backends.cpu.tir import (
+    Acc,
     Index,
     Kernel,
     Tensor,
@@ -136,16 +137,22 @@ def emit_gemm(
         part, block = hold(part), hold(block)
         begin = hold(part * chunk)
         end = hold(minimum(begin + chunk, rows))
+        acc = accumulators(columns, isa)
 
         def run(c: Columns, index: Index) -> None:
             def tile(row: Index, count: int) -> None:
-                _micro(isa, x, w, y, epilogue, row, count, depth, n, c, index)
+                _micro(acc, x, w, y, epilogue, row, count, depth, n, c, index)
 
             row_tiles(begin, end, rows, chunk, c.tile.rows, tile)
             if epilogue.deferred:
                 finish_rows(isa, y, epilogue, begin, end, n, c, index)
 
         for_columns(columns, block, run)
+
+
+def accumulators(columns: tuple[Columns, ...], isa: Isa) -> Acc:
+    """Enough accumulators for every tile."""
+    return Acc(max(c.tile.rows * c.tile.vectors for c in columns), isa.lanes)
 
 
 def for_columns(
@@ -197,7 +204,7 @@ def row_tiles(
 
 
 def _micro(
-    isa: Isa,
+    acc: Acc,
     x: Tensor,
     w: Tensor,
     y: Tensor,
@@ -211,15 +218,16 @@ def _micro(
 ) -> None:
     """One register tile: ``count`` rows from ``row``, the block that starts at vector ``first``."""
     vectors = columns.tile.vectors
-    tile = RegisterTile.zero(count, vectors, isa.lanes)
+    lanes = acc.lanes
+    tile = RegisterTile.zero(count, vectors, acc)
     starts = [hold((row + r) * depth) for r in range(count)]
-    panel = hold(first * (isa.lanes * depth))
+    panel = hold(first * (lanes * depth))
     with serial(depth) as step:
         offsets = [s + step for s in starts]
-        tile.step(x.flat, offsets, w.flat, panel + step * (vectors * isa.lanes))
+        tile.step(x.flat, offsets, w.flat, panel + step * (vectors * lanes))
     for r in range(count):
         for v in range(vectors):
-            column = first * isa.lanes + v * isa.lanes
+            column = first * lanes + v * lanes
             offset = (row + r) * n + column
             valid = columns.tail if v == vectors - 1 else None
             value = epilogue.start(tile.at(r, v), offset, column, valid)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from burnish.backends.cpu.tir import Acc, Expr, Index, let, load, splat
+from burnish.backends.cpu.tir import Acc, Expr, Index, constant, let, load, splat
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,14 @@ class RegisterTile:
     dot: Dot
 
     @classmethod
-    def zero(cls, rows: int, vectors: int, lanes: int, dot: Dot = F32) -> RegisterTile:
-        """A tile that is all zeros."""
-        acc = Acc(rows * vectors, lanes, dot.result)
-        acc.fill()
+    def zero(cls, rows: int, vectors: int, acc: Acc, dot: Dot = F32) -> RegisterTile:
+        """A tile that is all zeros, in the first accumulators of ``acc``.
+
+        The variants of a tile in one kernel share accumulators: some of TVM's passes take time
+        quadratic in the number of arrays.
+        """
+        for i in range(rows * vectors):
+            acc[i] = constant(0, acc.lanes, acc.dtype)
         return cls(rows, vectors, acc, dot)
 
     def at(self, row: int, vector: int) -> Expr:

@@ -1,6 +1,7 @@
 """Pooling on NHWC data (ONNX MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool).
 
 Arguments: ``x`` [N, H, W, C], ``y`` [N, OH, OW, C]; float32. Vectors run over channels.
+A maximum ignores NaN.
 """
 
 from __future__ import annotations
@@ -115,8 +116,7 @@ def _combine(spec: PoolSpec, acc: Acc, v: int, value: Expr) -> None:
         return
     value = let(value)
     old = let(acc[v])
-    # Keeps a NaN once it is in; a NaN that comes later replaces what is there.
-    acc[v] = select(tirx.any(old > value, tirx.NE(old, old)), old, value)
+    acc[v] = select(old < value, value, old)
 
 
 def _emit_global(

@@ -17,8 +17,9 @@ _LATENCY = 4.0
 _PER_CYCLE = 2.0
 #: Bytes that the second-level cache delivers in a cycle; packed weights come from there.
 _L2_BYTES = 32.0
-#: More rows than this collide in a set of the first-level cache when rows are 4 KiB apart.
-_MAX_ROWS = 8
+#: More rows than this may collide in a set of the first-level cache.
+_MAX_ROWS = 14
+_MAX_ROWS_WIDE = 8
 _MAX_VECTORS = 4
 #: Rows taken for a size that is not known at compile time.
 _UNKNOWN = 1 << 16
@@ -79,6 +80,7 @@ def _rows_cost(tile: Tile, rows: int, depth: int, isa: Isa) -> float:
 
 def best_rows(vectors: int, rows: int | None, depth: int, isa: Isa, limit: int) -> Tile:
     """The cheapest tile of a given width for ``rows`` rows (None: unknown)."""
+    limit = limit if vectors == 1 else min(limit, _MAX_ROWS_WIDE)
     options = [
         tile for r in range(1, min(limit, rows or limit) + 1) if fits(tile := Tile(r, vectors), isa)
     ]
@@ -123,7 +125,7 @@ def tile_columns(
         depth: Steps of the reduction.
         n: Columns.
         override: Use this tile for all blocks but a narrower last one.
-        limit: Most rows of a tile.
+        limit: Most rows of a tile; a tile wider than one vector has at most 8.
     """
     if override is not None:
         if not fits(override, isa):
@@ -135,7 +137,7 @@ def tile_columns(
     best: tuple[float, tuple[Columns, ...]] | None = None
     for width in range(1, min(_MAX_VECTORS, vector_count(n, isa)) + 1):
         columns = tuple(
-            Columns(f, b, best_rows(v, rows, depth, isa, 14 if v == 1 else limit), t)
+            Columns(f, b, best_rows(v, rows, depth, isa, limit), t)
             for f, b, v, t in plan_columns(n, width, isa)
         )
         cost = sum(c.blocks * _rows_cost(c.tile, rows or _UNKNOWN, depth, isa) for c in columns)

@@ -51,12 +51,15 @@ def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
     return p
 
 
+def clip(x: Expr, low: float, high: float) -> Expr:
+    """``x`` within [low, high]; keeps NaN."""
+    # With the constant first, the comparison is false and gives x where x is NaN: that is what
+    # one instruction of x86 does, in this order of its operands only.
+    return tirx.Min(_c(high, x), tirx.Max(_c(low, x), x))
+
+
 def _clamp(x: Expr, low: float, high: float) -> Expr:
-    """``x`` within [low, high]; unlike min and max it keeps NaN."""
-    lo, hi = _c(low, x), _c(high, x)
-    x = let(x)
-    x = let(select(x < lo, lo, x))
-    return let(select(x > hi, hi, x))
+    return let(clip(x, low, high))
 
 
 def exp(x: Expr) -> Expr:
@@ -184,8 +187,7 @@ def elu(x: Expr, alpha: float = 1.0) -> Expr:
 
 def relu(x: Expr) -> Expr:
     """max(x, 0); keeps NaN."""
-    x = let(x)
-    return let(select(x < _c(0.0, x), _c(0.0, x), x))
+    return tirx.Max(_c(0.0, x), x)
 
 
 def leaky_relu(x: Expr, alpha: float) -> Expr:
@@ -194,20 +196,15 @@ def leaky_relu(x: Expr, alpha: float) -> Expr:
     return let(select(x < _c(0.0, x), x * _c(alpha, x), x))
 
 
-def clip(x: Expr, low: float, high: float) -> Expr:
-    """X within [low, high]; keeps NaN."""
-    return _clamp(x, low, high)
-
-
 def hard_sigmoid(x: Expr, alpha: float = 1 / 6, beta: float = 0.5) -> Expr:
     """max(0, min(1, alpha * x + beta))."""
-    return _clamp(x * _c(alpha, x) + _c(beta, x), 0.0, 1.0)
+    return clip(x * _c(alpha, x) + _c(beta, x), 0.0, 1.0)
 
 
 def hard_swish(x: Expr) -> Expr:
     """X * hard_sigmoid(x) (ONNX HardSwish-14)."""
     x = let(x)
-    return let(x * hard_sigmoid(x))
+    return x * hard_sigmoid(x)
 
 
 def reciprocal(x: Expr) -> Expr:
