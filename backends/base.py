@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from burnish.ir import Node
-    from burnish.lowering.context import NodeContext
+    from burnish.lowering.context import Lowered, NodeContext
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,16 @@ class KernelRule:
     emit: Emit
 
 
+class TableEmitter(Protocol):
+    """Emits what has no kernel rule, from the operator table."""
+
+    def emit(self, ctx: NodeContext, node: Node) -> None:
+        """Emit a node of the table, or an Elementwise composite made of such nodes."""
+
+    def copy(self, ctx: NodeContext, tensor: Lowered) -> Lowered:
+        """Emit a copy of a tensor."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A backend together with the machine to build for.
@@ -78,7 +88,7 @@ class Backend:
         resolve: Makes a Target of a spelling; raises TargetUnavailableError when this machine
             cannot build it.
         rules: Loads the kernel rules (late: they need TVM).
-        schedule_te: Loads the scheduler for operators of the table (late as well).
+        table: Loads what emits operators without a kernel rule from their tensor expressions.
         codegen: Loads the function from a module of kernels and a TVM target to machine code.
     """
 
@@ -86,5 +96,5 @@ class Backend:
     specs: Mapping[str, str]
     resolve: Callable[[str], Target]
     rules: Callable[[], Mapping[str, KernelRule]]
-    schedule_te: Callable[[], Callable[..., Any]]
+    table: Callable[[], TableEmitter]
     codegen: Callable[[], Callable[[Any, Any], Any]]

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from burnish.backends.base import Backend, KernelRule, Target
+from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
 from burnish.backends.cpu.probe import cpu_flags
 from burnish.errors import TargetUnavailableError
@@ -38,10 +38,10 @@ def _rules() -> Mapping[str, KernelRule]:
     return RULES
 
 
-def _schedule_te() -> Callable[..., Any]:
-    from burnish.backends.cpu.te_schedule import schedule_te
+def _table() -> TableEmitter:
+    from burnish.backends.cpu import te_call
 
-    return schedule_te
+    return te_call
 
 
 def _codegen() -> Callable[[Any, Any], Any]:
@@ -59,6 +59,6 @@ X86 = Backend(
     },
     resolve=_resolve,
     rules=_rules,
-    schedule_te=_schedule_te,
+    table=_table,
     codegen=_codegen,
 )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from burnish.backends.cpu.tir import KernelBuilder, Tensor
 from burnish.lowering.te_context import TeContext
+
+if TYPE_CHECKING:
+    # A backend hands in its own builder; the table imports no backend.
+    from burnish.backends.cpu.tir import KernelBuilder, Tensor
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from tvm import relax
 from burnish.errors import BurnishError, LoweringError
 from burnish.ir import Constant, Dim, Graph, Node, TensorType, Value
 from burnish.ir.dims import is_static, symbols
-from burnish.lowering import te_call
 from burnish.lowering.context import (
     BuiltKernel,
     KernelCall,
@@ -45,6 +44,7 @@ class ModuleLowering:
         self.graph = graph
         self.target = target
         self.rules = target.backend.rules()
+        self.table = target.backend.table()
         self.builder = relax.BlockBuilder()
         self.kernels = KernelTable(self.builder)
         self.weights: list[Weight] = []
@@ -176,7 +176,7 @@ class FunctionLowering:
                 or any(lowered.expr is r for r in results)
             ):
                 # The caller owns an output: it is no alias of an input, a weight or another one.
-                lowered = te_call.copy(NodeContext(self, _copy_node(value)), lowered)
+                lowered = self.module.table.copy(NodeContext(self, _copy_node(value)), lowered)
             results.append(lowered.expr)
         return results
 
@@ -229,7 +229,7 @@ class FunctionLowering:
             elif rule is not None:
                 rule.emit(ctx, node)
             else:
-                te_call.emit(ctx, node)
+                self.module.table.emit(ctx, node)
         except BurnishError as error:
             if error.at is None:
                 error.at = f"{node.key} {node.location}"

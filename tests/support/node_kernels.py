@@ -14,6 +14,7 @@ import tvm
 from onnx import helper, numpy_helper
 
 from burnish.backends.cpu.isa import ISAS, Isa
+from burnish.backends.cpu.node_kernel import NodeKernel, node_kernel
 from burnish.backends.cpu.probe import cpu_flags
 from burnish.ir import Graph, Node, TensorType, Value
 from burnish.ir.dims import evaluate, parse_dim
@@ -21,7 +22,6 @@ from burnish.ir.graph import Constant
 from burnish.ir.infer import infer_node
 from burnish.ir.types import BY_NAME, from_numpy
 from burnish.lowering import registry
-from burnish.lowering.node_kernel import NodeKernel, node_kernel
 from burnish.lowering.te_context import Symbols
 
 OPSET = 25

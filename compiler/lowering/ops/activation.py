@@ -15,7 +15,11 @@ from burnish.lowering.te_context import Prim, TeContext
 
 def clamp(x: Prim, low: Prim, high: Prim) -> Prim:
     """``x`` within [low, high]; NaN stays; ``high`` wins where they cross."""
-    return bind(select(x < low, low, x), lambda v: select(v > high, high, v))
+
+    def below(v: Prim) -> Prim:
+        return select(v > high, high, v)
+
+    return bind(x, lambda v: bind(select(v < low, low, v), below))
 
 
 def relu(x: Prim) -> Prim:

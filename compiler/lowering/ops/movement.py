@@ -199,9 +199,8 @@ def flatten(ctx: TeContext, x: te.Tensor, *, axis: int = 1) -> te.Tensor:
     return _reshaped(ctx, x)
 
 
-@te_rule("Squeeze", "Unsqueeze", attribute_inputs=(1,), run_time=(1,))
-def squeeze(ctx: TeContext, x: te.Tensor, axes: te.Tensor | None = None) -> te.Tensor:
-    """Squeeze-25 and Unsqueeze-25 as copies; normally they are views."""
+def _without_ones(ctx: TeContext, x: te.Tensor) -> te.Tensor:
+    """The same elements where only dims of 1 come and go."""
     kept = [i for i, d in enumerate(ctx.in_dims(0)) if d != 1]
     target = [i for i, d in enumerate(ctx.out_dims()) if d != 1]
     if len(kept) != len(target):
@@ -214,6 +213,18 @@ def squeeze(ctx: TeContext, x: te.Tensor, axes: te.Tensor | None = None) -> te.T
         return x(*index)
 
     return ctx.compute(body)
+
+
+@te_rule("Squeeze", attribute_inputs=(1,), run_time=(1,))
+def squeeze(ctx: TeContext, x: te.Tensor, axes: te.Tensor | None = None) -> te.Tensor:
+    """Squeeze-25 as a copy; normally it is a view."""
+    return _without_ones(ctx, x)
+
+
+@te_rule("Unsqueeze", attribute_inputs=(1,), run_time=(1,))
+def unsqueeze(ctx: TeContext, x: te.Tensor, axes: te.Tensor | None) -> te.Tensor:
+    """Unsqueeze-25 as a copy; normally it is a view."""
+    return _without_ones(ctx, x)
 
 
 def _inference(node: Node) -> str | None:

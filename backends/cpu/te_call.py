@@ -8,11 +8,12 @@ from typing import Any
 
 from tvm import te
 
+from burnish.backends.cpu.elementwise import elementwise_kernel
+from burnish.backends.cpu.node_kernel import NodeKernel, node_kernel
+from burnish.backends.cpu.te_schedule import schedule_te
 from burnish.ir import Constant, Graph, Node, TensorType, Value
 from burnish.ir.dims import symbols as dim_symbols
 from burnish.lowering.context import CallShapes, Lowered, NodeContext
-from burnish.lowering.elementwise import elementwise_kernel
-from burnish.lowering.node_kernel import NodeKernel, node_kernel
 from burnish.lowering.scope import canonical_symbols, rename
 from burnish.lowering.te_context import Symbols
 
@@ -23,7 +24,7 @@ def copy(ctx: NodeContext, tensor: Lowered) -> Lowered:
     def build(shapes: CallShapes) -> Any:
         x = te.placeholder(shapes.inputs[0], tensor.dtype, "x")
         y = te.compute(x.shape, lambda *i: x(*i), name="copy")
-        return ctx.function.module.target.backend.schedule_te()([y], [x], "copy", ctx.isa)
+        return schedule_te([y], [x], "copy", ctx.isa)
 
     (result,) = ctx.call("copy", (), build, [tensor], [TensorType(tensor.dtype, tensor.dims)])
     return result
