@@ -16,6 +16,7 @@ import numpy as np
 
 from burnish.ir import Attr, Builder, Node, Value
 from burnish.ir.opinfo import is_elementwise
+from burnish.ir.postops import operands, parse_postops
 from burnish.passes.axes import Perm, bytes_of, is_view, transposed
 from burnish.passes.rows import has_rank, reshape
 
@@ -44,7 +45,8 @@ class Rebuild:
         """The node again with other inputs and some attributes changed."""
         node = self.node
         new = {**node.attrs, **attrs}
-        return self.b.node(node.op, inputs, new, outputs=len(node.outputs)).outputs
+        made = self.b.node(node.op, inputs, new, outputs=len(node.outputs), domain=node.domain)
+        return made.outputs
 
 
 class Form(ABC):
@@ -57,6 +59,10 @@ class Form(ABC):
     def outputs(self, node: Node) -> list[Value]:
         """The outputs that are permuted."""
         return [v for v in node.outputs if v is not None]
+
+    def accepts(self, q: Perm) -> bool:
+        """Whether the node can be rebuilt under ``q``."""
+        return True
 
     def extra_cost(self, node: Node, q: Perm) -> int:
         """Bytes moved for operands and outputs that are no members."""
@@ -319,7 +325,49 @@ class TileForm(Form):
         return r.made([r.stored[r.node.required(0)], r.b.constant(repeats)])
 
 
+class RowForm(Form):
+    """Row-wise composites and normalizations: all axes but the last may be permuted.
+
+    ``count``: how many of the first inputs are members; full operands of post-ops are, too.
+    """
+
+    def __init__(self, count: int, core: int) -> None:
+        self.count = count
+        self.core = core
+
+    def _positions(self, node: Node) -> list[int]:
+        kinds = operands(parse_postops(node.strs_attr("postops")))
+        full = [self.core + i for i, kind in enumerate(kinds) if kind == "full"]
+        return [*range(self.count), *full]
+
+    def inputs(self, node: Node) -> list[Value] | None:
+        """The rows, if they are normalized or multiplied along the last axis."""
+        members = [node.required(i) for i in self._positions(node)]
+        last = len(members[0].shape) - 1
+        if "axis" in node.attrs and node.int_attr("axis") % (last + 1) != last:
+            return None
+        return None if any(v.is_const for v in members) else members
+
+    def accepts(self, q: Perm) -> bool:
+        """The last axis stays the last."""
+        return q[-1] == len(q) - 1
+
+    def rebuild(self, r: Rebuild) -> list[Value | None]:
+        """The same node on permuted rows."""
+        inputs = list(r.node.inputs)
+        for i in self._positions(r.node):
+            inputs[i] = r.stored[r.node.required(i)]
+        return r.made(inputs)
+
+
 _ELEMENTWISE = ElementwiseForm()
+_ROWS: dict[str, Form] = {
+    "burnish::MatMul": RowForm(1, 2),
+    "burnish::AddLayerNorm": RowForm(2, 4),
+    "burnish::AddRMSNorm": RowForm(2, 3),
+    "LayerNormalization": RowForm(1, 3),
+    "RMSNormalization": RowForm(1, 2),
+}
 _FORMS: dict[str, Form] = {
     "Concat": AxisForm(all_inputs=True),
     "Split": AxisForm(0),
@@ -350,12 +398,19 @@ _FORMS: dict[str, Form] = {
 }
 
 
-def form_of(node: Node) -> Form | None:
-    """The row of a node, or None when the node is not layout-agnostic."""
+def form_of(node: Node, *, rows: bool = False) -> Form | None:
+    """The row of a node, or None when the node is not layout-agnostic.
+
+    Args:
+        node: The node.
+        rows: Whether operators on rows, which need the last axis last, count as agnostic.
+    """
     values = (v for v in (*node.inputs, *node.outputs) if v is not None)
-    if node.domain or not all(map(has_rank, values)):
+    if not all(map(has_rank, values)):
         return None
-    form = _ELEMENTWISE if is_elementwise(node) else _FORMS.get(node.op)
+    form = _ROWS.get(node.key) if rows else None
+    if form is None and not node.domain:
+        form = _ELEMENTWISE if is_elementwise(node) else _FORMS.get(node.op)
     if form is None:
         return None
     members = form.inputs(node)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from burnish.ir import Attr, Builder, Graph, Node, Value, equal
+from burnish.ir import Attr, Builder, Graph, Node, Value
 from burnish.ir.definitions.convolution import (
     channels_last_format,
     is_channels_last,
@@ -19,20 +16,22 @@ from burnish.ir.definitions.pooling import POOL_ATTRS
 from burnish.ir.postops import operands, parse_postops
 from burnish.ir.types import FLOATS
 from burnish.passes.axes import (
-    Block,
-    aligned_blocks,
-    inverse,
-    is_identity,
-    is_view,
-    permutation_of,
     transposed,
 )
 from burnish.passes.base import Pass, PassContext, all_graphs
 from burnish.passes.fusion.epilogue import CORE_INPUTS
 from burnish.passes.layout.propagate import propagate
+from burnish.passes.layout.reshapes import (
+    ComposeTransposes,
+    PermuteWeightRows,
+    SelectParts,
+    TransposeAfterReshape,
+    TransposeOfSplitHeads,
+    TransposeThenSqueeze,
+    ViewTranspose,
+)
 from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.rewrite import Replacement, RewritePass, Rule, run_rules
-from burnish.passes.rows import reshape
 
 
 class ConvToChannelsLast(Rule):
@@ -100,120 +99,15 @@ def _pool_attrs(node: Node, spatial: int) -> dict[str, Attr]:
     return {**attrs, "postops": ()}
 
 
-class PermuteWeightRows(Rule):
-    """matmul(reshape(transpose(x)), w) => matmul(reshape(x), w with its rows permuted)."""
-
-    name = "permute-weight-rows"
-    anchors = ("burnish::MatMul",)
-
-    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
-        """Absorb a transpose of the axes that a flatten merges."""
-        flat, w = node.required(0), node.required(1)
-        merge = flat.producer
-        if merge is None or merge.key != "Reshape" or len(flat.shape) != 2:
-            return NoMatch("the input is not flattened", node)
-        turn = merge.required(0).producer
-        if turn is None or turn.key != "Transpose" or turn.graph is not node.graph:
-            return NoMatch("what is flattened is not transposed", merge)
-        perm = permutation_of(turn)
-        shape = turn.output.shape
-        inner = [d for d in shape[1:] if isinstance(d, int)]
-        if perm[0] != 0 or len(inner) != len(shape) - 1 or not equal(shape[0], flat.shape[0]):
-            return NoMatch("the batch is transposed, or a merged axis is not static", turn)
-        if len(w.uses) > 1:
-            return NoMatch("the weights are shared: permuting would copy them", w)
-        rows = np.arange(int(np.prod(inner))).reshape(inner)
-        order = rows.transpose([p - 1 for p in inverse(perm)[1:]]).reshape(-1)
-        source = turn.required(0)
-        straight = reshape(b, source, (source.shape[0], len(order)))
-        if straight is None:
-            return NoMatch("the flattened shape cannot be written", merge)
-        permuted = b.constant(np.ascontiguousarray(w.array[order]), w.name)
-        inputs = [straight, permuted, *node.inputs[2:]]
-        made = b.node("MatMul", inputs, node.attrs, domain="burnish")
-        return Replacement({node.output: made.output}, (turn, merge, node))
-
-
-class TransposeAfterReshape(Rule):
-    """transpose(reshape(transpose(x))) => transpose(reshape(x)) when blocks of axes stay whole."""
-
-    name = "swap-transpose-reshape"
-    anchors = ("Transpose",)
-
-    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
-        """Reshape before the two transposes, which then compose."""
-        middle = node.required(0).producer
-        if middle is None or middle.key != "Reshape" or middle.graph is not node.graph:
-            return NoMatch("it does not follow a reshape", node)
-        first = middle.required(0).producer
-        if first is None or first.key != "Transpose":
-            return NoMatch("what is reshaped is not transposed", middle)
-        perm = permutation_of(first)
-        blocks = aligned_blocks(first.output.shape, middle.output.shape)
-        if blocks is None:
-            return NoMatch("the shapes do not split into equal blocks", middle)
-        order = _block_order(blocks, perm)
-        if order is None:
-            return NoMatch("the reshape merges axes that the transpose tears apart", middle)
-        source = first.required(0)
-        target = [middle.output.shape[a] for i in order for a in blocks[i][1]]
-        straight = reshape(b, source, target)
-        if straight is None:
-            return NoMatch("the reshaped shape cannot be written", middle)
-        axes = [a for i in order for a in blocks[i][1]]
-        back = tuple(axes.index(a) for a in range(len(axes)))
-        turned = b.op("Transpose", straight, perm=back)
-        total = transposed(b, turned, permutation_of(node))
-        return Replacement({node.output: total}, (first, middle, node))
-
-
-def _block_order(blocks: Sequence[Block], perm: Sequence[int]) -> list[int] | None:
-    """The blocks in the order of the source's axes, if no block is torn apart."""
-    runs = []
-    for index, (axes, _) in enumerate(blocks):
-        sources = [perm[a] for a in axes]
-        if sources != list(range(sources[0], sources[0] + len(sources))):
-            return None
-        runs.append((sources[0], index))
-    return [index for _, index in sorted(runs)]
-
-
-class ViewTranspose(Rule):
-    """transpose(x) => reshape(x) when only axes of size 1 move."""
-
-    name = "transpose-to-reshape"
-    anchors = ("Transpose",)
-
-    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
-        """Write the shape with constants."""
-        x, perm = node.required(0), permutation_of(node)
-        if is_identity(perm) or not is_view(x.shape, perm):
-            return NoMatch("axes of other sizes than 1 move", node)
-        viewed = reshape(b, x, node.output.shape)
-        if viewed is None:  # several symbolic dims: only the axes of size 1 can be named
-            ones = [axis for axis, d in enumerate(x.shape) if isinstance(d, int) and d == 1]
-            places = [i for i, axis in enumerate(perm) if axis in ones]
-            viewed = b.op("Unsqueeze", b.op("Squeeze", x, b.ints(ones)), b.ints(places))
-        return Replacement({node.output: viewed}, (node,))
-
-
-class ComposeTransposes(Rule):
-    """transpose(transpose(x)) => transpose(x), or x when they undo each other."""
-
-    name = "compose-transposes"
-    anchors = ("Transpose",)
-
-    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
-        """Look through every transpose before."""
-        inner = node.required(0).producer
-        if inner is None or inner.key != "Transpose":
-            return NoMatch("it does not follow a transpose", node)
-        total = transposed(b, node.required(0), permutation_of(node))
-        return Replacement({node.output: total}, (inner, node))
-
-
 _CONVERT: tuple[Rule, ...] = (ConvToChannelsLast(), PoolToChannelsLast())
-_MOVE: tuple[Rule, ...] = (ComposeTransposes(), PermuteWeightRows(), TransposeAfterReshape())
+_MOVE: tuple[Rule, ...] = (
+    ComposeTransposes(),
+    PermuteWeightRows(),
+    TransposeAfterReshape(),
+    TransposeThenSqueeze(),
+    TransposeOfSplitHeads(),
+    SelectParts(),
+)
 
 
 @dataclass(frozen=True)

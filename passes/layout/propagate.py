@@ -65,12 +65,12 @@ class Region:
         return found
 
 
-def regions(graph: Graph) -> list[Region]:
-    """The regions of a graph."""
+def regions(graph: Graph, *, rows: bool = False) -> list[Region]:
+    """The regions of a graph; ``rows`` as for :func:`form_of`."""
     of: dict[Value, Region] = {}
     found: dict[int, Region] = {}
     for node in graph.nodes:
-        form = form_of(node)
+        form = form_of(node, rows=rows)
         if form is None:
             continue
         members = [*(form.inputs(node) or ()), *form.outputs(node)]
@@ -113,7 +113,7 @@ def cost(region: Region, q: Perm) -> int:
 
 
 def candidates(region: Region) -> Iterable[Perm]:
-    """Permutations that would cancel a transpose at the border."""
+    """Permutations that would cancel a transpose at the border and that every node accepts."""
     found: dict[Perm, None] = {}
     for value in region.entering():
         if value.producer is not None and value.producer.key == "Transpose":
@@ -121,7 +121,8 @@ def candidates(region: Region) -> Iterable[Perm]:
     for turns, _ in region.leaving().values():
         for turn in turns:
             found[permutation_of(turn)] = None
-    return [q for q in found if not is_identity(q)]
+    accepted = [q for q in found if all(form.accepts(q) for form in region.nodes.values())]
+    return [q for q in accepted if not is_identity(q)]
 
 
 def store(graph: Graph, region: Region, q: Perm) -> None:
@@ -164,13 +165,21 @@ def _locate(graph: Graph, start: int, sources: Iterable[Node | None]) -> None:
 
 
 def propagate(graph: Graph) -> bool:
-    """Let every region take its best layout; returns whether the graph changed."""
+    """Let every region take its best layout; returns whether the graph changed.
+
+    Regions with operators on rows come second: they accept fewer layouts.
+    """
+    changed = _propagate(graph, rows=False)
+    return _propagate(graph, rows=True) or changed
+
+
+def _propagate(graph: Graph, *, rows: bool) -> bool:
     changed = False
     progress = True
     while progress:
         progress = False
         graph.sort()
-        for region in regions(graph):
+        for region in regions(graph, rows=rows):
             costs = {q: cost(region, q) for q in candidates(region)}
             best = min(costs, key=lambda q: costs[q], default=None)
             if best is not None and costs[best] < cost(region, tuple(range(region.rank))):

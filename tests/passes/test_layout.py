@@ -8,8 +8,9 @@ import pytest
 
 from burnish.ir import sym
 from burnish.passes.axes import aligned_blocks, compose, inverse, is_view
-from burnish.passes.base import Numerics
+from burnish.passes.base import Numerics, PassContext
 from burnish.passes.layout.nhwc import ChannelsLast, ViewTransposes
+from burnish.passes.patterns import Tracer
 from tests.support import golden
 from tests.support.refusals import reasons
 
@@ -236,3 +237,78 @@ def test_permutations() -> None:
 )
 def test_blocks(before: tuple, after: tuple, blocks: list | None) -> None:
     assert aligned_blocks(before, after) == blocks
+
+
+def test_operators_on_rows_let_transposes_of_the_other_axes_pass() -> None:
+    head = "g (float[N,S,4] x, float[S,N,8] r) => (float[N,S,8] y)"
+    constants = "float[4,8] w, float[8] s, float[8] c"
+    golden.check(
+        ChannelsLast(),
+        f"{head} <{constants}> {{ t = Transpose<perm=[1,0,2]>(x) m = burnish.MatMul<postops=[\"Add:full\"]>(t, w, r) n = LayerNormalization(m, s, c) u = Relu(n) v = Transpose<perm=[1,0,2]>(u) y = Exp(v) }}",
+        f"{head} <{constants}> {{ q = Transpose<perm=[1,0,2]>(r) m = burnish.MatMul<postops=[\"Add:full\"]>(x, w, q) n = LayerNormalization(m, s, c) u = Relu(n) y = Exp(u) }}",
+        numerics=Numerics.REASSOCIATES,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # The last axis of a row must stay the last.
+        "t = Transpose<perm=[0,2,1]>(x) m = burnish.MatMul<P>(t, w) y = Transpose<perm=[0,2,1]>(m)",
+        "t = Transpose<perm=[0,2,1]>(x) m = LayerNormalization<axis=1>(t, s) y = Transpose<perm=[0,2,1]>(m)",
+    ],
+)
+def test_rows_that_stay(body: str) -> None:
+    body = body.replace("<P>", "<postops: strings = []>")
+    text = f"g (float[2,4,5] x) => (float[A,B,C] y) <float[4,8] w, float[5,4] s> {{ {body} }}"
+    golden.check(ChannelsLast(), text, None, numerics=Numerics.REASSOCIATES)
+
+
+def test_packed_projections_become_a_split() -> None:
+    head = "g (float[2,5,4] x) => (float[5,2,8] y)"
+    before = (
+        "t = Transpose<perm=[1,0,2]>(x) m = burnish.MatMul<postops: strings = []>(t, w) r = Reshape(m, s5) p = Transpose<perm=[3,1,2,0,4]>(r) "
+        "f = Reshape(p, s4) a = Gather<axis=0>(f, zero) b = Gather<axis=0>(f, one) y = Sub(a, b)"
+    )
+    # The input is smaller than the result, so the transpose stays with it.
+    after = (
+        "t = Transpose<perm=[1,0,2]>(x) m = burnish.MatMul<postops: strings = []>(t, w) "
+        "a, b, c = Split<axis=2>(m, sizes) y = Sub(a, b)"
+    )
+    constants = "float[4,24] w, int64[5] s5={1,5,2,3,8}, int64[4] s4={3,5,2,8}, int64 zero={0}, int64 one={1}, int64[3] sizes={8,8,8}"
+    golden.check(
+        ChannelsLast(),
+        f"{head} <{constants}> {{ {before} }}",
+        f"{head} <{constants}> {{ {after} }}",
+        numerics=Numerics.REASSOCIATES,
+    )
+
+
+def test_heads_that_are_split_and_merged_around_a_transpose() -> None:
+    golden.check(
+        ChannelsLast(),
+        "g (float[5,2,8] x) => (float[2,5,8] y) <int64[4] s={5,2,4,2}, int64[3] m={2,5,8}> { a = Reshape(x, s) t = Transpose<perm=[1,0,2,3]>(a) y = Reshape(t, m) }",
+        "g (float[5,2,8] x) => (float[2,5,8] y) { y = Transpose<perm=[1,0,2]>(x) }",
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "body", "reason"),
+    [
+        ("undo-split-around-transpose", "a = Reshape(x, s) t = Transpose<perm=[1,2,0,3]>(a) y = Reshape(t, m)", "the transpose tears the parts of an axis apart"),
+        ("undo-split-around-transpose", "a = Reshape(x, s) t = Transpose<perm=[1,0,2,3]>(a) y = Reshape(t, odd)", "the second reshape does not undo the first"),
+        ("undo-split-around-transpose", "a = Reshape(x, mixed) t = Transpose<perm=[1,0,2,3]>(a) y = Reshape(t, m)", "the first reshape does more than split axes"),
+        ("undo-split-around-transpose", "a = Exp(x) t = Transpose<perm=[1,0,2]>(a) y = Reshape(t, m)", "what is transposed is not reshaped"),
+        ("swap-transpose-squeeze", "t = Transpose<perm=[1,0,2]>(x) y = Reshape(t, odd)", "no axis is dropped"),
+        ("swap-transpose-squeeze", "t = Transpose<perm=[1,0,2]>(x) u = Reshape(t, two) y = Unsqueeze(u, zero)", "other axes than those of size 1 change"),
+        ("select-to-split", "a = Reshape(x, s) b = Gather<axis=0>(a, i) y = Relu(b)", "it is used by others than constant selections"),
+        ("select-to-split", "a = Reshape(x, odd) y = Relu(a)", "the reshape does not split the last axis"),
+    ],
+)  # fmt: skip
+def test_reshapes_that_stay(rule: str, body: str, reason: str) -> None:
+    constants = "int64[4] s={5,2,4,2}, int64[3] m={2,5,8}, int64[3] odd={5,4,4}, int64[4] mixed={2,5,2,4}, int64[2] two={10,8}, int64[1] zero={0}, int64 i={1}"
+    text = f"g (float[5,2,8] x) => (float[A,B,C] y) <{constants}> {{ {body} }}"
+    graph = golden.parse(text)
+    tracer = Tracer(rule)
+    golden.apply(ChannelsLast(), graph, PassContext(options={"tracer": tracer}))
+    assert reason in [miss.reason for miss in tracer.misses]
