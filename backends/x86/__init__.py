@@ -39,9 +39,9 @@ def _rules() -> Mapping[str, KernelRule]:
 
 
 def _table() -> TableEmitter:
-    from burnish.backends.cpu import te_call
+    from burnish.backends.cpu.rules import table
 
-    return te_call
+    return table
 
 
 def _codegen() -> Callable[[Any, Any], Any]:

@@ -14,8 +14,8 @@ import tvm
 from onnx import helper, numpy_helper
 
 from burnish.backends.cpu.isa import ISAS, Isa
-from burnish.backends.cpu.node_kernel import NodeKernel, node_kernel
 from burnish.backends.cpu.probe import cpu_flags
+from burnish.backends.cpu.rules.node_kernel import NodeKernel, node_kernel
 from burnish.ir import Graph, Node, TensorType, Value
 from burnish.ir.dims import evaluate, parse_dim
 from burnish.ir.graph import Constant

@@ -7,8 +7,9 @@ from burnish.backends.cpu.rules.attention import ATTENTION
 from burnish.backends.cpu.rules.conv import CONV
 from burnish.backends.cpu.rules.matmul import MATMUL
 from burnish.backends.cpu.rules.pool import POOL_RULES
+from burnish.backends.cpu.rules.recurrent import RECURRENT_RULES
 from burnish.backends.cpu.rules.rows import ROW_RULES
 
 RULES: dict[str, KernelRule] = {
-    rule.key: rule for rule in (ATTENTION, CONV, MATMUL, *POOL_RULES, *ROW_RULES)
+    rule.key: rule for rule in (ATTENTION, CONV, MATMUL, *POOL_RULES, *RECURRENT_RULES, *ROW_RULES)
 }

@@ -8,8 +8,8 @@ from typing import Any
 
 from tvm import te
 
-from burnish.backends.cpu.elementwise import elementwise_kernel
-from burnish.backends.cpu.node_kernel import NodeKernel, node_kernel
+from burnish.backends.cpu.rules.elementwise import elementwise_kernel
+from burnish.backends.cpu.rules.node_kernel import NodeKernel, node_kernel
 from burnish.backends.cpu.te_schedule import schedule_te
 from burnish.ir import Constant, Graph, Node, TensorType, Value
 from burnish.ir.dims import symbols as dim_symbols

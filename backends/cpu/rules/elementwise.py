@@ -7,7 +7,7 @@ from typing import Any
 from tvm import te, tirx
 
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.node_kernel import NodeKernel, apply, placeholder, scalar_constant
+from burnish.backends.cpu.rules.node_kernel import NodeKernel, apply, placeholder, scalar_constant
 from burnish.backends.cpu.te_schedule import schedule_te
 from burnish.ir import Graph, Node, Value
 from burnish.lowering.module_ops import VIEWS
