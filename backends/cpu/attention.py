@@ -25,6 +25,7 @@ from burnish.backends.cpu.attention_mask import Mask
 from burnish.backends.cpu.attention_spec import AttentionSpec, Heads
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.rows import is_number
 from burnish.backends.cpu.tile_transpose import transpose_vectors
 from burnish.backends.cpu.tir import (
     Acc,
@@ -283,7 +284,7 @@ class _Blocks:
             at = let(t * self.stride + c * lanes)
             e = vmath.exp(load(scores, at, lanes) - top)
             store(total, 0, load(total, 0, lanes) + e)
-            store(scores, at, select(e == e, e, zero) if clean else e)
+            store(scores, at, select(is_number(e), e, zero) if clean else e)
         whole = let(load(total, 0, lanes))
         factor = constant(1.0, lanes) / whole
         store(factors, c * lanes, select(whole > zero, factor, zero) if clean else factor)

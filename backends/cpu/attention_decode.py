@@ -12,7 +12,7 @@ from burnish.backends.cpu import vmath
 from burnish.backends.cpu.attention_mask import Mask
 from burnish.backends.cpu.attention_spec import AttentionSpec
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.rows import each_vector, fold_row
+from burnish.backends.cpu.rows import each_vector, fold_row, is_number
 from burnish.backends.cpu.softmax import maximum as vector_maximum
 from burnish.backends.cpu.tir import (
     Acc,
@@ -136,7 +136,7 @@ def _probabilities(spec: AttentionSpec, scores: Any, limit: Index, lanes: int) -
 
     def term(p: Index, valid: Index | None) -> Expr:
         e = vmath.exp(read(p, valid) - top)
-        store(scores, p, select(e == e, e, zero) if clean else e)
+        store(scores, p, select(is_number(e), e, zero) if clean else e)
         return e
 
     total = reduce_add(fold_row(limit, lanes, term, lambda a, b: a + b, 0.0, chains=2))

@@ -18,7 +18,7 @@ from tvm import tirx
 
 from burnish.backends.cpu import vmath
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.rows import TASK_ELEMENTS, each_row, each_vector
+from burnish.backends.cpu.rows import TASK_ELEMENTS, each_row, each_vector, is_number
 from burnish.backends.cpu.tir import (
     Acc,
     Expr,
@@ -28,6 +28,7 @@ from burnish.backends.cpu.tir import (
     branch,
     ceildiv,
     constant,
+    first_lanes,
     floordiv,
     floormod,
     kernel,
@@ -50,11 +51,11 @@ _WIDE = 4
 
 def _maximum(a: Expr, b: Expr) -> Expr:
     """The larger; a NaN stays."""
-    return let(select(tirx.NE(a, a), a, select(b <= a, a, b)))
+    return let(select(is_number(a), select(b <= a, a, b), a))
 
 
 def _minimum(a: Expr, b: Expr) -> Expr:
-    return let(select(tirx.NE(a, a), a, select(b >= a, a, b)))
+    return let(select(is_number(a), select(b >= a, a, b), a))
 
 
 def _same(x: Expr) -> Expr:
@@ -226,11 +227,7 @@ class _Reduction:
             value = let(load(self.x.flat, start + p, lanes, valid))
             value = op.before(value if offset is None else let(value - offset))
             if valid is not None:
-                ramp = tirx.Ramp(tirx.const(0, "int64"), tirx.const(1, "int64"), lanes)
-                inside = ramp < splat(
-                    tirx.const(valid, "int64") if isinstance(valid, int) else valid, lanes
-                )
-                value = select(inside, value, constant(op.identity, lanes))
+                value = select(first_lanes(valid, lanes), value, constant(op.identity, lanes))
             acc[chain] = op.combine(acc[chain], let(value))
 
         def nest(groups: Sequence[_Group], start: Index) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,9 @@ from burnish.backends.cpu.tir import (
     Expr,
     Index,
     ceildiv,
+    constant,
     floordiv,
+    lanes_of,
     let,
     minimum,
     parallel,
@@ -28,6 +31,11 @@ _TYPICAL_LENGTH = 256
 
 #: Called with the position in the row and the number of valid lanes, None for all.
 Body = Callable[[Index, Index | None], None]
+
+
+def is_number(x: Expr) -> Expr:
+    """Whether float32 lanes are not NaN (TVM simplifies ``x == x`` to true)."""
+    return x <= constant(math.inf, lanes_of(x))
 
 
 @contextmanager

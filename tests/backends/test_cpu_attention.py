@@ -153,6 +153,19 @@ def test_row_without_a_key(isa: Isa, nan_to_zero: bool, queries: int, by_query: 
     _check(build({"k": attention(isa, spec)}, isa), spec, sizes, mask, **options)
 
 
+@pytest.mark.parametrize("queries", [2, 21])
+@pytest.mark.parametrize("nan_to_zero", [False, True])
+def test_nan_in_a_query(nan_to_zero: bool, queries: int) -> None:
+    sizes = (1, queries, 19, 1, 1, 16, 16)
+    spec = _spec(*sizes, nan_to_zero=nan_to_zero)
+    library = build({"k": attention(AVX512, spec)}, AVX512)
+    q, k, v = _f32(1, queries, 1, 16), _f32(1, 19, 1, 16), _f32(1, 19, 1, 16)
+    q[0, 1] = np.nan
+    (got,) = run(library, "k", [a.reshape(1, -1, 16) for a in (q, k, v)], [dirty((1, queries, 16))])
+    want = _reference(q, k, v, spec.scale, nan_to_zero=nan_to_zero).reshape(got.shape)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
+
+
 def test_lowest_float_in_every_place_is_no_nan() -> None:
     shape = (1, 1, 20, 19)
     spec = _spec(1, 20, 19, 2, 2, 16, 16, mask="float", mask_shape=shape)
