@@ -170,7 +170,7 @@ _PACKAGED = (
             "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
         ),
         inputs={"x": _f32("batch", 3, "height", "width", kind="text")},
-        sizes=_sizes("batch", "height", "width", of=((1, 48, 192), (6, 48, 192), (2, 32, 100))),
+        sizes=_sizes("batch", "height", "width", of=((1, 48, 192), (6, 48, 192), (2, 64, 100))),
         bench={"batch": 1, "height": 48, "width": 192},
     ),
     PackagedModel(
