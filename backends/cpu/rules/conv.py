@@ -43,6 +43,13 @@ class Window:
     pads: tuple[int, int, int, int]
     dilations: tuple[int, int]
 
+    def transposed(self) -> Window:
+        """Rows and columns exchanged."""
+        top, left, bottom, right = self.pads
+        return Window(
+            self.kernel[::-1], self.strides[::-1], (left, top, right, bottom), self.dilations[::-1]
+        )
+
 
 def window(node: Node, kernel: tuple[int, ...]) -> Window:
     """The window of a composite with one or two spatial axes."""
@@ -79,6 +86,18 @@ def image_dims(dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return dims if len(dims) == 4 else (dims[0], 1, *dims[1:])
 
 
+def lay_flat(dims: tuple[Dim, ...], view: Window) -> tuple[tuple[Dim, ...], Window]:
+    """A picture of one column as one of one row: kernels tile along rows.
+
+    Returns:
+        The image's shape and the window, exchanged or as they were.
+    """
+    n, h, w, c = dims
+    if w == 1 and view.kernel[1] == 1 and view.pads[1] == view.pads[3] == 0:
+        return (n, 1, h, c), view.transposed()
+    return dims, view
+
+
 def channels(dim: Dim) -> int:
     """A channel count, which is always static."""
     assert isinstance(dim, int)
@@ -106,6 +125,11 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     groups = node.int_attr("group", 1)
     postops = postops_of(node)
     x = image(ctx, ctx.tensor(node.required(0)))
+    output_dims = image_dims(node.output.shape)
+    shape, flat = lay_flat(x.dims, view)
+    if flat is not view:
+        x, view = ctx.reshape(x, shape), flat
+        output_dims = (output_dims[0], 1, output_dims[1], output_dims[3])
     n, h, width, _ = _any_size(x.dims)
     spec = ConvSpec(
         n,
@@ -120,9 +144,11 @@ def _emit(ctx: NodeContext, node: Node) -> None:
         groups,
         postops,
     )
-    output = TensorType("float32", image_dims(node.output.shape))
+    output = TensorType("float32", output_dims)
     flops = product([*output.dims, 2 * ic * prod(view.kernel)])
-    operands = [image(ctx, t) if len(t.dims) > 1 else t for t in lower_operands(ctx, node, 2)]
+    operands = [
+        ctx.reshape(t, output_dims) if len(t.dims) > 1 else t for t in lower_operands(ctx, node, 2)
+    ]
     choice = _depthwise(ctx, spec) if spec.groups == spec.ic == spec.oc else _direct(ctx, spec)
 
     def build(shapes: CallShapes) -> Any:
