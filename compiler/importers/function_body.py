@@ -1,0 +1,231 @@
+"""Operators that ONNX defines by a function body, replaced by that body.
+
+Rare operators come for free so: whatever ONNX composes of plain operators needs no lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx
+from onnx import defs, helper, numpy_helper
+
+from burnish.importers.upgrade import CANONICAL_OPSET, upgrade_graph
+from burnish.ir.graph import Attr, Constant, Graph, Location, Node, Value
+from burnish.ir.proto import attribute_protos, type_proto
+
+#: Bodies may contain operators with bodies.
+_MAX_ROUNDS = 8
+
+
+def expand_all(graph: Graph, wanted: Callable[[Node], bool]) -> int:
+    """Expand every node that ``wanted`` picks and ONNX has a body for, until none is left.
+
+    Args:
+        graph: The graph, typed, at the canonical opset; its subgraphs are searched too.
+        wanted: Picks nodes, for instance those without a lowering.
+
+    Returns:
+        How many nodes were replaced.
+    """
+    count = 0
+    for _ in range(_MAX_ROUNDS):
+        expanded = [node for node in list(graph.walk()) if wanted(node) and expand(node)]
+        if not expanded:
+            break
+        count += len(expanded)
+    if count:
+        for inner in _graphs(graph):
+            inner.sort()
+    return count
+
+
+def _graphs(graph: Graph) -> list[Graph]:
+    found = [graph]
+    for node in graph.nodes:
+        for inner in node.subgraphs():
+            found += _graphs(inner)
+    return found
+
+
+def expand(node: Node) -> bool:
+    """Replace a node by the body that ONNX defines for it; False if ONNX has none."""
+    graph = node.graph
+    function = function_of(node)
+    if graph is None or function is None:
+        return False
+    body = _body_graph(node, function)
+    values: dict[Value, Value] = dict(zip(body.inputs, _present(node), strict=True))
+    location = Location.merge([node.location], via="function-body")
+    for inner in body.nodes:
+        inputs = [None if v is None else _outer(values, graph, v) for v in inner.inputs]
+        outputs: list[Value | None] = []
+        for value in inner.outputs:
+            made = None if value is None else graph.value(f"{node.name}/{value.name}", value.type)
+            if made is not None and value is not None:
+                made.content = value.content
+                values[value] = made
+            outputs.append(made)
+        name = f"{node.name}/{inner.name}"
+        copied = Node(
+            inner.op,
+            inputs,
+            outputs,
+            inner.attrs,
+            domain=inner.domain,
+            name=name,
+            location=location,
+        )
+        graph.append(copied)
+    for old, new in zip(node.outputs, body.outputs, strict=False):
+        if old is not None:
+            graph.replace_uses(old, _outer(values, graph, new))
+    graph.remove(node)
+    return True
+
+
+def _present(node: Node) -> list[Value]:
+    """Inputs that are present and no constants, each once."""
+    return list(dict.fromkeys(v for v in node.inputs if v is not None and not v.is_const))
+
+
+def _outer(values: dict[Value, Value], graph: Graph, value: Value) -> Value:
+    """The value of the graph for one of the body; constants are taken over."""
+    if value not in values:
+        assert value.const is not None, value.name
+        values[value] = graph.constant(value.const, value.name)
+    return values[value]
+
+
+def function_of(node: Node) -> onnx.FunctionProto | None:
+    """The body that ONNX defines for a node with its attributes and types, or None."""
+    version = CANONICAL_OPSET if node.domain == "" else 1
+    try:
+        schema = defs.get_schema(node.op, version, node.domain)
+    except defs.SchemaError:
+        return None
+    if any(v is not None and v.type is None for v in node.inputs):
+        return None
+    function = onnx.FunctionProto()
+    if schema.has_function:
+        versions = [v for v in schema.function_opset_versions if v <= CANONICAL_OPSET]
+        text = schema.get_function_with_opset_version(max(versions)) if versions else b""
+    elif schema.has_context_dependent_function:
+        versions = [
+            v for v in schema.context_dependent_function_opset_versions if v <= CANONICAL_OPSET
+        ]
+        types = [b"" if v is None else type_proto(v.t).SerializeToString() for v in node.inputs]
+        text = (
+            schema.get_context_dependent_function_with_opset_version(
+                max(versions), _proto(node).SerializeToString(), types
+            )
+            if versions
+            else b""
+        )
+    else:
+        return None
+    if not text:
+        return None
+    function.ParseFromString(text)
+    has_graphs = any(a.HasField("g") for n in function.node for a in n.attribute)
+    return None if has_graphs else function
+
+
+def _proto(node: Node) -> onnx.NodeProto:
+    proto = onnx.NodeProto(op_type=node.op, domain=node.domain, name=node.name)
+    proto.input.extend("" if v is None else v.name for v in node.inputs)
+    proto.output.extend("" if v is None else v.name for v in node.outputs)
+    proto.attribute.extend(attribute_protos(node.attrs))
+    return proto
+
+
+def _body_graph(node: Node, function: onnx.FunctionProto) -> Graph:
+    """The body as a graph of its own, upgraded and typed."""
+    graph = Graph(node.op)
+    opset = {o.domain: o.version for o in function.opset_import}
+    graph.opset = {"": CANONICAL_OPSET, **opset}
+    names: dict[str, Value | None] = {"": None}
+    stand_ins: dict[Value, Value] = {}
+    for index, name in enumerate(function.input):
+        value = node.input(index)
+        names[name] = None if value is None else _stand_in(graph, stand_ins, value)
+    attrs = _attributes(node, function)
+    for proto in function.node:
+        _read(graph, proto, names, attrs)
+    results = [names[name] for name in function.output[: len(node.outputs)]]
+    graph.set_outputs([v for v in results if v is not None])
+    upgrade_graph(graph, {})
+    return graph
+
+
+def _stand_in(graph: Graph, stand_ins: dict[Value, Value], value: Value) -> Value:
+    if value not in stand_ins:
+        if value.const is not None:
+            stand_ins[value] = graph.constant(value.const, value.name)
+        else:
+            stand_in = graph.value(value.name, value.type)
+            stand_in.content = value.content
+            graph.inputs.append(stand_in)
+            stand_ins[value] = stand_in
+    return stand_ins[value]
+
+
+def _attributes(node: Node, function: onnx.FunctionProto) -> dict[str, Attr]:
+    """What the body's attribute references stand for: the node's attributes and the defaults."""
+    attrs: dict[str, Attr] = {}
+    version = CANONICAL_OPSET if node.domain == "" else 1
+    for name, attribute in defs.get_schema(node.op, version, node.domain).attributes.items():
+        if attribute.default_value.type:
+            attrs[name] = _attr(attribute.default_value)
+    attrs.update({a.name: _attr(a) for a in function.attribute_proto})
+    attrs.update(node.attrs)
+    return attrs
+
+
+def _attr(proto: onnx.AttributeProto) -> Attr:
+    value = helper.get_attribute_value(proto)
+    if isinstance(value, onnx.TensorProto):
+        return Constant(numpy_helper.to_array(value))
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, (int, float)):
+        return value
+    return tuple(v.decode() if isinstance(v, bytes) else v for v in value)
+
+
+def _read(
+    graph: Graph,
+    proto: onnx.NodeProto,
+    names: dict[str, Value | None],
+    outer: Mapping[str, Attr],
+) -> None:
+    """Append one node of a body."""
+    attrs: dict[str, Attr] = {}
+    for attribute in proto.attribute:
+        if not attribute.ref_attr_name:
+            attrs[attribute.name] = _attr(attribute)
+        elif attribute.ref_attr_name in outer:
+            attrs[attribute.name] = outer[attribute.ref_attr_name]
+    if proto.op_type == "Constant" and not proto.domain:
+        names[proto.output[0]] = graph.constant(_constant(attrs), proto.output[0])
+        return
+    outputs: list[Value | None] = []
+    for name in proto.output:
+        made = graph.value(name) if name else None
+        if name:
+            names[name] = made
+        outputs.append(made)
+    inputs = [names[name] for name in proto.input]
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    domain = "" if proto.domain == "ai.onnx" else proto.domain
+    graph.append(Node(proto.op_type, inputs, outputs, attrs, domain=domain, name=proto.op_type))
+
+
+def _constant(attrs: Mapping[str, Attr]) -> Constant:
+    ((name, value),) = attrs.items()
+    if isinstance(value, Constant):
+        return value
+    dtypes = {"value_int": "int64", "value_float": "float32"}
+    return Constant(np.asarray(value, dtypes[name.removesuffix("s")]))
