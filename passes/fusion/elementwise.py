@@ -20,6 +20,7 @@ from burnish.passes.rewrite import remove_dead
 from burnish.passes.rows import has_rank
 
 VIA = "fuse-elementwise"
+_PERMUTATIONS = frozenset({"Transpose", "DepthToSpace", "SpaceToDepth"})
 
 
 @dataclass(eq=False)
@@ -152,6 +153,8 @@ def _without_ones(shape: tuple[Dim, ...]) -> list[Dim]:
 def _good_producer(node: Node) -> bool:
     """Whether reading through an index map is as good as reading the moved tensor."""
     if node.op == "Transpose":
+        if all(user.op == "DepthToSpace" for user in node.output.users()):
+            return True  # the channels of a block stay together
         perm = permutation_of(node)
         return perm[-1] == len(perm) - 1 or elements_of(node.output) <= 65536
     if node.op in ("Gather", "GatherElements", "GatherND"):
@@ -192,8 +195,10 @@ def _worth_it(group: Group) -> bool:
     """Whether a kernel is saved: more than one operator that computes or moves."""
     work = [n for n in group.nodes if info(n).kind in (Kind.ELEMENTWISE, Kind.MOVEMENT)]
     ranges = [n for n in group.nodes if info(n).kind is Kind.GENERATOR]
-    computes = any(info(n).kind is Kind.ELEMENTWISE for n in work)
-    return group.root in group.nodes and computes and len(work) + len(ranges) > 1
+    useful = any(info(n).kind is Kind.ELEMENTWISE for n in work) or all(
+        n.op in _PERMUTATIONS for n in work
+    )
+    return group.root in group.nodes and useful and len(work) + len(ranges) > 1
 
 
 def _slice_of_split(value: Value) -> tuple[Value, int, int, int] | None:

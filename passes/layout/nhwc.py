@@ -18,8 +18,9 @@ from burnish.ir.types import FLOATS
 from burnish.passes.axes import (
     transposed,
 )
-from burnish.passes.base import Pass, PassContext, all_graphs
+from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
 from burnish.passes.fusion.epilogue import CORE_INPUTS
+from burnish.passes.layout.conv_transpose import ConvTransposeToMatMul
 from burnish.passes.layout.propagate import propagate
 from burnish.passes.layout.reshapes import (
     ComposeTransposes,
@@ -99,7 +100,11 @@ def _pool_attrs(node: Node, spatial: int) -> dict[str, Attr]:
     return {**attrs, "postops": ()}
 
 
-_CONVERT: tuple[Rule, ...] = (ConvToChannelsLast(), PoolToChannelsLast())
+_CONVERT: tuple[Rule, ...] = (
+    ConvTransposeToMatMul(),
+    ConvToChannelsLast(),
+    PoolToChannelsLast(),
+)
 _MOVE: tuple[Rule, ...] = (
     ComposeTransposes(),
     PermuteWeightRows(),
@@ -118,10 +123,11 @@ class ChannelsLast(Pass):
     After: burnish::Conv (NHWC), burnish::MaxPool (NHWC); Transposes only where data enter or leave
     a region whose layout is fixed, and only if they move more than axes of size 1.
     Keeps: pools with indices or automatic padding, integer pools.
-    Numerics: exact.
+    Numerics: reassociates (transposed convolutions without overlap become matrix products).
     """
 
     name = "channels-last"
+    numerics = Numerics.REASSOCIATES
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Convert, then let each region of layout-agnostic operators choose its layout."""

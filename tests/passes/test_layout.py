@@ -312,3 +312,60 @@ def test_reshapes_that_stay(rule: str, body: str, reason: str) -> None:
     tracer = Tracer(rule)
     golden.apply(ChannelsLast(), graph, PassContext(options={"tracer": tracer}))
     assert reason in [miss.reason for miss in tracer.misses]
+
+
+TRANSPOSED = "dilations=[1,1], group=1, output_padding=[0,0]"
+
+
+def test_transposed_convolutions_without_overlap_are_products() -> None:
+    head = "g (float[N,H,W,3] x) => (float[N,A,B,8] y)"
+    golden.check(
+        ChannelsLast(),
+        f'{head} <float[3,8,2,2] w, float[8] c> {{ t = Transpose<{FIRST}>(x) d = burnish.ConvTranspose<data_format="NCHW", strides=[2,2], pads=[0,0,0,0], {TRANSPOSED}, postops=["Add:channel", "Relu"]>(t, w, c) y = Transpose<{LAST}>(d) }}',
+        f'{head} <float[3,32] w, float[32] c> {{ m = burnish.MatMul<postops=["Add:channel", "Relu"]>(x, w, c) f = Transpose<{FIRST}>(m) d = DepthToSpace<blocksize=2, mode="DCR">(f) y = Transpose<{LAST}>(d) }}',
+    )  # fmt: skip
+
+
+def test_few_columns_get_their_postops_later() -> None:
+    head = "g (float[N,H,W,3] x) => (float[N,1,A,B] y)"
+    golden.check(
+        ChannelsLast(),
+        f'{head} <float[3,1,2,2] w, float[1] c> {{ t = Transpose<{FIRST}>(x) y = burnish.ConvTranspose<data_format="NCHW", strides=[2,2], pads=[0,0,0,0], {TRANSPOSED}, postops=["Add:scalar", "Sigmoid"]>(t, w, c) }}',
+        f"{head} <float[3,4] w, float[1] c> {{ m = burnish.MatMul<postops: strings = []>(x, w) f = Transpose<{FIRST}>(m) d = DepthToSpace<blocksize=2, mode=\"DCR\">(f) a = Add(d, c) y = Sigmoid(a) }}",
+    )  # fmt: skip
+
+
+def test_transposed_convolution_of_a_sequence() -> None:
+    head = "g (float[N,L,3] x) => (float[N,A,8] y)"
+    golden.check(
+        ChannelsLast(),
+        f'{head} <float[3,8,4] w> {{ t = Transpose<perm=[0,2,1]>(x) d = burnish.ConvTranspose<data_format="NCW", strides=[4], pads=[0,0], dilations=[1], group=1, output_padding=[0], postops: strings = []>(t, w) y = Transpose<perm=[0,2,1]>(d) }}',
+        f"{head} <float[3,32] w, int64[3] s={{0,-1,8}}> {{ m = burnish.MatMul<postops: strings = []>(x, w) y = Reshape(m, s) }}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kernel", "attrs", "reason"),
+    [
+        ("3,3", "strides=[2,2], pads=[0,0,0,0], dilations=[1,1], group=1, output_padding=[0,0]", "the strides are not the kernel's size"),
+        ("2,3", "strides=[2,3], pads=[0,0,0,0], dilations=[1,1], group=1, output_padding=[0,0]", "the kernel is not square"),
+        ("2,2", "strides=[2,2], pads=[1,1,0,0], dilations=[1,1], group=1, output_padding=[0,0]", "the result is padded"),
+        ("2,2", "strides=[2,2], pads=[0,0,0,0], dilations=[2,2], group=1, output_padding=[0,0]", "it is dilated"),
+        ("2,2", "strides=[2,2], pads=[0,0,0,0], dilations=[1,1], group=2, output_padding=[0,0]", "it has groups"),
+    ],
+)  # fmt: skip
+def test_transposed_convolutions_that_stay(kernel: str, attrs: str, reason: str) -> None:
+    text = f'g (float[2,4,5,6] x) => (float[A,B,C,D] y) <float[4,8,{kernel}] w> {{ y = burnish.ConvTranspose<data_format="NCHW", {attrs}, postops: strings = []>(x, w) }}'
+    graph = golden.parse(text)
+    tracer = Tracer("conv-transpose-to-matmul")
+    golden.apply(ChannelsLast(), graph, PassContext(options={"tracer": tracer}))
+    assert reason in [miss.reason for miss in tracer.misses]
+    assert [n.key for n in graph.nodes].count("burnish::ConvTranspose") == 1
+
+
+def test_blocks_keep_full_operands_out() -> None:
+    text = f'g (float[2,4,5,6] x, float[2,8,10,12] r) => (float[2,8,10,12] y) <float[4,8,2,2] w> {{ y = burnish.ConvTranspose<data_format="NCHW", strides=[2,2], pads=[0,0,0,0], {TRANSPOSED}, postops=["Add:full"]>(x, w, r) }}'
+    graph = golden.parse(text)
+    tracer = Tracer("conv-transpose-to-matmul")
+    golden.apply(ChannelsLast(), graph, PassContext(options={"tracer": tracer}))
+    assert "an operand of a post-op has the result's shape" in [m.reason for m in tracer.misses]
