@@ -2,9 +2,11 @@
 
 For a block of queries the scores are computed transposed, one vector of queries for each key: then
 keys and values are read where they lie, with any strides, a softmax over keys has no horizontal
-reduction, and masks of padded keys are scalars. A block's scores stay in the second-level cache;
-they are complete, so the softmax is the ordinary one and rows without a key behave like the
-decomposed operators.
+reduction, and masks of padded keys are scalars.
+
+Many keys are taken in blocks, and the softmax is the online one (Milakov and Gimelshein, 2018; Dao
+et al., 2022). Rows without a key behave like the decomposed operators: their sum is 0, and 0 times
+infinity is not a number.
 
 Arguments: those of the spec in order, the mask if there is one, the output.
 """
@@ -55,6 +57,10 @@ from burnish.backends.cpu.tir import (
 
 #: Up to so many queries are computed one by one.
 _FEW_QUERIES = 3
+#: Keys in a block, if there are more than fit into one. A multiple of the rows of all tiles.
+_KEY_BLOCK = 192
+#: Up to so many keys (known at compile time) are one block.
+_ONE_BLOCK = 640
 #: Most rows of a register tile: more would read from too many streams at once.
 _MOST_ROWS = 12
 
@@ -97,6 +103,48 @@ def tile_rows(isa: Isa, vectors: int, count: Index) -> int:
     return min(range(most, least - 1, -1), key=lambda r: -(-count // r) * r)
 
 
+@dataclass(frozen=True)
+class _Buffers:
+    """Memory of one task; vectors of queries lie ``stride`` apart in the two-dimensional ones.
+
+    Attributes:
+        packed: Queries, [width, query].
+        scores: [key of the block, query]; later their exponentials.
+        tops: Maximum of the scores so far for each query.
+        scales: Factor for what was summed up before the block.
+        sums: Sum of the exponentials so far.
+        factors: Inverse of the sums.
+        partial: Sums of values so far, [query, value]; None if all keys are one block.
+    """
+
+    packed: Any
+    scores: Any
+    tops: Any
+    scales: Any
+    sums: Any
+    factors: Any
+    partial: Any
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Queries of a task and keys of a block.
+
+    Attributes:
+        query: First query.
+        queries: Number of queries.
+        vectors: Vectors of queries.
+        key: First key.
+        keys: Number of keys.
+    """
+
+    query: Index
+    queries: Index
+    vectors: Index
+    key: Index
+    keys: Index
+
+
 class _Blocks:
     """Blocks of queries of one head: the tasks of the kernel."""
 
@@ -115,6 +163,8 @@ class _Blocks:
         self.stride = self.most * self.lanes
         self.vectors = ceildiv(self.queries, self.lanes)
         self.count = ceildiv(self.vectors, self.most)
+        self.one_block = isinstance(self.keys, int) and self.keys <= _ONE_BLOCK
+        self.value_vectors = -(-spec.value_width // self.lanes)
         self.acc: Acc
 
     def emit(self, place: _Place, part: Index) -> None:
@@ -136,26 +186,56 @@ class _Blocks:
         spec, lanes = self.spec, self.lanes
         first = let(floordiv(part * self.vectors, self.count))
         size = let(floordiv((part + 1) * self.vectors, self.count) - first)
-        q0 = let(first * lanes)
-        count = let(minimum(self.queries - q0, size * lanes))
+        query = let(first * lanes)
+        count = let(minimum(self.queries - query, size * lanes))
         limit: Index = self.keys
         if spec.causal:
-            limit = let(maximum(minimum(self.keys, q0 + count + spec.causal_offset), 0))
-        self.acc = Acc(self.isa.registers, lanes)
-        packed = scratch(spec.width * self.stride)
-        scores = scratch((self.keys + 16) * self.stride)
-        tops, factors = local(self.stride), local(self.stride)
-        self._pack_queries(place, packed, q0, size)
-        with serial(self.stride // lanes) as c:
-            store(tops, c * lanes, constant(-math.inf, lanes))
-        self._each_size(
-            size,
-            lambda n, first: self._scores(place, (packed, scores, tops), (q0, limit), n, first),
-        )
-        self.mask.add_rows(place, scores, self.stride, tops, q0, size, limit)
-        with serial(size) as c:
-            self._exponentials(scores, tops, factors, c, limit)
-        self._values(place, scores, factors, q0, count, limit)
+            limit = let(maximum(minimum(self.keys, query + count + spec.causal_offset), 0))
+        buffers = self._allocate()
+        self._pack_queries(place, buffers.packed, query, size)
+        with serial(self.most) as c:
+            store(buffers.tops, c * lanes, constant(-math.inf, lanes))
+            store(buffers.sums, c * lanes, constant(0.0, lanes))
+        if self.one_block:
+            self._keys(place, buffers, _Range(query, count, size, 0, limit))
+            self._invert(buffers, size)
+            self._values(place, buffers, _Range(query, count, size, 0, limit))
+            return
+        with serial(count) as row, serial(self.value_vectors) as v:
+            at = (row * self.value_vectors + v) * lanes
+            store(buffers.partial, at, constant(0.0, lanes))
+        with serial(ceildiv(limit, _KEY_BLOCK)) as step:
+            key = let(step * _KEY_BLOCK)
+            part_of = _Range(query, count, size, key, let(minimum(_KEY_BLOCK, limit - key)))
+            self._keys(place, buffers, part_of)
+            self._values(place, buffers, part_of)
+        self._invert(buffers, size)
+        self._store_partial(place, buffers, query, count)
+
+    def _allocate(self) -> _Buffers:
+        self.acc = Acc(self.isa.registers, self.lanes)
+        keys = self.keys if self.one_block else _KEY_BLOCK
+        partial = None
+        if not self.one_block:
+            partial = scratch(self.stride * self.value_vectors * self.lanes)
+        packed = scratch(self.spec.width * self.stride)
+        scores = scratch((keys + _MOST_ROWS) * self.stride)
+        tops, scales, sums, factors = (local(self.stride) for _ in range(4))
+        return _Buffers(packed, scores, tops, scales, sums, factors, partial)
+
+    def _keys(self, place: _Place, buffers: _Buffers, part: _Range) -> None:
+        """Scores of a block of keys and their exponentials; updates maxima and sums."""
+        lanes = self.lanes
+        if not self.one_block:
+            with serial(part.vectors) as c:
+                store(buffers.scales, c * lanes, let(load(buffers.tops, c * lanes, lanes)))
+        self._each_size(part.vectors, lambda n, first: self._scores(place, buffers, part, n, first))
+        self.mask.add_rows(
+            place, (buffers.scores, buffers.tops), self.stride,
+            (part.query, part.vectors), (part.key, part.keys),
+        )  # fmt: skip
+        with serial(part.vectors) as c:
+            self._exponentials(buffers, let(c * lanes), part.keys)
 
     def _each_size(self, size: Index, emit: Callable[[int, Index], None]) -> None:
         """Cover a block of ``size`` vectors with code for those numbers that are worth their own.
@@ -224,44 +304,33 @@ class _Blocks:
     # -- scores ------------------------------------------------------------------------------------
 
     def _scores(
-        self,
-        place: _Place,
-        buffers: tuple[Any, Any, Any],
-        extent: tuple[Index, Index],
-        vectors: int,
-        first: Index,
+        self, place: _Place, buffers: _Buffers, part: _Range, vectors: int, first: Index
     ) -> None:
         """``scores[key, query]`` with scalar masks applied, and the maximum for each query."""
-        packed, scores, tops = buffers
-        q0, limit = extent
-        start = first * self.lanes
         where, lanes = self.spec.k, self.lanes
+        start = first * lanes
         base = place.start(where, self.spec.heads // self.spec.kv_heads)
-        rows = tile_rows(self.isa, vectors, limit)
+        rows = tile_rows(self.isa, vectors, part.keys if self.one_block else _KEY_BLOCK)
         scalars = self.mask.scalars(place)
-        with serial(ceildiv(limit, rows)) as step:
-            key = let(step * rows)
+        with serial(ceildiv(part.keys, rows)) as step:
+            row = let(step * rows)
             # Keys past the end repeat the last one: the maximum does not change.
-            keys = [let(minimum(key + r, self.keys - 1)) for r in range(rows)]
+            keys = [let(minimum(part.key + (row + r), self.keys - 1)) for r in range(rows)]
             starts = [let(base + at * where.sequence) for at in keys]
             tile = RegisterTile.zero(rows, vectors, self.acc)
             with serial(self.spec.width) as d:
-                tile.step(
-                    self.k.flat,
-                    [s + d * where.width for s in starts],
-                    packed,
-                    d * self.stride + start,
-                )
+                offsets = [s + d * where.width for s in starts]
+                tile.step(self.k.flat, offsets, buffers.packed, d * self.stride + start)
             for c in range(vectors):
                 column = start + c * lanes
-                top = load(tops, column, lanes)
+                top = load(buffers.tops, column, lanes)
                 for r in range(rows):
                     value = scalars(tile.at(r, c), keys[r])
-                    value = let(self._causal(value, keys[r], q0 + column))
-                    store(scores, (key + r) * self.stride + column, value)
+                    value = let(self._causal(value, keys[r], part.query + column))
+                    store(buffers.scores, (row + r) * self.stride + column, value)
                     top = let(select(top < value, value, top))
                 if not self.mask.by_query:
-                    store(tops, column, top)
+                    store(buffers.tops, column, top)
 
     def _causal(self, value: Expr, key: Index, query: Index) -> Expr:
         if not self.spec.causal:
@@ -271,70 +340,99 @@ class _Blocks:
         first = tirx.Cast("int32", key - query - self.spec.causal_offset)
         return select(ramp >= splat(first, lanes), value, constant(-math.inf, lanes))
 
-    def _exponentials(self, scores: Any, tops: Any, factors: Any, c: Index, limit: Index) -> None:
-        """Replace a column of scores by their exponentials; keep the inverse of their sum."""
+    def _exponentials(self, buffers: _Buffers, column: Index, keys: Index) -> None:
+        """Replace a column of scores by their exponentials and add them up."""
         lanes, clean = self.lanes, self.spec.nan_to_zero
-        zero = constant(0.0, lanes)
-        top = let(load(tops, c * lanes, lanes))
-        if clean:
-            top = let(select(top == constant(-math.inf, lanes), zero, top))
+        zero, lowest = constant(0.0, lanes), constant(-math.inf, lanes)
+        top = let(load(buffers.tops, column, lanes))
+        if clean or not self.one_block:
+            # Without a key so far: exponentials of -inf - 0 are 0, of -inf - -inf not a number.
+            top = let(select(top <= lowest, zero, top))
         total = local(lanes)
-        store(total, 0, zero)
-        with serial(limit) as t:
-            at = let(t * self.stride + c * lanes)
-            e = vmath.exp(load(scores, at, lanes) - top)
+        store(total, 0, load(buffers.sums, column, lanes))
+        if not self.one_block:
+            scale = vmath.exp(load(buffers.scales, column, lanes) - top)
+            store(buffers.scales, column, scale)
+            store(total, 0, load(total, 0, lanes) * scale)
+        with serial(keys) as t:
+            at = let(t * self.stride + column)
+            e = vmath.exp(load(buffers.scores, at, lanes) - top)
             store(total, 0, load(total, 0, lanes) + e)
-            store(scores, at, select(is_number(e), e, zero) if clean else e)
-        whole = let(load(total, 0, lanes))
-        factor = constant(1.0, lanes) / whole
-        store(factors, c * lanes, select(whole > zero, factor, zero) if clean else factor)
+            store(buffers.scores, at, select(is_number(e), e, zero) if clean else e)
+        store(buffers.sums, column, let(load(total, 0, lanes)))
+
+    def _invert(self, buffers: _Buffers, vectors: Index) -> None:
+        """Inverse sums; with ``nan_to_zero`` 0 where the sum is 0 or not a number."""
+        lanes = self.lanes
+        zero = constant(0.0, lanes)
+        with serial(vectors) as c:
+            whole = let(load(buffers.sums, c * lanes, lanes))
+            factor = let(constant(1.0, lanes) / whole)
+            if self.spec.nan_to_zero:
+                factor = select(whole > zero, factor, zero)
+            store(buffers.factors, c * lanes, factor)
 
     # -- values ------------------------------------------------------------------------------------
 
-    def _values(
-        self, place: _Place, scores: Any, factors: Any, q0: Index, count: Index, limit: Index
-    ) -> None:
+    def _values(self, place: _Place, buffers: _Buffers, part: _Range) -> None:
         """Weighted sums of the values, in column blocks of a few vectors."""
-        lanes, width = self.lanes, self.spec.value_width
-        vectors = -(-width // lanes)
+        vectors = self.value_vectors
         widest = 5 if self.isa.registers >= 32 and vectors == 5 else self.most
         chunks = -(-vectors // widest)
         ends = [p * vectors // chunks for p in range(chunks + 1)]
         for a, b in itertools.pairwise(ends):
-            tail = min(width, b * lanes) - (b - 1) * lanes
-            self._value_columns(place, scores, factors, (q0, count, limit), a * lanes, b - a, tail)
+            self._value_columns(place, buffers, part, a, b - a)
+
+    def _tail(self, vector: int) -> int | None:
+        """Elements of a vector of values that exist; None for all."""
+        left = self.spec.value_width - vector * self.lanes
+        return left if left < self.lanes else None
 
     def _value_columns(
-        self,
-        place: _Place,
-        scores: Any,
-        factors: Any,
-        extent: tuple[Index, Index, Index],
-        column: int,
-        vectors: int,
-        tail: int,
+        self, place: _Place, buffers: _Buffers, part: _Range, column: int, vectors: int
     ) -> None:
-        q0, count, limit = extent
         where, lanes, to = self.spec.v, self.lanes, self.spec.output_heads()
-        base = let(place.start(where, self.spec.heads // self.spec.kv_heads) + column)
-        target = let(place.start(to) + column)
-        rows = tile_rows(self.isa, vectors, count)
-        with serial(ceildiv(count, rows)) as step:
+        first = column * lanes
+        base = let(place.start(where, self.spec.heads // self.spec.kv_heads) + first)
+        base = let(base + part.key * where.sequence)
+        target = let(place.start(to) + first)
+        rows = tile_rows(self.isa, vectors, part.queries)
+        with serial(ceildiv(part.queries, rows)) as step:
             # Rows past the end repeat the last one, and write the same result again.
-            queries = [let(minimum(step * rows + r, count - 1)) for r in range(rows)]
+            queries = [let(minimum(step * rows + r, part.queries - 1)) for r in range(rows)]
+            partial = [let(q * (self.value_vectors * lanes) + first) for q in queries]
             tile = RegisterTile.zero(rows, vectors, self.acc)
-            with serial(limit) as t:
+            if not self.one_block:
+                for r, query in enumerate(queries):
+                    scale = let(splat(let(load(buffers.scales, query)), lanes))
+                    for c in range(vectors):
+                        before = load(buffers.partial, partial[r] + c * lanes, lanes)
+                        tile.acc[r * vectors + c] = before * scale
+            with serial(part.keys) as t:
                 row = let(t * self.stride)
                 tile.step(
-                    scores,
+                    buffers.scores,
                     [row + query for query in queries],
                     self.v.flat,
                     base + t * where.sequence,
-                    valid=tail,
+                    valid=self._tail(column + vectors - 1),
                 )
             for r, query in enumerate(queries):
-                factor = let(splat(let(load(factors, query)), lanes))
+                factor = let(splat(let(load(buffers.factors, query)), lanes))
                 for c in range(vectors):
-                    at = target + (q0 + query) * to.sequence + c * lanes
-                    valid = tail if c == vectors - 1 else None
-                    self.out.store(at, tile.at(r, c) * factor, valid)
+                    if not self.one_block:
+                        store(buffers.partial, partial[r] + c * lanes, tile.at(r, c))
+                        continue
+                    at = target + (part.query + query) * to.sequence + c * lanes
+                    self.out.store(at, tile.at(r, c) * factor, self._tail(column + c))
+
+    def _store_partial(self, place: _Place, buffers: _Buffers, query: Index, count: Index) -> None:
+        """Divide the finished sums and write them."""
+        lanes, to = self.lanes, self.spec.output_heads()
+        start = let(place.start(to) + query * to.sequence)
+        with serial(count) as row:
+            factor = let(splat(let(load(buffers.factors, row)), lanes))
+            for v in range(self.value_vectors):
+                at = (row * self.value_vectors + v) * lanes
+                value = load(buffers.partial, at, lanes) * factor
+                self.out.store(start + row * to.sequence + v * lanes, let(value), self._tail(v))

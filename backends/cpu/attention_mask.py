@@ -116,27 +116,37 @@ class Mask:
     def add_rows(
         self,
         place: Place,
-        scores: Any,
-        score_stride: int,
-        tops: Any,
-        q0: Index,
-        size: Index,
-        limit: Index,
+        buffers: tuple[Any, Any],
+        stride: int,
+        queries: tuple[Index, Index],
+        keys: tuple[Index, Index],
     ) -> None:
-        """Mask ``scores[key, query]`` by rows of queries; also finds the maxima."""
+        """Mask ``scores[key, query]`` if queries have different masks; also finds the maxima.
+
+        Args:
+            place: The head.
+            buffers: Scores of a block of keys, and the maxima for each query.
+            stride: Elements between the scores of neighbouring keys.
+            queries: First query, number of vectors of queries.
+            keys: First key, number of keys.
+        """
         if not self.by_query:
             return
+        scores, tops = buffers
         lanes, step = self.lanes, self.strides[3]
-        base = self.start(place)
-        whole = let(floordiv(limit, lanes)) if not isinstance(limit, int) else limit // lanes
-        with serial(size) as c:
+        count = keys[1]
+        base = let(self.start(place) + keys[0] * step)
+        whole = let(floordiv(count, lanes)) if not isinstance(count, int) else count // lanes
+        with serial(queries[1]) as c:
             rows = [
-                let(base + minimum(q0 + (c * lanes + i), self.queries - 1) * self.strides[2])
+                let(
+                    base + minimum(queries[0] + (c * lanes + i), self.queries - 1) * self.strides[2]
+                )
                 for i in range(lanes)
             ]
 
             def put(key: Index, element: Expr) -> None:
-                at = let(key * score_stride + c * lanes)
+                at = let(key * stride + c * lanes)
                 value = let(self.apply(load(scores, at, lanes), element))
                 store(scores, at, value)
                 top = let(load(tops, c * lanes, lanes))
@@ -149,7 +159,7 @@ class Mask:
                     columns = transpose_vectors([self.read(r + key, lanes) for r in rows])
                     for i, column in enumerate(columns):
                         put(key + i, column)
-            with serial(whole * lanes if contiguous else 0, limit) as key:
+            with serial(whole * lanes if contiguous else 0, count) as key:
                 cell = local(lanes)
                 for i, row in enumerate(rows):
                     store(cell, i, self.read(row + key * step))

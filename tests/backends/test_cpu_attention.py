@@ -76,6 +76,7 @@ STATIC = [
     (2, 1, 77, 4, 2, 64, 40),
     (1, 3, 1, 2, 2, 20, 17),
     (1, 70, 9, 4, 1, 128, 5),
+    (1, 20, 700, 1, 1, 16, 20),  # keys in blocks
 ]
 
 
@@ -95,7 +96,7 @@ def test_symbolic(isa: Isa) -> None:
     for length in lengths:
         _check(library, spec, (2, length, 37, 4, 2, 24, 40))
         _check(library, spec, (1, length, length, 4, 2, 24, 40))
-    for keys in (1, 2, 5, 6, 7, 47):
+    for keys in (1, 2, 5, 6, 7, 47, 191, 192, 193, 400):
         _check(library, spec, (1, 2, keys, 4, 2, 24, 40))
         _check(library, spec, (1, 20, keys, 4, 2, 24, 40))
 
@@ -110,6 +111,7 @@ MASKS = [(2, 1, 1, 45), (1, 1, 37, 45), (2, 4, 37, 45), (1, 4, 37, 1), (2, 1, 37
 def test_masks(isa: Isa, kind: str, symbolic: bool, shape: tuple[int, ...]) -> None:
     if symbolic and (isa is AVX2 or shape[1] == 4):
         pytest.skip("covered by the other combinations")
+    library = None
     for queries in (37, 2):
         dims: list[Any] = [2, queries, 45]
         if symbolic:
@@ -125,7 +127,8 @@ def test_masks(isa: Isa, kind: str, symbolic: bool, shape: tuple[int, ...]) -> N
             mask[...] = True
         if kind == "float":
             mask = np.where(mask, _f32(*actual), np.float32(-3.4028235e38)).astype("f4")
-        library = build({"k": attention(isa, spec)}, isa)
+        if library is None or not symbolic:
+            library = build({"k": attention(isa, spec)}, isa)
         _check(library, spec, (2, queries, 45, 4, 2, 16, 16), mask)
 
 
@@ -134,7 +137,7 @@ def test_masks(isa: Isa, kind: str, symbolic: bool, shape: tuple[int, ...]) -> N
 @pytest.mark.parametrize("nan_to_zero", [False, True])
 def test_causal(isa: Isa, offset: int, nan_to_zero: bool) -> None:
     options: dict[str, Any] = {"causal": True, "causal_offset": offset, "nan_to_zero": nan_to_zero}
-    for sizes in [(1, 70, 75, 2, 1, 16, 20), (1, 3, 40, 2, 1, 16, 20)]:
+    for sizes in [(1, 70, 75, 2, 1, 16, 20), (1, 3, 40, 2, 1, 16, 20), (1, 700, 690, 1, 1, 16, 8)]:
         spec = _spec(*sizes, **options)
         _check(build({"k": attention(isa, spec)}, isa), spec, sizes, **options)
 
@@ -143,11 +146,16 @@ def test_causal(isa: Isa, offset: int, nan_to_zero: bool) -> None:
 @pytest.mark.parametrize("nan_to_zero", [False, True])
 @pytest.mark.parametrize("queries", [2, 21])
 @pytest.mark.parametrize("by_query", [False, True])
-def test_row_without_a_key(isa: Isa, nan_to_zero: bool, queries: int, by_query: bool) -> None:
-    shape = (2, 1, queries if by_query else 1, 19)
-    sizes = (2, queries, 19, 2, 2, 16, 16)
+@pytest.mark.parametrize("keys", [19, 700])
+def test_row_without_a_key(
+    isa: Isa, nan_to_zero: bool, queries: int, by_query: bool, keys: int
+) -> None:
+    shape = (2, 1, queries if by_query else 1, keys)
+    sizes = (2, queries, keys, 2, 2, 16, 16)
     mask = np.zeros(shape, "f4")
     mask[0, :, -1] = -np.inf
+    # The first block of keys has none for the other queries.
+    mask[1, :, :, : keys // 2] = -np.inf
     options = {"nan_to_zero": nan_to_zero}
     spec = _spec(*sizes, mask="float", mask_shape=shape, **options)
     _check(build({"k": attention(isa, spec)}, isa), spec, sizes, mask, **options)
