@@ -135,7 +135,8 @@ class Session:
         calls = [
             KernelCall(t.name.decode(), t.start_ns / 1e3, t.duration_ns / 1e3)
             for t in times[: count.value]
-            if not t.name.startswith(b"vm.builtin.")
+            # A call of a branch has no name; its kernels have.
+            if t.name and not t.name.startswith(b"vm.builtin.")
         ]
         return arrays, calls
 

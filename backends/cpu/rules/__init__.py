@@ -5,11 +5,23 @@ from __future__ import annotations
 from burnish.backends.base import KernelRule
 from burnish.backends.cpu.rules.attention import ATTENTION
 from burnish.backends.cpu.rules.conv import CONV
-from burnish.backends.cpu.rules.matmul import MATMUL
+from burnish.backends.cpu.rules.conv_transpose import CONV_TRANSPOSE
+from burnish.backends.cpu.rules.matmul import MATMUL_RULES
+from burnish.backends.cpu.rules.movement import MOVEMENT_RULES
 from burnish.backends.cpu.rules.pool import POOL_RULES
 from burnish.backends.cpu.rules.recurrent import RECURRENT_RULES
 from burnish.backends.cpu.rules.rows import ROW_RULES
 
 RULES: dict[str, KernelRule] = {
-    rule.key: rule for rule in (ATTENTION, CONV, MATMUL, *POOL_RULES, *RECURRENT_RULES, *ROW_RULES)
+    rule.key: rule
+    for rule in (
+        ATTENTION,
+        CONV,
+        CONV_TRANSPOSE,
+        *MATMUL_RULES,
+        *MOVEMENT_RULES,
+        *POOL_RULES,
+        *RECURRENT_RULES,
+        *ROW_RULES,
+    )
 }

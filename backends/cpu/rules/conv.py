@@ -13,6 +13,7 @@ from tvm import tirx
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.cpu.conv import ConvSpec, conv, pack_conv
 from burnish.backends.cpu.depthwise import depthwise, depthwise_tile, pack_depthwise
+from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.rules.common import (
     lower_operands,
     postops_key,
@@ -113,7 +114,7 @@ def _accepts(node: Node) -> Refused | None:
     return refuse_layout(node) or refuse_dtype(node) or refuse_operands(node, 2)
 
 
-def _any_size(dims: tuple[Dim, ...]) -> tuple[Index, ...]:
+def any_size(dims: tuple[Dim, ...]) -> tuple[Index, ...]:
     """Sizes for packing: what is not static is some variable."""
     return tuple(d if isinstance(d, int) else tirx.Var("size", "int64") for d in dims)
 
@@ -130,7 +131,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     if flat is not view:
         x, view = ctx.reshape(x, shape), flat
         output_dims = (output_dims[0], 1, output_dims[1], output_dims[3])
-    n, h, width, _ = _any_size(x.dims)
+    n, h, width, _ = any_size(x.dims)
     spec = ConvSpec(
         n,
         h,
@@ -162,7 +163,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
         choice.name,
         (view, groups, oc, choice.layout, postops_key(postops)),
         build,
-        [x, ctx.weight(w, (choice.name, choice.layout), pack), *operands],
+        [x, ctx.weight(w, (choice.name, choice.layout), pack, (choice.size,)), *operands],
         [output],
         flops=flops,
         detail=f"tile {choice.tile.rows}x{choice.tile.vectors}",
@@ -172,23 +173,27 @@ def _emit(ctx: NodeContext, node: Node) -> None:
 
 @dataclass(frozen=True)
 class _Choice:
-    """The template for a convolution, with the layout of its packed weights."""
+    """The template for a convolution, with layout and size of its packed weights."""
 
     name: str
     build: Callable[..., Any]
     pack: Callable[..., np.ndarray]
     layout: Hashable
+    size: int
     tile: Tile
 
 
 def _direct(ctx: NodeContext, spec: ConvSpec) -> _Choice:
     columns = spec.columns(ctx.isa)
-    return _Choice("conv", conv, pack_conv, columns, columns[0].tile)
+    depth = spec.ic // spec.groups * prod(spec.kernel)
+    size = spec.groups * packed_size(depth, spec.oc // spec.groups, ctx.isa)
+    return _Choice("conv", conv, pack_conv, columns, size, columns[0].tile)
 
 
 def _depthwise(ctx: NodeContext, spec: ConvSpec) -> _Choice:
     tile = depthwise_tile(spec, ctx.isa)
-    return _Choice("depthwise", depthwise, pack_depthwise, ctx.isa.lanes, tile)
+    size = packed_size(prod(spec.kernel), spec.oc, ctx.isa)
+    return _Choice("depthwise", depthwise, pack_depthwise, ctx.isa.lanes, size, tile)
 
 
 CONV = KernelRule("burnish::Conv", _accepts, _emit)

@@ -1,4 +1,4 @@
-"""Matrix products: ``burnish::MatMul`` on the packed GEMM template."""
+"""Matrix products: with constant weights on the packed GEMM template, else batched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from tvm import tirx
 
 from burnish.backends.base import KernelRule, Refused
-from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm
+from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm, packed_size
+from burnish.backends.cpu.matmul import MatmulSpec, matmul
 from burnish.backends.cpu.rules.common import (
     lower_operands,
     postops_key,
@@ -16,7 +17,7 @@ from burnish.backends.cpu.rules.common import (
     refuse_operands,
 )
 from burnish.ir import Node
-from burnish.ir.dims import is_static, product
+from burnish.ir.dims import equal, is_static, product
 from burnish.lowering.context import CallShapes, NodeContext
 
 
@@ -37,7 +38,12 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     sizes = lead if fixed else (tirx.Var("rows", "int64"),)
     packing = GemmSpec(sizes, k, n, postops)
     columns = packing.columns(ctx.isa)
-    weights = ctx.weight(w, ("gemm", columns), lambda a: pack_gemm(a, packing, ctx.isa))
+    weights = ctx.weight(
+        w,
+        ("gemm", columns),
+        lambda a: pack_gemm(a, packing, ctx.isa),
+        (packed_size(k, n, ctx.isa),),
+    )
 
     def build(shapes: CallShapes) -> Any:
         return gemm(ctx.isa, GemmSpec(shapes.inputs[0][:-1], k, n, postops))
@@ -56,4 +62,47 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     )
 
 
-MATMUL = KernelRule("burnish::MatMul", _accepts, _emit)
+def _accepts_batched(node: Node) -> Refused | None:
+    a, b = node.required(0), node.required(1)
+    if node.int_attr("transA"):
+        return Refused("the left operand is transposed")
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        return Refused("an operand is a vector")
+    for x, y in zip(a.shape[-3::-1], b.shape[-3::-1], strict=False):
+        if not (equal(x, y) or equal(x, 1) or equal(y, 1)):
+            return Refused("the batch dimensions may broadcast at run time")
+    postops = postops_of(node)
+    if postops and not isinstance(node.output.shape[-1], int):
+        return Refused("post-ops on a symbolic number of columns")
+    return refuse_dtype(node) or refuse_operands(node, 2)
+
+
+def _emit_batched(ctx: NodeContext, node: Node) -> None:
+    a, b = ctx.tensor(node.required(0)), ctx.tensor(node.required(1))
+    postops = postops_of(node)
+    transposed = bool(node.int_attr("transB"))
+    scale = node.float_attr("alpha", 1.0)
+
+    def build(shapes: CallShapes) -> Any:
+        (*a_batch, m, k), (*b_batch, _, _) = shapes.inputs[:2]
+        n = shapes.outputs[0][-1]
+        spec = MatmulSpec(tuple(a_batch), tuple(b_batch), m, k, n, transposed, scale, postops)
+        return matmul(ctx.isa, spec)
+
+    ctx.set(
+        *ctx.call(
+            "matmul",
+            (transposed, scale, postops_key(postops)),
+            build,
+            [a, b, *lower_operands(ctx, node, 2)],
+            [node.output.t],
+            flops=product([*node.output.shape, a.dims[-1], 2]),
+        )
+    )
+
+
+MATMUL_RULES = (
+    KernelRule("burnish::MatMul", _accepts, _emit),
+    KernelRule("burnish::BatchMatMul", _accepts_batched, _emit_batched),
+    KernelRule("MatMul", _accepts_batched, _emit_batched),
+)
