@@ -6,6 +6,8 @@ end it. See :mod:`burnish.worker`.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from burnish import __version__
 from burnish.errors import InvalidInputError
-from burnish.options import CompileOptions
+from burnish.options import CompileOptions, spell_input_shapes
 from burnish.worker import report
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from burnish.backends.base import Target
     from burnish.ir import Graph
     from burnish.lowering.module import ModuleLowering
+    from burnish.passes.base import PassContext
     from burnish.passes.manager import PassRecord
 
 #: Called with (phase, done, total).
@@ -62,6 +65,8 @@ class CompileReport:
         nodes: Nodes of the optimized graph by operator.
         kernels: Number of distinct kernels.
         weight_bytes: Size of the packed weights.
+        peak_memory_bytes: The most memory that the compile worker held, files that it maps
+            included; 0 where the system does not tell.
         comparison: The comparison with onnxruntime as plain data, if it was made.
     """
 
@@ -73,6 +78,7 @@ class CompileReport:
     nodes: dict[str, int]
     kernels: int
     weight_bytes: int
+    peak_memory_bytes: int = 0
     comparison: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,12 +123,19 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         clock.start("import")
         graph, notes = import_model(request.model, options)
         clock.start("optimize")
-        records = optimize(graph, options, target, model=request.name, progress=report)
+        records = optimize(
+            graph, options, model=request.name, source=request.model, progress=report
+        )
         notes += [note for record in records for note in record.notes]
         lowering, executable = _build(graph, target, clock, notes)
         clock.start("link")
         _write_code(executable, lowering, writer)
         manifest = _manifest(request, target, graph, records, lowering)
+        nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
+        weight_bytes = sum(w.nbytes for w in lowering.weights)
+        # The reference loads the whole model once more: what it came from has to go before.
+        del graph, lowering, executable
+        gc.collect()
         comparison = None
         if options.check:
             clock.start("check")
@@ -136,11 +149,22 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         seconds=clock.seconds,
         passes=tuple(records),
         notes=tuple(dict.fromkeys(notes)),
-        nodes=histogram(graph),
-        kernels=sum(lowering.kernels.counts.values()),
-        weight_bytes=sum(w.array.nbytes for w in lowering.weights),
+        nodes=nodes,
+        kernels=kernels,
+        weight_bytes=weight_bytes,
+        peak_memory_bytes=peak_memory(),
         comparison=comparison,
     )
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held since it was started, in bytes."""
+    # getrusage would tell the peak of the process that forked this one, if that was higher.
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def import_model(model: str | bytes, options: CompileOptions) -> tuple[Graph, list[str]]:
@@ -182,16 +206,35 @@ def _refuse_unknown(graph: Graph) -> None:
 def optimize(
     graph: Graph,
     options: CompileOptions,
-    target: Target | None,
     *,
     model: str = "model.onnx",
+    source: str | bytes | None = None,
     only: tuple[str, ...] = (),
     progress: Progress = lambda *_: None,
+    context: PassContext | None = None,
 ) -> list[PassRecord]:
-    """Run the pass pipeline of an optimization level on a graph."""
+    """Run the pass pipeline of an optimization level on a graph.
+
+    Args:
+        graph: Changed in place.
+        options: Level, passes to skip, checks and dumps.
+        model: What the model is called in messages.
+        source: The unmodified model; ``verify_passes`` compares with it.
+        only: Names of the passes that run; empty for all.
+        progress: Told of every pass.
+        context: What the passes share.
+
+    Raises:
+        PassError: A pass failed, or changes the results.
+    """
     from burnish.passes.manager import PassManager
     from burnish.passes.pipelines import pipeline
 
+    check = None
+    if options.verify_passes and source is not None:
+        from burnish.check.stages import StageCheck
+
+        check = StageCheck(reference_model(source), graph)
     manager = PassManager(
         pipeline(options.opt_level, max_fold_growth=options.max_fold_growth),
         skip=options.skip_passes,
@@ -199,9 +242,11 @@ def optimize(
         verify_ir=options.verify_ir,
         dump_dir=Path(options.dump_ir) if options.dump_ir else None,
         model=model,
+        arguments=[f"-O{options.opt_level}", *spell_input_shapes(options.input_shapes)],
         on_pass=lambda record: progress(f"optimize: {record.name}", 0, 1),
+        check_results=check,
     )
-    return manager.run(graph)
+    return manager.run(graph, context)
 
 
 def prepare(graph: Graph, target: Target) -> list[str]:
@@ -259,10 +304,10 @@ def _build(
 
 
 def _write_code(executable: Any, lowering: ModuleLowering, writer: Any) -> None:
-    from burnish.artifact import link_module, weight_from_array
+    from burnish.artifact import Weight, link_module
 
     link_module(executable, writer.library_path)
-    writer.write_weights([weight_from_array(w.name, w.array) for w in lowering.weights])
+    writer.write_weights([Weight(w.name, w.dtype, w.shape, w.data) for w in lowering.weights])
 
 
 def histogram(graph: Graph) -> dict[str, int]:
@@ -301,9 +346,7 @@ def _manifest(
         ),
         inputs=tensors(graph.inputs),
         outputs=tensors(graph.outputs),
-        weights=tuple(
-            TensorInfo(w.name, str(w.array.dtype), tuple(w.array.shape)) for w in lowering.weights
-        ),
+        weights=tuple(TensorInfo(w.name, w.dtype, w.shape) for w in lowering.weights),
         nodes=tuple(
             NodeInfo(
                 name=call.outputs[0] if call.outputs else call.kernel,
@@ -343,17 +386,14 @@ def model_digest(model: str | bytes) -> str:
 
 def _data_files(model: str) -> list[Path]:
     """Files of external data that a model file names, each once."""
-    import onnx
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    proto = onnx.load(model, load_external_data=False)
+    from burnish.importers.files import OWN_FILE, read_model
+
+    proto = read_model(Path(model))
     tensors = [t for t in proto.graph.initializer if uses_external_data(t)]
     names = dict.fromkeys(ExternalDataInfo(t).location for t in tensors)
-    return [Path(model).parent / name for name in names]
-
-
-#: Sizes tried for symbolic dims when a model refuses the inputs that were drawn for it.
-_TRIED_SIZES = (16, 128, 512)
+    return [Path(model).parent / name for name in names if name != OWN_FILE]
 
 
 def _checked(
@@ -361,14 +401,14 @@ def _checked(
 ) -> tuple[Manifest, dict[str, Any] | None]:
     """Run the finished code and compare it with the reference before the artifact gets its name."""
     from burnish.artifact import OutputCheck, Verification
-    from burnish.check import compare, draw_inputs
+    from burnish.check import compare
+    from burnish.check.stages import candidates
     from burnish.runtime import load
 
     source = reference_model(request.model)
     comparison = None
     with load(writer.preview(manifest), threads=request.options.threads) as model:
-        for size in _TRIED_SIZES:
-            inputs = draw_inputs(source, like=model.get_inputs(), size=size)
+        for inputs in candidates(source, model.get_inputs(), manifest.symbols):
             try:
                 comparison = compare(model, source, inputs)
                 break

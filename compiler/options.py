@@ -85,6 +85,15 @@ def parse_input_shapes(items: tuple[str, ...]) -> dict[str, tuple[DimSpec, ...]]
     return shapes
 
 
+def spell_input_shapes(shapes: Mapping[str, tuple[DimSpec, ...]]) -> list[str]:
+    """The arguments that :func:`parse_input_shapes` reads as ``shapes``."""
+
+    def spell(dim: DimSpec) -> str:
+        return f"{dim[0]}..{dim[1]}" if isinstance(dim, tuple) else str(dim)
+
+    return [f"--input-shapes {name}:{','.join(map(spell, dims))}" for name, dims in shapes.items()]
+
+
 def _split_x(text: str) -> list[str]:
     # "batchx3x224": an x between a digit (or the end of a name) and what follows.
     parts: list[str] = []

@@ -12,6 +12,7 @@ import re
 
 from burnish.passes.base import Fixpoint, Pass
 from burnish.passes.canonicalize import FORMS, NO_OPS
+from burnish.passes.layout.nhwc import ChannelsLast
 from burnish.passes.pipelines import LEVELS, pipeline
 from burnish.passes.rewrite import RewritePass, Rule
 from burnish.passes.rows import Row
@@ -40,6 +41,17 @@ def catalogue() -> str:
     parts = [_HEAD, "## Order", *map(_order, LEVELS)]
     parts += ["\n## The passes", *map(_entry, _all_passes())]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def all_rules() -> list[Rule]:
+    """Every rewrite rule of the passes of all levels."""
+    return [rule for item in _all_passes() for rule in rules_of(item)]
+
+
+def rules_of(item: Pass) -> list[Rule]:
+    """The rewrite rules of a pass, in order."""
+    rules: list[Rule] = [rule for table in _ROWS.get(item.name, ()) for rule in table]
+    return rules + list(item.rules) if isinstance(item, (ChannelsLast, RewritePass)) else rules
 
 
 def _all_passes() -> list[Pass]:
@@ -74,9 +86,7 @@ def _entry(item: Pass) -> str:
     ]
     if options:
         lines.append(f"- **Options**: {', '.join(options)}")
-    rules: list[Rule] = [rule for table in _ROWS.get(item.name, ()) for rule in table]
-    if isinstance(item, RewritePass):
-        rules += item.rules
+    rules = rules_of(item)
     if rules:
         lines += ["", "| rule | what | numerics |", "|---|---|---|", *map(_rule, rules)]
     return "\n".join(lines)

@@ -41,7 +41,10 @@ class PassManager:
         dump_dir: Folder that gets the graph before the first pass and after every pass that changed
             it, as ``NN-name.onnx`` and ``NN-name.txt``.
         model: The model's file, for the command in error messages.
+        arguments: Further arguments of that command.
         on_pass: Called with every record as it is made.
+        check_results: Called after every pass that changed the graph; says what is wrong with the
+            results of the graph that it left, or nothing.
     """
 
     pipeline: Pipeline
@@ -50,7 +53,9 @@ class PassManager:
     verify_ir: bool = False
     dump_dir: Path | None = None
     model: str = "MODEL.onnx"
+    arguments: Sequence[str] = ()
     on_pass: Callable[[PassRecord], None] | None = None
+    check_results: Callable[[Pass, Graph], str] | None = None
     records: list[PassRecord] = field(default_factory=list, init=False)
     _dumps: list[Path] = field(default_factory=list, init=False, repr=False)
 
@@ -119,8 +124,17 @@ class PassManager:
         if self.on_pass is not None:
             self.on_pass(record)
         if changed:
+            self._check_results(item, graph)
             self._dump(graph, item.name)
         return changed
+
+    def _check_results(self, item: Pass, graph: Graph) -> None:
+        problem = self.check_results(item, graph) if self.check_results is not None else ""
+        if problem:
+            raise PassError(
+                f"pass {item.spec} changes the results: {problem}",
+                hint=self._reproduce([item.name], "--verify-passes"),
+            )
 
     def _check(self, item: Pass, graph: Graph, changed: bool, before: Fingerprint) -> None:
         try:
@@ -149,15 +163,15 @@ class PassManager:
             f"pass {item.spec} failed: {message}", at=at, hint=self._reproduce([item.name])
         )
 
-    def _reproduce(self, last: Sequence[str]) -> str:
+    def _reproduce(self, last: Sequence[str], check: str = "--verify-ir") -> str:
         """The command that runs the failing pass on the graph that it failed on."""
         if self._dumps:
             model, names = str(self._dumps[-1]), list(last)
         else:
             model = self.model
             names = list(dict.fromkeys([*(r.name for r in self.records if r.changed), *last]))
-        options = " ".join(f"--only-pass {name}" for name in names)
-        return f"reproduce with: burnish optimize {model} OUT.onnx --verify-ir {options}"
+        options = " ".join([*self.arguments, check, *(f"--only-pass {name}" for name in names)])
+        return f"reproduce with: burnish optimize {model} OUT.onnx {options}"
 
     def _dump(self, graph: Graph, name: str) -> None:
         if self.dump_dir is None:

@@ -19,7 +19,9 @@ from burnish.cli.common import emit_json, json_option, model_argument, pick_mode
 @click.option("--optimized", is_flag=True, help="Show the model after all passes.")
 @click.option("--text", is_flag=True, help="Print the graph in ONNX text syntax.")
 @click.option(
-    "--explain", metavar="RULE", help="Print where a rewrite rule nearly matched, and why not."
+    "--explain",
+    metavar="RULE",
+    help="Print where a rewrite rule applied, and where it nearly did and why not.",
 )
 @json_option
 def command(
@@ -47,7 +49,11 @@ def command(
         return 0
     shapes = input_shapes
     if explain:
-        click.echo(report.explain_rule(path, explain, shapes))
+        found = report.explain_rule(path, explain, shapes)
+        if json_path:
+            emit_json(found, json_path)
+        else:
+            report.print_explanation(found)
         return 0
     if text:
         click.echo(report.graph_text(path, shapes, optimized))

@@ -29,6 +29,7 @@ from burnish.cli.common import emit_json, json_option, pick_model
 @click.option("--list-passes", is_flag=True, help="List the passes of the level and stop.")
 @click.option("--dump-ir", metavar="DIR", help="Write every stage to DIR.")
 @click.option("--verify-ir", is_flag=True, help="Check the IR before and after every pass.")
+@click.option("--verify-passes", is_flag=True, help="Compare with onnxruntime after every pass.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 @json_option
 def command(
@@ -41,6 +42,7 @@ def command(
     list_passes: bool,
     dump_ir: str | None,
     verify_ir: bool,
+    verify_passes: bool,
     overwrite: bool,
     json_path: str | None,
 ) -> int:
@@ -66,10 +68,11 @@ def command(
         skip_passes=skip_pass,
         dump_ir=dump_ir,
         verify_ir=verify_ir,
+        verify_passes=verify_passes,
     )
     graph, notes = import_model(path, options)
     before = histogram(graph)
-    records = optimize(graph, options, None, model=path, only=only_pass)
+    records = optimize(graph, options, model=path, source=path, only=only_pass)
     save(graph, output)
     after = histogram(graph)
     notes += [note for record in records for note in record.notes]

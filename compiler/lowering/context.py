@@ -6,6 +6,7 @@ equal, whatever their symbols are called, are built once.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -68,11 +69,21 @@ class Weight:
 
     Attributes:
         name: Unique, ``0012.encoder.layer.0.weight``.
-        array: The packed data.
+        dtype: Element type, an IR name.
+        shape: Shape of the packed data.
+        data: Makes the packed data; where their shape is known beforehand, they are packed only
+            then, so that all packed weights need not be in memory at once.
     """
 
     name: str
-    array: np.ndarray
+    dtype: str
+    shape: tuple[int, ...]
+    data: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the packed data."""
+        return math.prod(self.shape) * to_numpy(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -161,17 +172,20 @@ class NodeContext:
         value: Value,
         key: Hashable = "",
         pack: Callable[[np.ndarray], np.ndarray] | None = None,
+        shape: tuple[int, ...] | None = None,
     ) -> Lowered:
         """A constant in the form that a kernel wants.
 
         Args:
             value: A constant value.
             key: Names the form; equal (constant, key) pairs share one stored weight.
-            pack: Makes the form of the constant's array; None stores it as it is.
+            pack: Makes the form of the constant's array, of the same dtype; None stores it as it
+                is.
+            shape: Shape of what ``pack`` returns, where it is known: it is packed late then.
         """
         if value.const is None:
             raise LoweringError(f"{value.name} is not constant", at=str(self.node.location))
-        return self.function.weight(value.const, value.name, key, pack)
+        return self.function.weight(value.const, value.name, key, pack, shape)
 
     def packed(
         self, values: Sequence[Value], key: Hashable, pack: Callable[..., np.ndarray]

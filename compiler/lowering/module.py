@@ -16,6 +16,7 @@ from tvm import relax
 from burnish.errors import BurnishError, LoweringError
 from burnish.ir import Constant, Dim, Graph, Node, TensorType, Value
 from burnish.ir.dims import is_static, symbols
+from burnish.ir.types import from_numpy
 from burnish.lowering.context import (
     BuiltKernel,
     KernelCall,
@@ -72,14 +73,14 @@ class ModuleLowering:
         name: str,
         key: Hashable,
         pack: Callable[[np.ndarray], np.ndarray] | None,
+        shape: tuple[int, ...] | None = None,
     ) -> int:
-        """Position of a weight among ``main``'s trailing parameters; packs it when it is new."""
+        """Position of a weight among ``main``'s trailing parameters."""
         full_key = (id(const), key)
         if full_key not in self._weight_index:
-            array = const.array if pack is None else pack(const.array)
-            stem = re.sub(r"[^\w.]", "_", name)[:80]
             index = len(self.weights)
-            self.weights.append(Weight(f"{index:04d}.{stem}", np.ascontiguousarray(array)))
+            stem = re.sub(r"[^\w.]", "_", name)[:80]
+            self.weights.append(_weight(f"{index:04d}.{stem}", const, pack, shape))
             self._weight_index[full_key] = index
         return self._weight_index[full_key]
 
@@ -152,9 +153,8 @@ class FunctionLowering:
         """This function's parameter for a weight."""
         if index not in self.weight_vars:
             weight = self.module.weights[index]
-            shape = list(weight.array.shape)
-            dtype = str(weight.array.dtype)
-            self.weight_vars[index] = relax.Var(f"w.{index}", relax.TensorType(shape, dtype))
+            type = relax.TensorType(list(weight.shape), weight.dtype)
+            self.weight_vars[index] = relax.Var(f"w.{index}", type)
         return self.weight_vars[index]
 
     def lower_nodes(self, progress: Callable[[int, int], None] | None = None) -> list[Any]:
@@ -199,11 +199,12 @@ class FunctionLowering:
         name: str,
         key: Hashable,
         pack: Callable[[np.ndarray], np.ndarray] | None,
+        shape: tuple[int, ...] | None = None,
     ) -> Lowered:
         """A weight as a tensor of this function."""
-        index = self.module.weight_index(const, name, key, pack)
-        array = self.module.weights[index].array
-        return Lowered(self.weight_var(index), tuple(array.shape), str(array.dtype))
+        index = self.module.weight_index(const, name, key, pack, shape)
+        weight = self.module.weights[index]
+        return Lowered(self.weight_var(index), weight.shape, weight.dtype)
 
     def reshape(self, tensor: Lowered, dims: tuple[Dim, ...]) -> Lowered:
         """A view with another shape."""
@@ -299,6 +300,21 @@ class BranchLowering(FunctionLowering):
         dims = relax.ShapeExpr([self.outer.symbols.var(s) for s in self.outer_symbols])
         captured = [self.outer.tensor(v).expr for v in self.captured]
         return [dims, *captured, *(self.outer.weight_var(i) for i in self.weight_vars)]
+
+
+def _weight(
+    name: str,
+    const: Constant,
+    pack: Callable[[np.ndarray], np.ndarray] | None,
+    shape: tuple[int, ...] | None,
+) -> Weight:
+    if pack is None:
+        dims = tuple(d for d in const.type.dims if isinstance(d, int))
+        return Weight(name, const.type.dtype, dims, lambda: const.array)
+    if shape is not None:
+        return Weight(name, const.type.dtype, shape, lambda: pack(const.array))
+    packed = np.ascontiguousarray(pack(const.array))
+    return Weight(name, from_numpy(packed.dtype), packed.shape, lambda: packed)
 
 
 def _copy_node(value: Value) -> Node:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from burnish.errors import UsageError
 from burnish.options import CompileOptions, parse_input_shapes
 
+if TYPE_CHECKING:
+    from burnish.passes.base import PassContext
 
-def _imported(path: str, input_shapes: tuple[str, ...], optimized: bool) -> tuple[Any, list[str]]:
+
+def _imported(
+    path: str,
+    input_shapes: tuple[str, ...],
+    optimized: bool,
+    context: PassContext | None = None,
+) -> tuple[Any, list[str]]:
     from burnish.driver import import_model, optimize
 
     options = CompileOptions(input_shapes=parse_input_shapes(input_shapes))
     graph, notes = import_model(path, options)
     if optimized:
-        for record in optimize(graph, options, None, model=path):
+        for record in optimize(graph, options, model=path, context=context):
             notes += record.notes
     return graph, notes
 
@@ -63,6 +72,42 @@ def unsupported(path: str, input_shapes: tuple[str, ...], target: str) -> str:
     return ""
 
 
+def explain_rule(path: str, rule: str, input_shapes: tuple[str, ...]) -> dict[str, Any]:
+    """Where a rewrite rule applied to a model, and where it nearly did.
+
+    Raises:
+        UsageError: There is no such rule.
+    """
+    from burnish.passes.base import PassContext
+    from burnish.passes.patterns import Tracer
+
+    known = rule_names()
+    if rule not in known:
+        raise UsageError(
+            f"no rewrite rule is called {rule!r}", hint=f"the rules are {', '.join(known)}"
+        )
+    tracer = Tracer(rule)
+    graph, _ = _imported(path, input_shapes, True, PassContext(options={"tracer": tracer}))
+    applied = [node for node in graph.walk() if rule in node.location.via]
+    return {
+        "schema_version": 1,
+        "model": path,
+        "rule": rule,
+        "applied": [{"node": node.key, "names": list(node.location.names)} for node in applied],
+        "near_misses": [
+            {"at": miss.at, "reason": miss.reason, "matched": miss.matched % 100}
+            for miss in tracer.nearest()
+        ],
+    }
+
+
+def rule_names() -> list[str]:
+    """Names of all rewrite rules, sorted."""
+    from burnish.passes.catalogue import all_rules
+
+    return sorted({rule.name for rule in all_rules()})
+
+
 def describe_artifact(path: str) -> dict[str, Any]:
     """An artifact's manifest as plain data."""
     import json
@@ -79,6 +124,21 @@ def graph_text(path: str, input_shapes: tuple[str, ...], optimized: bool) -> str
     from burnish.ir.text import graph_text as text
 
     return text(_imported(path, input_shapes, optimized)[0])
+
+
+def print_explanation(data: dict[str, Any]) -> None:
+    """Print what :func:`explain_rule` found."""
+    console = Console(highlight=False)
+    applied = data["applied"]
+    console.print(f"{data['rule']} had a part in {len(applied)} nodes of the result")
+    for node in applied[:5]:
+        console.print(f"  {node['node']} from {', '.join(node['names'])}", markup=False)
+    if len(applied) > 5:
+        console.print(f"  and {len(applied) - 5} more")
+    misses = data["near_misses"]
+    console.print("nearest misses, the nearest first:" if misses else "no near misses")
+    for miss in misses:
+        console.print(f"  {miss['at']}: {miss['reason']}", markup=False)
 
 
 def print_model(data: dict[str, Any]) -> None:

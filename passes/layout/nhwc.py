@@ -128,6 +128,7 @@ class ChannelsLast(Pass):
 
     name = "channels-last"
     numerics = Numerics.REASSOCIATES
+    rules: ClassVar[tuple[Rule, ...]] = (*_CONVERT, *_MOVE)
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Convert, then let each region of layout-agnostic operators choose its layout."""
