@@ -78,9 +78,9 @@ def expand(node: Node) -> bool:
             location=location,
         )
         graph.append(copied)
-    for old, new in zip(node.outputs, body.outputs, strict=False):
-        if old is not None:
-            graph.replace_uses(old, _outer(values, graph, new))
+    asked = [v for v in node.outputs if v is not None]
+    for old, new in zip(asked, body.outputs, strict=True):
+        graph.replace_uses(old, _outer(values, graph, new))
     graph.remove(node)
     return True
 
@@ -153,7 +153,9 @@ def _body_graph(node: Node, function: onnx.FunctionProto) -> Graph:
     attrs = _attributes(node, function)
     for proto in function.node:
         _read(graph, proto, names, attrs)
-    results = [names[name] for name in function.output[: len(node.outputs)]]
+    # Of optional outputs, the body may lack those that nobody asked for.
+    asked = [name for name, v in zip(function.output, node.outputs, strict=False) if v is not None]
+    results = [names[name] for name in asked]
     graph.set_outputs([v for v in results if v is not None])
     upgrade_graph(graph, {})
     return graph

@@ -239,10 +239,10 @@ def unsupported_error(found: dict[tuple[str, str], list[str]]) -> UnsupportedOpE
     for (key, reason), names in sorted(found.items()):
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"  {len(names)} x {key}: {reason} ({shown})")
-    return UnsupportedOpError(
-        "\n".join(lines),
-        hint="fixed shapes (--input-shapes) make operands constant that depend on shapes",
-    )
+    # Both go away where they only depend on shapes.
+    dynamic = any("run time" in reason or "unknown" in reason for _, reason in found)
+    hint = "fix the shapes of the inputs with --input-shapes" if dynamic else None
+    return UnsupportedOpError("\n".join(lines), hint=hint)
 
 
 def _all_nodes(graph: Graph) -> Iterable[Node]:
