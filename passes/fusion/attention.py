@@ -348,7 +348,8 @@ class LowerOnnxAttention(Rule):
             "kv_num_heads": kv_heads,
             "scale": node.float_attr("scale", float(np.float32(head_width**-0.5))),
             "causal": node.int_attr("is_causal"),
-            "nan_to_zero": 0,
+            # ONNX: a row with every key masked gives zeros.
+            "nan_to_zero": int(mask is not None),
         }
         flat = [q, k, v] if rank == 3 else [Heads(x, SWAP_HEADS).flat(b) for x in (q, k, v)]
         if mask is not None:

@@ -140,7 +140,7 @@ def test_batched_transpose_refused() -> None:
 
 ONNX_CASES = {
     "three axes": ("float[B,S,8] q, float[B,T,4] k, float[B,T,4] v", "float[B,S,8] y", "y = Attention<q_num_heads=2, kv_num_heads=1>(q, k, v)", attention("q", "k", "v", kv=1)),
-    "mask of two axes": ("float[B,S,8] q, float[B,T,8] k, float[B,T,8] v, float[S,T] m", "float[B,S,8] y", "y = Attention<q_num_heads=2, kv_num_heads=2, scale=0.25>(q, k, v, m)", "n = Unsqueeze(m, axes) " + attention("q", "k", "v", "n", scale=0.25)),
+    "mask of two axes": ("float[B,S,8] q, float[B,T,8] k, float[B,T,8] v, float[S,T] m", "float[B,S,8] y", "y = Attention<q_num_heads=2, kv_num_heads=2, scale=0.25>(q, k, v, m)", "n = Unsqueeze(m, axes) " + attention("q", "k", "v", "n", scale=0.25, nan=1)),
     "causal": ("float[B,S,8] q, float[B,S,8] k, float[B,S,8] v", "float[B,S,8] y", "y = Attention<q_num_heads=2, kv_num_heads=2, is_causal=1>(q, k, v)", attention("q", "k", "v", causal=1)),
     "four axes": (
         "float[B,2,S,4] q, float[B,2,T,4] k, float[B,2,T,4] v",
@@ -170,6 +170,17 @@ def test_onnx_attention(name: str) -> None:
 def test_onnx_attention_refused(inputs: str, outputs: str, node: str, reason: str) -> None:
     text = f"g ({inputs}) => ({outputs}) {{ {node} }}"
     assert reason in reasons(FuseAttentions(), "lower-onnx-attention", text)
+
+
+def test_a_row_with_every_key_masked_gives_zeros() -> None:
+    text = "g (float[2,3,8] q, float[2,5,8] k, float[2,5,8] v, bool[3,5] m) => (float[2,3,8] y) { y = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v, m) }"
+    graph, reference = golden.parse(text), golden.parse(text)
+    golden.apply(FuseAttentions(), graph)
+    rng = np.random.default_rng(5)
+    feeds = {n: rng.standard_normal((2, 3 if n == "q" else 5, 8)).astype(np.float32) for n in "qkv"}
+    feeds["m"] = np.array([[1, 0, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
+    golden.assert_equal_results(reference, graph, feeds, FuseAttentions.numerics)
+    assert not golden.run_graph(graph, feeds)[0][:, 1].any()
 
 
 def test_numerics_of_the_pass() -> None:
