@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,53 +13,58 @@ from burnish.check.result import ComparisonReport, OutputComparison
 
 
 def comparison_table(report: ComparisonReport) -> Table:
-    """One row for each output, failures with their reason."""
-    table = Table(title=f"{report.subject} against {report.reference}", title_justify="left")
+    """One row for each output; tolerances and what is wrong stand below."""
+    table = Table(
+        title=f"{report.subject} against {report.reference}",
+        title_justify="left",
+        caption=_notes(report),
+        caption_justify="left",
+        caption_style="",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("output", overflow="fold")
-    if len(report.cases) > 1:
-        table.add_column("inputs", justify="right")
-    table.add_column("shape")
-    for name in ("max abs", "mean abs", "max rel", "mean rel", "cosine", "PSNR"):
-        table.add_column(name, justify="right")
-    table.add_column("tolerance")
-    table.add_column("verdict", overflow="fold")
+    for name in ("abs error\nmax, mean", "rel error\nmax, mean", "cosine", "PSNR dB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for output in report.outputs:
-        cells = [output.name]
-        if len(report.cases) > 1:
-            cells.append(str(output.case))
-        table.add_row(*cells, *_numbers(output), _verdict(output))
+        case = f" (inputs {output.case})" if len(report.cases) > 1 else ""
+        shape = "x".join(map(str, output.shape)) or "scalar"
+        label = f"{output.name}{case}\n{output.dtype} {shape}"
+        verdict = Text("equal", "green") if output.passed else Text("DIFFERS", "bold red")
+        table.add_row(label, *_numbers(output), verdict)
     return table
-
-
-def _numbers(output: OutputComparison) -> list[str]:
-    shape = f"{output.dtype} {'x'.join(map(str, output.shape)) or 'scalar'}"
-    if output.worst is None:
-        return [shape, "-", "-", "-", "-", "-", "-", "-"]
-    return [
-        shape,
-        f"{output.max_abs:.2e}",
-        f"{output.mean_abs:.2e}",
-        f"{output.max_rel:.2e}",
-        f"{output.mean_rel:.2e}",
-        f"{output.cosine:.6f}",
-        f"{output.psnr:.0f} dB" if math.isfinite(output.psnr) else "equal",
-        _tolerance(output),
-    ]
-
-
-def _tolerance(output: OutputComparison) -> str:
-    if output.atol == output.rtol == 0:
-        return "exact"
-    text = f"{output.atol:g} x {output.scale:.3g} + {output.rtol:g} |y|"
-    return text if math.isinf(output.rms_tol) else f"{text}, rms {output.rms_tol:g}"
-
-
-def _verdict(output: OutputComparison) -> Text:
-    if output.passed:
-        return Text("equal", style="green")
-    return Text(f"DIFFERS: {output.reason}", style="bold red")
 
 
 def print_comparison(report: ComparisonReport) -> None:
     """Print the table to stdout."""
     Console().print(comparison_table(report))
+
+
+def _numbers(output: OutputComparison) -> list[str]:
+    if output.worst is None:
+        return ["", "", "", ""]
+    return [
+        f"{output.max_abs:.1e}\n{output.mean_abs:.1e}",
+        f"{output.max_rel:.1e}\n{output.mean_rel:.1e}",
+        f"{output.cosine:.6f}",
+        f"{output.psnr:.0f}" if math.isfinite(output.psnr) else "inf",
+    ]
+
+
+def _notes(report: ComparisonReport) -> Text:
+    lines = [f"tolerance: {text}" for text in dict.fromkeys(map(_tolerance, report.outputs))]
+    notes = Text("\n".join(lines))
+    for output in report.outputs:
+        if not output.passed:
+            notes.append(f"\n{output.name}: {output.reason}", "red")
+    return notes
+
+
+def _tolerance(output: OutputComparison) -> str:
+    if output.atol == output.rtol == 0:
+        return f"{output.dtype} exactly"
+    text = f"{output.dtype} |error| <= {output.atol:g} rms(y) + {output.rtol:g} |y|"
+    return (
+        text if math.isinf(output.rms_tol) else f"{text}, rms(error) <= {output.rms_tol:g} rms(y)"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -9,15 +10,20 @@ from burnish.bench.timing import BenchResult
 
 
 def timing_table(result: BenchResult) -> Table:
-    """One row for each runner; the ratio says how many times faster the first one is."""
+    """One row for each runner; the speed-up is that of the first one over it (minimum)."""
     first = result.timings[0]
-    table = Table(title=f"Time of one call, {first.threads} thread(s)", title_justify="left")
+    table = Table(
+        title=f"Time of one call, {first.threads} thread(s)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("runner")
     for name in ("calls", "min ms", "median ms"):
         table.add_column(name, justify="right")
     for percent in result.percentiles:
         table.add_column(f"p{percent:g} ms", justify="right")
-    table.add_column(f"{first.runner} is faster by", justify="right")
+    table.add_column("speed-up", justify="right")
     for timing in result.timings:
         times = [timing.min, timing.median, *map(timing.percentile, result.percentiles)]
         ratio = "" if timing is first else f"{result.ratio(timing):.2f}x"

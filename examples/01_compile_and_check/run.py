@@ -62,7 +62,7 @@ def main() -> int:
     turned = [image[:, ::-1, ::-1] for image in upright]
     images = np.stack(upright + turned)
     (scores,) = model.run(None, {"x": images})
-    for word, up, down in zip(WORDS, scores, scores[len(WORDS) :], strict=True):
+    for word, up, down in zip(WORDS, scores[: len(WORDS)], scores[len(WORDS) :], strict=True):
         print(f"{word:10} upright: {up[0]:.1%} upright; turned: {down[1]:.1%} upside down")
     print()
 
