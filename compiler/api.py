@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,6 +33,7 @@ def compile(
     precision: str = "fp32",
     threads: int | None = None,
     input_shapes: Mapping[str, Sequence[DimSpec]] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
     **options: Any,
 ) -> CompiledModel:
     """Compile a model and load it.
@@ -43,6 +44,7 @@ def compile(
         precision: Compute precision.
         threads: Threads of a call; None for all CPUs that the process may use.
         input_shapes: Input name to dims: numbers fix, names rename, pairs bound a dim.
+        progress: Gets (phase, done, total) while it compiles.
         options: Further fields of :class:`burnish.options.CompileOptions`.
 
     Returns:
@@ -69,7 +71,7 @@ def compile(
     try:
         source = _source(model, folder.name)
         output = Path(folder.name) / "model.burnish"
-        compile_to(source, output, chosen, name=_name(model))
+        compile_to(source, output, chosen, name=_name(model), progress=progress)
         return CompiledModel(open_artifact(output), threads=threads, temporary=folder)
     except BaseException:
         folder.cleanup()
@@ -101,7 +103,8 @@ def _source(model: Model, folder: str) -> str | os.PathLike[str] | bytes:
             f"not a model: {type(model).__name__}", hint="give an ONNX file or an onnx.ModelProto"
         )
     if model.ByteSize() < _PROTO_LIMIT:
-        return model.SerializeToString()
+        content: bytes = model.SerializeToString()
+        return content
     path = os.path.join(folder, "model.onnx")
     onnx.save(model, path, save_as_external_data=True, location="model.onnx.data")
     return path

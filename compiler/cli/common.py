@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from burnish.errors import InputFileError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from burnish.runtime import CompiledModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,10 +50,9 @@ def pick_model(model: str | None, option: str | None, what: str = "MODEL") -> st
 def emit_json(data: Any, where: str | None) -> None:
     """Write results as JSON to a file, or to stdout for ``-``."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    if where in (None, "-"):
+    if where is None or where == "-":
         click.echo(text)
         return
-    assert where is not None
     try:
         Path(where).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
@@ -94,6 +99,29 @@ def load_npz(path: str) -> dict[str, Any]:
         ) from error
 
 
+def save_npz(path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays to an ``.npz`` file, all or nothing.
+
+    Raises:
+        InputFileError: The file cannot be written.
+    """
+    import numpy as np
+
+    partial = f"{path}.partial"
+    try:
+        # Not numpy.savez, whose own parameters are names that an output may have.
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputFileError(f"cannot write the outputs: {error.strerror}", at=path) from error
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
 def number_shapes(items: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """``--input-shapes`` of inputs that are drawn: every dim is a number.
 
@@ -125,5 +153,17 @@ def parse_tolerances(text: str | None, option: str) -> float | None:
 
 
 def on_terminal() -> bool:
-    """Whether progress may be drawn on stderr."""
-    return sys.stderr.isatty()
+    """Whether progress may be drawn on stderr: somebody looks at it, and it can move its cursor."""
+    return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+
+
+def open_subject(path: str, target: str = "x86", threads: int | None = None) -> CompiledModel:
+    """Load an artifact, or compile a model with progress on stderr."""
+    import burnish
+    from burnish.artifact import is_artifact
+    from burnish.cli.progress import show_progress
+
+    if is_artifact(Path(path)):
+        return burnish.load(path, threads=threads)
+    with show_progress() as progress:
+        return burnish.compile(path, target=target, threads=threads, progress=progress)

@@ -12,6 +12,7 @@ from burnish.cli.common import (
     json_option,
     load_npz,
     number_shapes,
+    open_subject,
     parse_tolerances,
     pick_model,
 )
@@ -19,7 +20,7 @@ from burnish.errors import UsageError
 
 
 @click.command("compare")
-@click.argument("subject", metavar="ARTIFACT|MODEL")
+@click.argument("subject", metavar="ARTIFACT|MODEL", required=False)
 @click.argument("reference", metavar="[MODEL]", required=False)
 @click.option(
     "-m", "--model", "model_option", help="The reference, instead of the second argument."
@@ -38,7 +39,7 @@ from burnish.errors import UsageError
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the compiled model.")
 @json_option
 def command(
-    subject: str,
+    subject: str | None,
     reference: str | None,
     model_option: str | None,
     inputs: str | None,
@@ -58,28 +59,30 @@ def command(
     import burnish
     from burnish.artifact import is_artifact
 
-    path = pick_model(subject, None)
+    if subject is None:
+        subject, model_option = model_option, None
+    path = pick_model(subject, None, "ARTIFACT|MODEL")
+    if reference and model_option:
+        raise UsageError(f"two models: {reference} and {model_option}", hint="leave one out")
     model = reference or model_option
-    compiled: Any = path
-    if is_artifact(Path(path)):
-        if model is None:
-            raise UsageError(
-                "an artifact is compared with the model it came from",
-                hint="burnish compare ARTIFACT MODEL.onnx",
-            )
-        compiled = burnish.load(path, threads=threads)
-    elif model is None:
-        compiled, model = burnish.compile(path, target=target, threads=threads), path
-    assert model is not None
-    report = burnish.compare(
-        compiled,
-        pick_model(model, None),
-        load_npz(inputs) if inputs else None,
-        atol=parse_tolerances(atol, "--atol"),
-        rtol=parse_tolerances(rtol, "--rtol"),
-        seed=seed,
-        input_shapes=number_shapes(input_shapes) or None,
-    )
+    if model is None and is_artifact(Path(path)):
+        raise UsageError(
+            "an artifact is compared with the model it came from",
+            hint="burnish compare ARTIFACT MODEL.onnx",
+        )
+    against = pick_model(model or path, None)
+    feeds = load_npz(inputs) if inputs else None
+    options: dict[str, Any] = {
+        "atol": parse_tolerances(atol, "--atol"),
+        "rtol": parse_tolerances(rtol, "--rtol"),
+        "seed": seed,
+        "input_shapes": number_shapes(input_shapes) or None,
+    }
+    if model is None or is_artifact(Path(path)):
+        with open_subject(path, target, threads) as compiled:
+            report = burnish.compare(compiled, against, feeds, **options)
+    else:
+        report = burnish.compare(path, against, feeds, **options)
     if json_path:
         emit_json(report.to_dict(), json_path)
     else:

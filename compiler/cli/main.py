@@ -58,11 +58,16 @@ def cli() -> None:
     """Optimizing compiler for ONNX models."""
 
 
+def _show_title(title: str) -> None:
+    # click leaves colours out where stderr is no terminal, but does not know NO_COLOR.
+    color = False if os.environ.get("NO_COLOR") else None
+    click.secho(f"{title}: ", fg="red", bold=True, err=True, nl=False, color=color)
+
+
 def show_error(error: BurnishError) -> None:
     """Print an error to stderr: what, where, how to fix it."""
-    lines = error.message.splitlines() or [type(error).__name__]
-    click.secho(f"{error.title}: ", fg="red", bold=True, err=True, nl=False)
-    click.echo("\n".join(lines), err=True)
+    _show_title(error.title)
+    click.echo(error.message or type(error).__name__, err=True)
     if error.at:
         click.echo(f"  at: {error.at}", err=True)
     if error.hint:
@@ -72,7 +77,7 @@ def show_error(error: BurnishError) -> None:
 def _show_bug(error: BaseException) -> None:
     if os.environ.get("BURNISH_TRACEBACK"):
         traceback.print_exception(error, file=sys.stderr)
-    click.secho("internal error: ", fg="red", bold=True, err=True, nl=False)
+    _show_title("internal error")
     click.echo(f"{type(error).__name__}: {error}", err=True)
     click.echo(
         "hint: this is a bug in burnish. Please report it with the output of "

@@ -8,8 +8,8 @@ from burnish.cli.common import emit_json, json_option, pick_model
 
 
 @click.command("optimize")
-@click.argument("model", metavar="IN")
-@click.argument("output", metavar="OUT")
+@click.argument("model", metavar="IN", required=False)
+@click.argument("output", metavar="OUT", required=False)
 @click.option(
     "-O",
     "opt_level",
@@ -33,8 +33,8 @@ from burnish.cli.common import emit_json, json_option, pick_model
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 @json_option
 def command(
-    model: str,
-    output: str,
+    model: str | None,
+    output: str | None,
     opt_level: int,
     input_shapes: tuple[str, ...],
     skip_pass: tuple[str, ...],
@@ -50,7 +50,7 @@ def command(
     import os
 
     from burnish.driver import histogram, import_model, optimize
-    from burnish.errors import InputFileError
+    from burnish.errors import InputFileError, UsageError
     from burnish.export import save
     from burnish.options import CompileOptions, parse_input_shapes
     from burnish.passes.manager import pass_names
@@ -60,6 +60,8 @@ def command(
         click.echo("\n".join(pass_names(pipeline(opt_level))))
         return 0
     path = pick_model(model, None, "IN")
+    if output is None:
+        raise UsageError("missing argument OUT", hint="burnish optimize IN OUT")
     if os.path.exists(output) and not overwrite:
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
     options = CompileOptions(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import click
 
-from burnish.cli.common import load_npz, pick_model, threads_option
+from burnish.cli.common import load_npz, pick_model, save_npz, threads_option
+
+
+def _count(results: Mapping[str, object]) -> str:
+    return f"{len(results)} output" + ("s" if len(results) != 1 else "")
 
 
 @click.command("run")
@@ -25,8 +30,6 @@ def command(
     threads: int | None,
 ) -> int:
     """Run ARTIFACT once on inputs from a file."""
-    import numpy as np
-
     from burnish.errors import InputFileError
     from burnish.runtime import load
 
@@ -41,14 +44,6 @@ def command(
         for name, array in results.items():
             click.echo(f"{name}: {array.dtype}{list(array.shape)} mean {array.mean():.6g}")
         return 0
-    partial = f"{outputs}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **results)
-        os.replace(partial, outputs)
-    except OSError as error:
-        if os.path.exists(partial):
-            os.unlink(partial)
-        raise InputFileError(f"cannot write the outputs: {error.strerror}", at=outputs) from error
-    click.echo(f"{len(results)} outputs: {outputs}")
+    save_npz(outputs, results)
+    click.echo(f"{_count(results)}: {outputs}")
     return 0

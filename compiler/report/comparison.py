@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from burnish.check.result import ComparisonReport, OutputComparison
+from burnish.report.console import print_table
 
 
 def comparison_table(report: ComparisonReport) -> Table:
@@ -38,7 +38,7 @@ def comparison_table(report: ComparisonReport) -> Table:
 
 def print_comparison(report: ComparisonReport) -> None:
     """Print the table to stdout."""
-    Console().print(comparison_table(report))
+    print_table(comparison_table(report))
 
 
 def _numbers(output: OutputComparison) -> list[str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from burnish.errors import UsageError
 from burnish.options import CompileOptions, parse_input_shapes
+from burnish.report.console import print_counts, print_line, print_table
+
+#: Nodes and near misses that an explanation lists.
+_SHOWN, _MISSES = 5, 10
 
 if TYPE_CHECKING:
     from burnish.passes.base import PassContext
@@ -89,15 +93,18 @@ def explain_rule(path: str, rule: str, input_shapes: tuple[str, ...]) -> dict[st
     tracer = Tracer(rule)
     graph, _ = _imported(path, input_shapes, True, PassContext(options={"tracer": tracer}))
     applied = [node for node in graph.walk() if rule in node.location.via]
+    # What the rule made itself looks like what it looks for.
+    misses = [
+        miss
+        for miss in tracer.nearest(limit=len(tracer.misses))
+        if rule not in miss.at.partition(" via ")[2].split(", ")
+    ]
     return {
         "schema_version": 1,
         "model": path,
         "rule": rule,
         "applied": [{"node": node.key, "names": list(node.location.names)} for node in applied],
-        "near_misses": [
-            {"at": miss.at, "reason": miss.reason, "matched": miss.matched % 100}
-            for miss in tracer.nearest()
-        ],
+        "near_misses": [{"at": miss.at, "reason": miss.reason} for miss in misses[:_MISSES]],
     }
 
 
@@ -128,51 +135,44 @@ def graph_text(path: str, input_shapes: tuple[str, ...], optimized: bool) -> str
 
 def print_explanation(data: dict[str, Any]) -> None:
     """Print what :func:`explain_rule` found."""
-    console = Console(highlight=False)
-    applied = data["applied"]
-    console.print(f"{data['rule']} had a part in {len(applied)} nodes of the result")
-    for node in applied[:5]:
-        console.print(f"  {node['node']} from {', '.join(node['names'])}", markup=False)
-    if len(applied) > 5:
-        console.print(f"  and {len(applied) - 5} more")
-    misses = data["near_misses"]
-    console.print("nearest misses, the nearest first:" if misses else "no near misses")
+    applied, misses = data["applied"], data["near_misses"]
+    print_line(f"{data['rule']} had a part in {len(applied)} nodes of the result")
+    for node in applied[:_SHOWN]:
+        print_line(f"  {node['node']} from {', '.join(node['names'])}")
+    if len(applied) > _SHOWN:
+        print_line(f"  and {len(applied) - _SHOWN} more")
+    print_line("nearest misses, the nearest first:" if misses else "no near misses")
     for miss in misses:
-        console.print(f"  {miss['at']}: {miss['reason']}", markup=False)
+        print_line(f"  {miss['at']}: {miss['reason']}")
 
 
 def print_model(data: dict[str, Any]) -> None:
     """Print what :func:`describe_model` found."""
-    console = Console(highlight=False)
     for kind in ("inputs", "outputs"):
         for value in data[kind]:
-            console.print(f"{kind[:-1]} {value['name']}: {value['type']}", markup=False)
-    console.print(f"{data['nodes']} nodes, {data['weight_bytes'] / 1e6:.1f} MB of constants")
-    table = Table("operator", "count")
-    for name, count in data["operators"].items():
-        table.add_row(name, str(count))
-    console.print(table)
+            print_line(f"{kind[:-1]} {value['name']}: {value['type']}")
+    print_line(f"{data['nodes']} nodes, {data['weight_bytes'] / 1e6:.1f} MB of constants")
+    print_counts(("operator", "count"), list(data["operators"].items()))
     for note in data["notes"]:
-        console.print(f"note: {note}", markup=False)
+        print_line(f"note: {note}")
     if "unsupported" in data:
-        text = data["unsupported"] or f"every node compiles for {data['target']}"
-        console.print(text, markup=False)
+        print_line(data["unsupported"] or f"every node compiles for {data['target']}")
 
 
 def print_artifact(data: dict[str, Any]) -> None:
     """Print a manifest."""
-    console = Console(highlight=False)
     target = data["target"]
-    console.print(f"{data['path']}: {data['model_name']}, {target['name']} ({target['isa']})")
+    print_line(f"{data['path']}: {data['model_name']}, {target['name']} ({target['isa']})")
     for kind in ("inputs", "outputs"):
         for value in data[kind]:
             shape = ",".join(map(str, value["shape"]))
-            console.print(f"{kind[:-1]} {value['name']}: {value['dtype']}[{shape}]", markup=False)
-    if data["verification"]:
-        console.print(f"verified against {data['verification']['reference']}", markup=False)
+            print_line(f"{kind[:-1]} {value['name']}: {value['dtype']}[{shape}]")
+    verification = data["verification"]
+    if verification:
+        print_line(f"verified against {verification['reference']}")
     table = Table("operation", "precision", "kernel", "original nodes")
     for node in data["nodes"]:
         names = node["nodes"]
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        table.add_row(node["op"], node["precision"], node["kernel"], shown)
-    console.print(table)
+        table.add_row(node["op"], node["precision"], node["kernel"], escape(shown))
+    print_table(table)

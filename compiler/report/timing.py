@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from burnish.bench.timing import BenchResult
+from burnish.report.console import print_table
 
 
 def timing_table(result: BenchResult) -> Table:
@@ -38,4 +38,4 @@ def _milliseconds(seconds: float) -> str:
 
 def print_timing(result: BenchResult) -> None:
     """Print the table to stdout."""
-    Console().print(timing_table(result))
+    print_table(timing_table(result))

@@ -8,6 +8,7 @@ from burnish.backends.base import KernelRule, Refused
 from burnish.backends.cpu.recurrent import recurrent
 from burnish.backends.cpu.recurrent_spec import (
     GATES,
+    Kind,
     RecurrentSpec,
     pack_peepholes,
     pack_recurrent_bias,
@@ -23,6 +24,11 @@ from burnish.lowering.context import CallShapes, Lowered, NodeContext
 _W, _R, _B, _LENGTHS, _INITIAL_H, _INITIAL_C, _P = range(1, 8)
 
 
+def _kind(node: Node) -> Kind:
+    kinds: dict[str, Kind] = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "RNN"}
+    return kinds[node.op]
+
+
 def _directions(node: Node) -> int:
     return 2 if node.str_attr("direction", "forward") == "bidirectional" else 1
 
@@ -32,7 +38,7 @@ def _accepts(node: Node) -> Refused | None:
         value = node.input(index)
         if value is not None and not value.is_const:
             return Refused("the weights are not constant")
-    if not supported_activations(node.op, node.strs_attr("activations"), _directions(node)):  # type: ignore[arg-type]
+    if not supported_activations(_kind(node), node.strs_attr("activations"), _directions(node)):
         return Refused("no kernel for these activations")
     for name in ("clip", "activation_alpha", "activation_beta"):
         if name in node.attrs:
@@ -48,17 +54,16 @@ def _accepts(node: Node) -> Refused | None:
 
 def _weights(ctx: NodeContext, node: Node) -> list[Lowered]:
     """Packed W, R, B and P, as far as the node has them."""
-    isa, kind = ctx.isa, node.op
+    isa, kind = ctx.isa, _kind(node)
     reset = bool(node.int_attr("linear_before_reset"))
     packed = []
     for index in (_W, _R):
-        key = ("recurrent", kind, isa.lanes)
         pack = lambda a: pack_recurrent_weights(a, kind, isa)  # noqa: E731
-        packed.append(ctx.weight(node.required(index), key, pack))
+        packed.append(ctx.weight(node.required(index), ("recurrent", kind, isa.lanes), pack))
     bias, peepholes = node.input(_B), node.input(_P)
     if bias is not None:
-        key = ("recurrent-bias", kind, reset, isa.lanes)
-        packed.append(ctx.weight(bias, key, lambda a: pack_recurrent_bias(a, kind, reset, isa)))
+        form = ("recurrent-bias", kind, reset, isa.lanes)
+        packed.append(ctx.weight(bias, form, lambda a: pack_recurrent_bias(a, kind, reset, isa)))
     if peepholes is not None:
         packed.append(
             ctx.weight(peepholes, ("peepholes", isa.lanes), lambda a: pack_peepholes(a, isa))
@@ -97,7 +102,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
 
     inputs = [x, *_weights(ctx, node), *(ctx.tensor(v) for v in states if v is not None)]
     types = [v.t for v in node.outputs if v is not None]
-    per_step = 2 * _directions(node) * GATES[node.op] * hidden * (features + hidden)  # type: ignore[index]
+    per_step = 2 * _directions(node) * GATES[_kind(node)] * hidden * (features + hidden)
     flops: Dim = product([x.dims[0], x.dims[1], per_step])
     ctx.set(*ctx.call(node.op.lower(), tuple(options.items()), build, inputs, types, flops=flops))
 
