@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from burnish.ir import sym
-from burnish.passes.axes import aligned_blocks, compose, inverse, is_view
+from burnish.ir import Dim, sym
+from burnish.passes.axes import Block, aligned_blocks, compose, inverse, is_view
 from burnish.passes.base import Numerics, PassContext
 from burnish.passes.layout.nhwc import ChannelsLast, ViewTransposes
 from burnish.passes.patterns import Tracer
@@ -235,7 +235,9 @@ def test_permutations() -> None:
         ((sym("n"), 4), (sym("m"), 4), None),
     ],
 )
-def test_blocks(before: tuple, after: tuple, blocks: list | None) -> None:
+def test_blocks(
+    before: tuple[Dim, ...], after: tuple[Dim, ...], blocks: list[Block] | None
+) -> None:
     assert aligned_blocks(before, after) == blocks
 
 
