@@ -60,6 +60,7 @@ _BINARY_SET = frozenset(
         prim.Or,
     }
 )
+_COMPARISONS = frozenset({prim.EQ, prim.NE, prim.LT, prim.LE, prim.GT, prim.GE})
 _CONSTANTS = (prim.IntImm, prim.FloatImm)
 
 
@@ -119,12 +120,14 @@ class Program:
         values: The results, one for each flattened expression.
         loads: All loads, guarded ones included.
         opaque: Index variables used otherwise than linearly in a load's index.
+        thresholds: For index variables, values at which a condition of an access changes.
     """
 
     steps: list[Step] = field(default_factory=list)
     values: list[Expr] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     opaque: set[ir.Var] = field(default_factory=set)
+    thresholds: dict[ir.Var, set[int]] = field(default_factory=dict)
 
     @property
     def math_steps(self) -> int:
@@ -223,19 +226,22 @@ class Flattener:
     Args:
         buffers: Flat buffer of every tensor that lies in memory, by :func:`tensor_key`.
         domain: The index variables (int64, from 0) with their extents.
+        within: Narrower ranges, begin and end, of some of them.
     """
 
     def __init__(
         self,
         buffers: Mapping[tuple[int, int], Any],
         domain: Sequence[tuple[ir.Var, Expr]],
+        within: Mapping[ir.Var, tuple[int, int]] | None = None,
     ) -> None:
         self.program = Program()
         self._buffers = buffers
         self._indices = {v for v, _ in domain}
         self._analyzer = tvm.sym.Analyzer()
         for var, extent in domain:
-            self._analyzer.bind(var, ir.Range(int64(0), int64(extent)))
+            begin, end = (within or {}).get(var, (0, extent))
+            self._analyzer.bind(var, ir.Range(int64(begin), int64(end)))
         self._memo: dict[Any, Expr] = {}
 
     def add(self, e: Expr, env: Mapping[ir.Var, Expr]) -> None:
@@ -296,7 +302,7 @@ class Flattener:
         return ir.Call(e.op, args, e.attrs, list(e.ty_args), None, e.ty)
 
     def _conditional(self, e: Expr, env: dict[ir.Var, Expr], guard: Expr | None) -> Expr:
-        cond = self._bind(self._value(e.args[0], env, guard))
+        cond = self._bind(self._condition(e.args[0], env, guard))
         if isinstance(cond, prim.IntImm):
             return self._value(e.args[1 if cond.value else 2], env, guard)
         negated = tirx.Not(cond)
@@ -305,6 +311,36 @@ class Flattener:
         then = self._value(e.args[1], env, self._bind(yes))
         other = self._value(e.args[2], env, self._bind(no))
         return prim.Select(cond, then, other)
+
+    def _condition(self, e: Expr, env: dict[ir.Var, Expr], guard: Expr | None) -> Expr:
+        """A condition; comparisons of indices are simplified with what is known of the domain."""
+        kind = type(e)
+        if kind in (prim.And, prim.Or):
+            a, b = (self._condition(c, env, guard) for c in (e.a, e.b))
+            return self._analyzer.simplify(kind(a, b))
+        if kind is prim.Not:
+            return self._analyzer.simplify(kind(self._condition(e.a, env, guard)))
+        if kind not in _COMPARISONS or str(e.a.ty) not in ("int32", "int64"):
+            return self._value(e, env, guard)
+        compared = kind(self._index(e.a, env, guard), self._index(e.b, env, guard))
+        compared = self._analyzer.simplify(compared)
+        self._mark_opaque(compared)
+        self._note_threshold(compared)
+        return compared
+
+    def _note_threshold(self, e: Expr) -> None:
+        """Remember where a comparison of an index variable with a constant changes."""
+        if type(e) not in _COMPARISONS:
+            return
+        a, b = e.a, e.b
+        after = type(e) in (prim.LE, prim.GT)
+        if isinstance(a, prim.IntImm):
+            a, b, after = b, a, not after
+        if isinstance(a, ir.Var) and a in self._indices and isinstance(b, prim.IntImm):
+            points = self.program.thresholds.setdefault(a, set())
+            points.add(int(b.value) + after)
+            if type(e) in (prim.EQ, prim.NE):
+                points |= {int(b.value), int(b.value) + 1}
 
     def _bind(self, e: Expr, index: bool = False) -> Expr:
         if isinstance(e, (ir.Var, *_CONSTANTS)):

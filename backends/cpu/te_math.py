@@ -58,6 +58,8 @@ def _power(x: Expr, y: Expr) -> Expr:
     if isinstance(y, prim.FloatImm):
         if y.value == 0.5:
             return tirx.sqrt(x)
+        if y.value == -0.5:
+            return constant(1.0) / tirx.sqrt(x)
         if abs(y.value) in range(1, 9):
             result = _integer_power(x, int(abs(y.value)))
             return result if y.value > 0 else constant(1.0) / result

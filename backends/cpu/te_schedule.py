@@ -15,9 +15,9 @@ row by row over a block of outputs when the outputs are.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -39,30 +39,29 @@ from burnish.backends.cpu.te_expr import (
     tensor_key,
     variables,
 )
+from burnish.backends.cpu.te_loops import (
+    Loop,
+    coefficients,
+    collapse,
+    dim,
+    estimate,
+    index_var,
+    nest,
+    serial_nest,
+)
 from burnish.errors import LoweringError
 
 TensorKey: TypeAlias = tuple[int, int]
 #: Flat buffers of tensors in memory.
 Buffers: TypeAlias = dict[TensorKey, Any]
 
-#: Elements (weighted by math functions) that one task should have.
-GRAIN = 8192
-#: Below this many weighted elements a kernel runs on the calling thread.
-PARALLEL_THRESHOLD = 16384
-#: What a symbolic dimension is taken for when loops are cut into tasks.
-_TYPICAL = 64
 #: Outputs that a column-wise reduction accumulates at once: they stay in the first-level cache.
 _COLUMNS = 512
+#: An innermost loop of this size is cut where conditions change, into fewer than so many pieces.
+_SHORTEST_SPLIT = 16
+_MOST_SEGMENTS = 8
 #: Weight of a math function relative to a load or an addition.
 _MATH_WEIGHT = 6
-
-
-@dataclass(frozen=True)
-class _Loop:
-    """A loop after collapsing: its variable's place in the domain and its extent."""
-
-    var: ir.Var
-    extent: Expr
 
 
 def schedule_te(
@@ -86,11 +85,11 @@ def schedule_te(
     with tir.kernel(name, isa) as k:
         buffers: Buffers = {}
         for i, tensor in enumerate(inputs):
-            arg = k.input(f"in{i}", [_dim(d) for d in tensor.shape], _dtype(tensor))
+            arg = k.input(f"in{i}", [dim(d) for d in tensor.shape], _dtype(tensor))
             buffers[tensor_key(tensor)] = arg.flat
         stores: list[tuple[te.Tensor, Any]] = []
         for i, tensor in enumerate(outputs):
-            arg = k.output(f"out{i}", [_dim(d) for d in tensor.shape], _dtype(tensor))
+            arg = k.output(f"out{i}", [dim(d) for d in tensor.shape], _dtype(tensor))
             stores.append((tensor, arg.flat))
         k.symbols(*_symbols(outputs, {tensor_key(t) for t in inputs}))
         _emit_stages(outputs, stores, buffers, isa)
@@ -138,13 +137,8 @@ def _dtype(tensor: te.Tensor) -> str:
     return str(tensor.dtype)
 
 
-def _dim(extent: Expr) -> Expr:
-    value = static(extent)
-    return int64(extent) if value is None else value
-
-
 def _size(shape: Sequence[Expr]) -> Expr:
-    return tir.product(_dim(d) for d in shape)
+    return tir.product(dim(d) for d in shape)
 
 
 def _same_shape(a: Sequence[Expr], b: Sequence[Expr]) -> bool:
@@ -196,141 +190,6 @@ def _symbols(outputs: Sequence[te.Tensor], known: Collection[TensorKey]) -> list
     return sorted((v for v in found - bound), key=lambda v: v.name)
 
 
-# --- loops ----------------------------------------------------------------------------------------
-
-
-def _index_var(i: int, kind: str = "i") -> ir.Var:
-    return tirx.Var(f"{kind}{i}", "int64")
-
-
-def _coefficients(
-    program: Program, domain: Sequence[ir.Var]
-) -> tuple[list[dict[ir.Var, Expr]], set[ir.Var]]:
-    """Stride of each variable in each load; variables used in other ways."""
-    opaque = set(program.opaque)
-    rows: list[dict[ir.Var, Expr]] = []
-    indices = set(domain)
-    for load in program.loads:
-        used: set[ir.Var] = set()
-        variables(load.index, used)
-        mine = [v for v in domain if v in used]
-        if not mine:
-            rows.append({})
-            continue
-        linear = tvm.sym.detect_linear_equation(load.index, mine)
-        if len(linear) != len(mine) + 1:
-            opaque |= used & indices
-            rows.append({})
-            continue
-        rows.append(dict(zip(mine, list(linear)[:-1], strict=True)))
-    return rows, opaque
-
-
-def _collapse(
-    program: Program, domain: Sequence[tuple[ir.Var, Expr]], env: dict[ir.Var, Expr]
-) -> list[_Loop]:
-    """Merge neighbouring loops; fills ``env`` with the value of every domain variable."""
-    names = [v for v, _ in domain]
-    rows, opaque = _coefficients(program, names)
-    analyzer = tvm.sym.Analyzer()
-    zero = int64(0)
-    loops: list[_Loop] = []
-    for var, extent in reversed(domain):
-        if static(extent) == 1:
-            env[var] = zero
-            continue
-        if loops:
-            inner = loops[-1]
-            joint = (
-                var not in opaque
-                and inner.var not in opaque
-                and all(
-                    analyzer.can_prove_equal(
-                        row.get(var, zero), row.get(inner.var, zero) * int64(inner.extent)
-                    )
-                    for row in rows
-                )
-            )
-            if joint:
-                env[var] = zero
-                merged = analyzer.simplify(int64(extent) * int64(inner.extent))
-                loops[-1] = _Loop(inner.var, merged)
-                continue
-        loops.append(_Loop(var, extent))
-    return loops[::-1]
-
-
-def _estimate(extent: Expr) -> int:
-    """A number for planning: symbols count as :data:`_TYPICAL`."""
-    value = static(extent)
-    if value is not None:
-        return value
-    found: set[ir.Var] = set()
-    variables(extent, found)
-    guess = substitute(extent, {v: tirx.const(_TYPICAL, v.ty.dtype) for v in found})
-    value = static(tvm.sym.Analyzer().simplify(guess))
-    return _TYPICAL if value is None else max(value, 1)
-
-
-def _is_small(loops: Sequence[_Loop], weight: int) -> bool:
-    """Known to be too little work for more than one thread."""
-    if any(static(loop.extent) is None for loop in loops):
-        return False
-    elements = math.prod(_estimate(loop.extent) for loop in loops)
-    return weight * elements < PARALLEL_THRESHOLD
-
-
-@contextmanager
-def _nest(loops: Sequence[_Loop], weight: int, env: dict[ir.Var, Expr]) -> Iterator[None]:
-    """All loops, the outer ones as parallel tasks; sets their variables in ``env``."""
-    if not loops:
-        yield
-        return
-    if _is_small(loops, weight):
-        with _serial(loops, env):
-            yield
-        return
-    # The innermost loop from which on a task has GRAIN elements; a task takes a piece of it.
-    cut, inside = len(loops) - 1, weight
-    while cut > 0 and inside * _estimate(loops[cut].extent) < GRAIN:
-        inside *= _estimate(loops[cut].extent)
-        cut -= 1
-    pivot = loops[cut]
-    piece = max(1, GRAIN // max(inside, 1))
-    extent = static(pivot.extent)
-    if extent is not None:
-        piece = extent if piece * 2 > extent else piece
-    blocks = tir.ceildiv(_dim(pivot.extent), piece)
-    outer = [_dim(loop.extent) for loop in loops[:cut]]
-    with tir.parallel(tir.product([*outer, blocks])) as task:
-        block = tir.let(tir.floormod(task, blocks)) if outer else task
-        rest = tir.floordiv(task, blocks) if outer else 0
-        for loop in reversed(loops[:cut]):
-            size = _dim(loop.extent)
-            env[loop.var] = int64(tir.let(tir.floormod(rest, size)))
-            rest = tir.floordiv(rest, size)
-        start = tir.let(int64(block * piece))
-        count = tir.minimum(piece, _dim(pivot.extent) - start)
-        if extent is not None and extent % piece == 0:
-            count = piece
-        with tir.serial(count if isinstance(count, int) else tir.let(count)) as i:
-            env[pivot.var] = int64(start + i)
-            with _serial(loops[cut + 1 :], env):
-                yield
-
-
-@contextmanager
-def _serial(loops: Sequence[_Loop], env: dict[ir.Var, Expr]) -> Iterator[None]:
-    """Serial loops, outermost first."""
-    if not loops:
-        yield
-        return
-    with tir.serial(_dim(loops[0].extent)) as i:
-        env[loops[0].var] = int64(i)
-        with _serial(loops[1:], env):
-            yield
-
-
 # --- injective stages -----------------------------------------------------------------------------
 
 
@@ -346,24 +205,57 @@ def _linear(
 def _injective(group: Sequence[tuple[te.Tensor, Any]], buffers: Buffers) -> None:
     """One loop nest for outputs of one shape."""
     shape = list(group[0][0].shape)
-    domain = [(_index_var(i), int64(d)) for i, d in enumerate(shape)]
+    domain = [(index_var(i), int64(d)) for i, d in enumerate(shape)]
     names = [v for v, _ in domain]
-    flattener = Flattener(buffers, domain)
-    for tensor, _ in group:
-        if tensor_key(tensor) in buffers:
-            # An output that is also an input, or one value returned twice.
-            flattener.load(tensor, names)
-        else:
-            axes = {ax.var: v for ax, v in zip(tensor.op.axis, names, strict=True)}
-            flattener.add(tensor.op.body[tensor.value_index], axes)
+
+    def flatten(within: Mapping[ir.Var, tuple[int, int]] | None = None) -> Program:
+        flattener = Flattener(buffers, domain, within)
+        for tensor, _ in group:
+            if tensor_key(tensor) in buffers:
+                # An output that is also an input, or one value returned twice.
+                flattener.load(tensor, names)
+            else:
+                axes = {ax.var: v for ax, v in zip(tensor.op.axis, names, strict=True)}
+                flattener.add(tensor.op.body[tensor.value_index], axes)
+        return flattener.program
+
+    program = flatten()
     env: dict[ir.Var, Expr] = {}
-    loops = _collapse(flattener.program, domain, env)
-    weight = 1 + _MATH_WEIGHT * flattener.program.math_steps
-    with _nest(loops, weight, env):
-        values = emit(flattener.program, env)
+    loops = collapse(program, domain, env)
+    weight = 1 + _MATH_WEIGHT * program.math_steps
+
+    def body(part: Program) -> None:
+        values = emit(part, env)
         at = _linear(names, shape, env)
         for (_, flat), value in zip(group, values, strict=True):
             T.buffer_store(flat, value, [at])
+
+    segments = _segments(program, loops)
+    if not segments:
+        with nest(loops, weight, env):
+            body(program)
+        return
+    *outer, inner = loops
+    with nest(outer, weight * estimate(inner.extent), env):
+        for begin, end in segments:
+            with tir.serial(begin, end) as i:
+                env[inner.var] = int64(i)
+                body(flatten({inner.var: (begin, end)}))
+
+
+def _segments(program: Program, loops: Sequence[Loop]) -> list[tuple[int, int]]:
+    """Pieces of the innermost loop in which no condition changes (concatenation, padding).
+
+    Empty if the loop should stay whole: nothing changes, or the pieces would be tiny.
+    """
+    extent = static(loops[-1].extent) if loops else None
+    if extent is None:
+        return []
+    points = {p for p in program.thresholds.get(loops[-1].var, ()) if 0 < p < extent}
+    if not points or len(points) >= _MOST_SEGMENTS or extent < _SHORTEST_SPLIT:
+        return []
+    ends = sorted({0, extent, *points})
+    return list(itertools.pairwise(ends))
 
 
 # --- reductions -----------------------------------------------------------------------------------
@@ -401,8 +293,8 @@ def _reduction(op: Any, targets: Sequence[Any], buffers: Buffers, isa: Isa) -> N
     root = op.body[0]
     if len(root.init):
         raise LoweringError(f"reduction {op.name!r} has explicit initial values")
-    outer = [(_index_var(i), int64(ax.dom.extent)) for i, ax in enumerate(op.axis)]
-    inner = [(_index_var(i, "r"), int64(ax.dom.extent)) for i, ax in enumerate(op.reduce_axis)]
+    outer = [(index_var(i), int64(ax.dom.extent)) for i, ax in enumerate(op.axis)]
+    inner = [(index_var(i, "r"), int64(ax.dom.extent)) for i, ax in enumerate(op.reduce_axis)]
     axes: dict[ir.Var, Expr] = {ax.var: v for ax, (v, _) in zip(op.axis, outer, strict=True)}
     for ax, (v, _) in zip(op.reduce_axis, inner, strict=True):
         low = int64(ax.dom.min)
@@ -416,8 +308,8 @@ def _reduction(op: Any, targets: Sequence[Any], buffers: Buffers, isa: Isa) -> N
     stage = _Reduction(flattener.program, root.combiner, conditional)
     env: dict[ir.Var, Expr] = {}
     # Collapsed separately: an output loop and a reduction loop never merge.
-    out_loops = _collapse(flattener.program, outer, env)
-    red_loops = _collapse(flattener.program, inner, env)
+    out_loops = collapse(flattener.program, outer, env)
+    red_loops = collapse(flattener.program, inner, env)
     shape = [extent for _, extent in outer]
     names = [v for v, _ in outer]
     if _by_columns(flattener.program, out_loops, red_loops):
@@ -426,12 +318,12 @@ def _reduction(op: Any, targets: Sequence[Any], buffers: Buffers, isa: Isa) -> N
         _reduce_rows(stage, targets, out_loops, red_loops, env, (names, shape), isa)
 
 
-def _by_columns(program: Program, out: Sequence[_Loop], red: Sequence[_Loop]) -> bool:
+def _by_columns(program: Program, out: Sequence[Loop], red: Sequence[Loop]) -> bool:
     """True if neighbouring outputs read neighbouring elements, reduced elements do not."""
-    if not out or _estimate(out[-1].extent) < 4:
+    if not out or estimate(out[-1].extent) < 4:
         return False
     domain = [*(loop.var for loop in out), *(loop.var for loop in red)]
-    rows, _ = _coefficients(program, domain)
+    rows, _ = coefficients(program, domain)
     votes = 0
     for row in rows:
         votes += static(row.get(out[-1].var, 0)) == 1
@@ -442,8 +334,8 @@ def _by_columns(program: Program, out: Sequence[_Loop], red: Sequence[_Loop]) ->
 def _reduce_columns(
     stage: _Reduction,
     targets: Sequence[Any],
-    out: Sequence[_Loop],
-    red: Sequence[_Loop],
+    out: Sequence[Loop],
+    red: Sequence[Loop],
     env: dict[ir.Var, Expr],
     result: tuple[Sequence[ir.Var], Sequence[Expr]],
 ) -> None:
@@ -451,22 +343,22 @@ def _reduce_columns(
     *rows, columns = out
     extent = static(columns.extent)
     width = _COLUMNS if extent is None else min(_COLUMNS, extent)
-    blocks = tir.ceildiv(_dim(columns.extent), width)
-    weight = width * max(1, math.prod(_estimate(loop.extent) for loop in red))
+    blocks = tir.ceildiv(dim(columns.extent), width)
+    weight = width * max(1, math.prod(estimate(loop.extent) for loop in red))
     weight *= 1 + _MATH_WEIGHT * stage.program.math_steps
-    block_var = _index_var(0, "block")
-    nest = [*rows, _Loop(block_var, int64(blocks))]
-    with _nest(nest, weight, env):
+    block_var = index_var(0, "block")
+    inside = [*rows, Loop(block_var, int64(blocks))]
+    with nest(inside, weight, env):
         start = tir.let(int64(env[block_var] * width))
         count = width
         if extent is None or extent % width:
-            count = tir.let(tir.minimum(width, _dim(columns.extent) - start))
+            count = tir.let(tir.minimum(width, dim(columns.extent) - start))
         with tir.serial(count) as j:
             env[columns.var] = int64(start + j)
             at = _linear(*result, env)
             for flat, identity in zip(targets, stage.identity, strict=True):
                 T.buffer_store(flat, identity, [at])
-        with _serial(red, env), tir.serial(count) as j:
+        with serial_nest(red, env), tir.serial(count) as j:
             env[columns.var] = int64(start + j)
             at = _linear(*result, env)
             values = stage.step([tir.let(flat[at]) for flat in targets], env)
@@ -477,18 +369,18 @@ def _reduce_columns(
 def _reduce_rows(
     stage: _Reduction,
     targets: Sequence[Any],
-    out: Sequence[_Loop],
-    red: Sequence[_Loop],
+    out: Sequence[Loop],
+    red: Sequence[Loop],
     env: dict[ir.Var, Expr],
     result: tuple[Sequence[ir.Var], Sequence[Expr]],
     isa: Isa,
 ) -> None:
     """Reduce one output at a time, with an accumulator per vector lane along the inner loop."""
-    weight = max(1, math.prod(_estimate(loop.extent) for loop in red))
+    weight = max(1, math.prod(estimate(loop.extent) for loop in red))
     weight *= 1 + _MATH_WEIGHT * stage.program.math_steps
     lanes = isa.lanes
     dtypes = [str(flat.dtype) for flat in targets]
-    with _nest(out, weight, env):
+    with nest(out, weight, env):
         widths = [lanes] * len(targets)
         slots = [tir.local(n, d) for n, d in zip(widths, dtypes, strict=True)]
         with tir.serial(lanes) as lane:
@@ -504,11 +396,11 @@ def _reduce_rows(
             accumulate(0)
         else:
             *rest, last = red
-            size = _dim(last.extent)
+            size = dim(last.extent)
             whole = (
                 tir.let(tir.floordiv(size, lanes)) if not isinstance(size, int) else size // lanes
             )
-            with _serial(rest, env):
+            with serial_nest(rest, env):
                 with tir.serial(whole) as step, tir.serial(lanes) as lane:
                     env[last.var] = int64(step * lanes + lane)
                     accumulate(lane)

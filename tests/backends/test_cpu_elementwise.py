@@ -247,3 +247,27 @@ def test_refuses_what_it_cannot_schedule() -> None:
     z = te.compute((4,), lambda i: x[i] + y[i])
     with pytest.raises(LoweringError, match="no kernel input"):
         schedule_te([z], [x], "k", AVX512)
+
+
+@ISAS
+def test_innermost_concatenation_and_padding_have_no_conditions_inside(isa: Isa) -> None:
+    x = te.placeholder((7, 40), "float32", "x")
+    y = te.placeholder((7, 33), "float32", "y")
+    joined = topi.concatenate([x, y, x], axis=1)
+    padded = topi.nn.pad(joined, [1, 3], [0, 5], tirx.const(2.5, "float32"))
+    a, b = _f32(7, 40), _f32(7, 33)
+    want = np.pad(np.concatenate([a, b, a], 1), ((1, 0), (3, 5)), constant_values=2.5)
+    _check(isa, [padded], [x, y], [a, b], [want])
+    script = schedule_te([joined], [x, y], "k", isa).func.script()
+    assert "if_then_else" not in script
+    assert "Select" not in script
+
+
+def test_conditions_on_equality() -> None:
+    x = te.placeholder((3, 32), "float32", "x")
+    y = te.compute((3, 32), lambda i, j: tirx.if_then_else(j == 5, 9.0, x[i, j]))
+    z = te.compute((3, 32), lambda i, j: tirx.if_then_else(tirx.Not(j != 31), 9.0, x[i, 31 - j]))
+    a = _f32(3, 32)
+    first, second = a.copy(), a[:, ::-1].copy()
+    first[:, 5], second[:, 31] = 9.0, 9.0
+    _check(AVX512, [y, z], [x], [a], [first, second])
