@@ -51,7 +51,7 @@ from burnish.backends.cpu.tir import (
 )
 from burnish.ir.postops import PostOp
 
-_MAX_ROWS = 14
+_SMALL_WEIGHTS = 512 * 1024
 _MAX_ROWS_SYMBOLIC = 6
 
 
@@ -117,15 +117,33 @@ class ConvSpec:
             rows = int(np.prod(dims)) if known else None
         else:
             rows = self.ow if isinstance(self.ow, int) else None
-        # The code for borders grows with the square of the tile's rows if the width is unknown.
-        limit = _MAX_ROWS if isinstance(self.w, int) or self.pointwise else _MAX_ROWS_SYMBOLIC
-        return tile_columns(isa, rows, kh * kw * ic, oc, self.tile, limit)
+        if isinstance(self.w, int) or self.pointwise:
+            return tile_columns(isa, rows, kh * kw * ic, oc, self.tile)
+        # The code for borders of unknown place grows with the square of the rows.
+        return tile_columns(isa, rows, kh * kw * ic, oc, self.tile, _MAX_ROWS_SYMBOLIC, spare=2)
 
 
 def _out(size: Index, pads: int, spec: ConvSpec, axis: int) -> Index:
     """Output size along an axis (ONNX Conv, explicit padding)."""
     reach = spec.dilations[axis] * (spec.kernel[axis] - 1) + 1
     return static(floordiv(static(size) + (pads - reach), spec.strides[axis]) + 1)
+
+
+def locate(
+    task: Index, blocks: int, groups: int, n: Index, runs: Index, weights: int
+) -> tuple[Index, Index, Index, Index]:
+    """Block of channels, group, image and run of rows of a task; ``weights`` in bytes.
+
+    Small weights stay in the cache: then the blocks of a run follow each other, so that its
+    output is written while it is there too. Else the tasks that share weights do.
+    """
+    if weights <= _SMALL_WEIGHTS:
+        block, rest = hold(floormod(task, blocks)), hold(floordiv(task, blocks))
+        group, rest = hold(floormod(rest, groups)), hold(floordiv(rest, groups))
+        return block, group, hold(floordiv(rest, runs)), hold(floormod(rest, runs))
+    part, rest = hold(floormod(task, runs)), hold(floordiv(task, runs))
+    image, rest = hold(floormod(rest, n)), hold(floordiv(rest, n))
+    return hold(floormod(rest, blocks)), hold(floordiv(rest, blocks)), image, part
 
 
 def for_powers(begin: Index, end: Index, below: int, tile: Callable[[Index, int], None]) -> None:
@@ -204,22 +222,15 @@ class _Direct:
         return self.ic * self.spec.kernel[0] * self.spec.kernel[1]
 
     def emit(self) -> None:
-        """One parallel loop over groups, blocks of output channels, images and runs of rows.
-
-        Tasks that share weights follow each other.
-        """
+        """One parallel loop over groups, blocks of output channels, images and runs of rows."""
         spec = self.spec
         blocks = sum(c.blocks for c in self.columns)
         run = self._rows_per_task(blocks)
         runs = ceildiv(spec.oh, run)
         n = static(spec.n)
         with parallel(n * runs * blocks * spec.groups) as task:
-            part = hold(floormod(task, runs))
-            rest = hold(floordiv(task, runs))
-            image = hold(floormod(rest, n))
-            rest = hold(floordiv(rest, n))
-            block = hold(floormod(rest, blocks))
-            group = hold(floordiv(rest, blocks))
+            place = locate(task, blocks, spec.groups, n, runs, 4 * self.depth * spec.oc)
+            block, group, image, part = place
             begin = let(part * run)
             end = hold(minimum(begin + run, spec.oh))
             acc = accumulators(self.columns, self.isa)

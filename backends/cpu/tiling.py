@@ -55,9 +55,9 @@ def vector_count(n: int, isa: Isa) -> int:
     return -(-n // isa.lanes)
 
 
-def fits(tile: Tile, isa: Isa) -> bool:
-    """Whether accumulators, weight vectors and one broadcast fit in the registers."""
-    return tile.rows * tile.vectors + tile.vectors + 1 <= isa.registers
+def fits(tile: Tile, isa: Isa, spare: int = 0) -> bool:
+    """Whether accumulators, weight vectors and one broadcast leave ``spare`` registers."""
+    return tile.rows * tile.vectors + tile.vectors + 1 + spare <= isa.registers
 
 
 def cycles(tile: Tile, isa: Isa) -> float:
@@ -78,15 +78,18 @@ def _rows_cost(tile: Tile, rows: int, depth: int, isa: Isa) -> float:
     return cost
 
 
-def best_rows(vectors: int, rows: int | None, depth: int, isa: Isa, limit: int) -> Tile:
-    """The cheapest tile of a given width for ``rows`` rows (None: unknown)."""
+def best_rows(
+    vectors: int, rows: int | None, depth: int, isa: Isa, limit: int, spare: int = 0
+) -> Tile | None:
+    """The cheapest tile of a given width for ``rows`` rows (None: unknown); None if none fits."""
     limit = limit if vectors == 1 else min(limit, _MAX_ROWS_WIDE)
-    options = [
-        tile for r in range(1, min(limit, rows or limit) + 1) if fits(tile := Tile(r, vectors), isa)
-    ]
-    if not options:
-        raise CompileError(f"no tile of {vectors} vectors fits {isa.name}")
-    return min(options, key=lambda t: (_rows_cost(t, rows or _UNKNOWN, depth, isa), -t.rows))
+    tiles = (Tile(r, vectors) for r in range(1, min(limit, rows or limit) + 1))
+    options = [t for t in tiles if fits(t, isa, spare)]
+    return min(
+        options,
+        key=lambda t: (_rows_cost(t, rows or _UNKNOWN, depth, isa), -t.rows),
+        default=None,
+    )
 
 
 def plan_columns(n: int, vectors: int, isa: Isa) -> list[tuple[int, int, int, int | None]]:
@@ -115,6 +118,7 @@ def tile_columns(
     n: int,
     override: Tile | None = None,
     limit: int = _MAX_ROWS,
+    spare: int = 0,
 ) -> tuple[Columns, ...]:
     """Column blocks of a product with ``rows`` rows, ``depth`` steps and ``n`` columns.
 
@@ -126,6 +130,7 @@ def tile_columns(
         n: Columns.
         override: Use this tile for all blocks but a narrower last one.
         limit: Most rows of a tile; a tile wider than one vector has at most 8.
+        spare: Registers to leave free, for loops with more than the tile in them.
     """
     if override is not None:
         if not fits(override, isa):
@@ -137,13 +142,17 @@ def tile_columns(
     best: tuple[float, tuple[Columns, ...]] | None = None
     for width in range(1, min(_MAX_VECTORS, vector_count(n, isa)) + 1):
         columns = tuple(
-            Columns(f, b, best_rows(v, rows, depth, isa, limit), t)
+            Columns(f, b, tile, t)
             for f, b, v, t in plan_columns(n, width, isa)
+            if (tile := best_rows(v, rows, depth, isa, limit, spare)) is not None
         )
+        if len(columns) < len(plan_columns(n, width, isa)):
+            continue
         cost = sum(c.blocks * _rows_cost(c.tile, rows or _UNKNOWN, depth, isa) for c in columns)
         if best is None or cost <= best[0]:
             best = (cost, columns)
-    assert best is not None
+    if best is None:
+        raise CompileError(f"no tile leaves {spare} of {isa.registers} registers free")
     return best[1]
 
 

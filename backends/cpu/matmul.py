@@ -1,0 +1,287 @@
+"""Batched matrix product of two run-time operands.
+
+``y[..., M, N] = post(scale * a[..., M, K] @ b[..., K, N])``, or ``b[..., N, K]`` if transposed;
+batch dimensions broadcast (ONNX MatMul-13, and FusedMatMul of onnxruntime). Arguments: ``a``,
+``b``, the operands of the post-ops in order, ``y``. Any size may be symbolic.
+
+A task packs a block of columns of ``b`` once and multiplies many rows with it. With few rows
+(:mod:`burnish.backends.cpu.gemv`) ``b`` is read in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from burnish.backends.cpu.epilogue import Epilogue
+from burnish.backends.cpu.gemm import accumulators, row_tiles
+from burnish.backends.cpu.gemv import Panel, few_rows
+from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.tile_transpose import transpose_vectors
+from burnish.backends.cpu.tiling import Columns, Tile, tile_columns
+from burnish.backends.cpu.tir import (
+    Acc,
+    Index,
+    Kernel,
+    Tensor,
+    branch,
+    ceildiv,
+    constant,
+    floordiv,
+    floormod,
+    hold,
+    i64,
+    kernel,
+    let,
+    load,
+    minimum,
+    parallel,
+    product,
+    scratch,
+    serial,
+    static,
+    store,
+)
+from burnish.errors import CompileError
+from burnish.ir.postops import PostOp
+
+#: With no more rows than this, packing a block of ``b`` costs more than it saves.
+FEW_ROWS = 3
+#: Rows of a task.
+_CHUNK = 128
+
+
+@dataclass(frozen=True, eq=False)
+class MatmulSpec:
+    """What a batched product computes. Sizes are ints or int64 expressions.
+
+    Attributes:
+        a_batch: Batch dimensions of ``a``.
+        b_batch: Batch dimensions of ``b``; broadcast against those of ``a``, aligned at the right.
+        m: Rows of ``a`` and ``y``.
+        k: Columns of ``a``.
+        n: Columns of ``y``.
+        transpose_b: Whether ``b`` is [..., N, K].
+        scale: Factor of the product.
+        postops: Applied to the scaled product; need a static ``n``.
+    """
+
+    a_batch: tuple[Index, ...]
+    b_batch: tuple[Index, ...]
+    m: Index
+    k: Index
+    n: Index
+    transpose_b: bool = False
+    scale: float = 1.0
+    postops: tuple[PostOp, ...] = ()
+
+    @property
+    def batch(self) -> tuple[Index, ...]:
+        """Batch dimensions of ``y``. A dimension that is not the int 1 does not broadcast."""
+        rank = max(len(self.a_batch), len(self.b_batch))
+        a, b = (_aligned(d, rank) for d in (self.a_batch, self.b_batch))
+        return tuple(y if _is_one(x) else x for x, y in zip(a, b, strict=True))
+
+    def columns(self, isa: Isa) -> tuple[Columns, ...]:
+        """Column blocks; of two vectors if the number of columns is not known."""
+        m, n, k = (static(d) for d in (self.m, self.n, self.k))
+        rows = m if isinstance(m, int) else None
+        if isinstance(n, int):
+            return tile_columns(isa, rows, k if isinstance(k, int) else 64, n)
+        tile = Tile(8, 2) if isa.registers >= 32 else Tile(6, 2)
+        return (Columns(0, ceildiv(n, 2 * isa.lanes), tile),)
+
+
+def _is_one(dim: Index) -> bool:
+    value = static(dim)
+    return isinstance(value, int) and value == 1
+
+
+def _aligned(dims: Sequence[Index], rank: int) -> tuple[Index, ...]:
+    return (*(1 for _ in range(rank - len(dims))), *(static(d) for d in dims))
+
+
+def matmul(isa: Isa, spec: MatmulSpec, name: str = "matmul") -> Kernel:
+    """Build the kernel of ``spec``; arguments as in the module's docstring."""
+    if spec.postops and not isinstance(static(spec.n), int):
+        raise CompileError("post-ops of a product with a symbolic number of columns")
+    with kernel(name, isa) as k:
+        a = k.input("a", (*spec.a_batch, spec.m, spec.k))
+        inner = (spec.n, spec.k) if spec.transpose_b else (spec.k, spec.n)
+        b = k.input("b", (*spec.b_batch, *inner))
+        shape = (*spec.batch, spec.m, spec.n)
+        epilogue = Epilogue.declare(k, spec.postops, shape) if spec.postops else None
+        y = k.output("y", shape)
+        _Matmul(isa, spec, a, b, y, epilogue).emit()
+    return k.result
+
+
+@dataclass(frozen=True)
+class _Matmul:
+    """Emits the loops of a batched product."""
+
+    isa: Isa
+    spec: MatmulSpec
+    a: Tensor
+    b: Tensor
+    y: Tensor
+    epilogue: Epilogue | None
+
+    @property
+    def sizes(self) -> tuple[Index, Index, Index]:
+        spec = self.spec
+        return static(spec.m), static(spec.k), static(spec.n)
+
+    def emit(self) -> None:
+        """One parallel loop over batches, runs of rows and column blocks."""
+        columns = self.spec.columns(self.isa)
+        m, _, _ = self.sizes
+        blocks = columns[0].blocks
+        for c in columns[1:]:
+            blocks = blocks + c.blocks
+        step = columns[0].tile.rows
+        chunk = -(-_CHUNK // step) * step
+        chunks = ceildiv(m, chunk)
+        batches = product(static(d) for d in self.spec.batch)
+        with parallel(batches * chunks * blocks) as task:
+            block = hold(floormod(task, blocks))
+            rest = hold(floordiv(task, blocks))
+            part = hold(floormod(rest, chunks))
+            batch = hold(floordiv(rest, chunks))
+            a_at, b_at = self._origins(batch)
+            begin = hold(part * chunk)
+            end = hold(minimum(begin + chunk, m))
+
+            def run(c: Columns, index: Index) -> None:
+                self._block(c, index, (a_at, b_at, hold(batch * m)), begin, end, chunk)
+
+            _for_columns(columns, block, run)
+
+    def _origins(self, batch: Index) -> tuple[Index, Index]:
+        """Offsets of the matrices of ``a`` and ``b`` that belong to a batch of ``y``."""
+        m, k, n = self.sizes
+        shape = self.spec.batch
+        a_dims = _aligned(self.spec.a_batch, len(shape))
+        b_dims = _aligned(self.spec.b_batch, len(shape))
+        a_at: Index = 0
+        b_at: Index = 0
+        a_step: Index = 1
+        b_step: Index = 1
+        rest = batch
+        for size, a_dim, b_dim in zip(
+            reversed([static(d) for d in shape]), reversed(a_dims), reversed(b_dims), strict=True
+        ):
+            index = hold(floormod(rest, size))
+            rest = hold(floordiv(rest, size))
+            if not _is_one(a_dim):
+                a_at = a_at + index * a_step
+            if not _is_one(b_dim):
+                b_at = b_at + index * b_step
+            a_step, b_step = a_step * a_dim, b_step * b_dim
+        return hold(a_at * (m * k)), hold(b_at * (k * n))
+
+    def _block(
+        self,
+        c: Columns,
+        first: Index,
+        at: tuple[Index, Index, Index],
+        begin: Index,
+        end: Index,
+        chunk: int,
+    ) -> None:
+        """Rows [begin, end) of one column block."""
+        spec, isa = self.spec, self.isa
+        m, k, n = self.sizes
+        column = hold(first * isa.lanes)
+        panel = Panel(
+            isa, self.a, self.b, self.y, at, (k, n), column, c.tile.vectors, c.tail,
+            spec.transpose_b, spec.scale, self.epilogue,
+        )  # fmt: skip
+
+        def in_place() -> None:
+            few_rows(panel, begin, end)
+
+        def packed() -> None:
+            wide = c.tile.vectors * isa.lanes
+            buffer = scratch(k * wide)
+            self._pack(panel, buffer, wide)
+            acc = accumulators((c,), isa)
+
+            def tile(row: Index, count: int) -> None:
+                self._tile(panel, acc, buffer, row, count)
+
+            row_tiles(begin, end, m, chunk, c.tile.rows, tile)
+
+        branch(m <= FEW_ROWS, in_place, packed)
+
+    def _pack(self, panel: Panel, buffer: Any, wide: int) -> None:
+        """Columns of ``b`` as [K, columns of the block], times the scale."""
+        _, k, n = self.sizes
+        lanes = self.isa.lanes
+        factor = None if self.spec.scale == 1.0 else constant(self.spec.scale, lanes)
+        if not self.spec.transpose_b:
+            with serial(k) as step:
+                for v in range(panel.vectors):
+                    source = panel.at[1] + step * n + panel.column + v * lanes
+                    value = load(self.b.flat, source, lanes, panel.valid(v))
+                    target = step * wide + v * lanes
+                    store(buffer, target, value if factor is None else value * factor)
+            return
+
+        def tiles() -> None:
+            # The last tile starts earlier and overlaps the one before.
+            with serial(ceildiv(k, lanes)) as t:
+                start = hold(minimum(t * lanes, k - lanes))
+                for v in range(panel.vectors):
+                    self._pack_tile(panel, buffer, start, v, wide, factor)
+
+        def elements() -> None:
+            with serial(k) as step, serial(wide) as j:
+                row = minimum(panel.column + j, n - 1)
+                value = self.b.load(panel.at[1] + row * k + step)
+                store(buffer, step * wide + j, value * constant(self.spec.scale))
+
+        branch(k >= lanes, tiles, elements)
+
+    def _pack_tile(
+        self, panel: Panel, buffer: Any, start: Index, v: int, wide: int, factor: Any
+    ) -> None:
+        """Transpose ``lanes`` rows of ``b`` from column ``start`` into vector ``v`` of the block.
+
+        Rows that do not exist repeat the last one; the columns they make are not stored.
+        """
+        _, k, n = self.sizes
+        lanes = self.isa.lanes
+        rows = []
+        for i in range(lanes):
+            row = minimum(panel.column + (v * lanes + i), n - 1)
+            rows.append(let(self.b.load(panel.at[1] + row * k + start, lanes)))
+        for i, value in enumerate(transpose_vectors(rows)):
+            target = (start + i) * wide + v * lanes
+            store(buffer, target, value if factor is None else value * factor)
+
+    def _tile(self, panel: Panel, acc: Acc, buffer: Any, row: Index, count: int) -> None:
+        """One register tile."""
+        _, k, _ = self.sizes
+        lanes = self.isa.lanes
+        tile = RegisterTile.zero(count, panel.vectors, acc)
+        starts = [hold(panel.at[0] + (row + r) * k) for r in range(count)]
+        with serial(k) as step:
+            offsets = [s + step for s in starts]
+            tile.step(self.a.flat, offsets, buffer, step * (panel.vectors * lanes))
+        panel.write(row, count, tile.at)
+
+
+def _for_columns(columns: tuple[Columns, ...], block: Index, run: Any) -> None:
+    head, *rest = columns
+    first = head.first + block * head.tile.vectors
+    if not rest:
+        run(head, first)
+        return
+    branch(
+        block < head.blocks,
+        lambda: run(head, first),
+        lambda: _for_columns(tuple(rest), block - i64(head.blocks), run),
+    )
