@@ -1,9 +1,10 @@
 """Seeded inputs that a model can take: random numbers alone are wrong for token ids and masks.
 
-What an integer input means is read off the graph: if it reaches the indices of a ``Gather`` (or the
-indices of a ``OneHot``) unchanged, its values lie below the size of that table; any other integer
-or boolean input is taken for a mask, ones with padding at the end of each row. Floating-point
-inputs are standard normal. Nothing is all zeros.
+What an integer input means is read off the graph: if it reaches the indices of a ``Gather`` or a
+``OneHot`` unchanged, or is compared with each number of a range (a one-hot encoding written out),
+its values lie below the size of that table; any other integer or boolean input is taken for a mask,
+ones with padding at the end of each row. Floating-point inputs are standard normal. Nothing is all
+zeros.
 """
 
 from __future__ import annotations
@@ -218,6 +219,10 @@ def _table_size(node: onnx.NodeProto, position: int, uses: _Uses) -> int | None:
         return table[axis] if table else None
     if node.op_type == "OneHot" and position == 0:
         return uses.scalars.get(node.input[1])
+    if node.op_type == "Equal":
+        # A one-hot encoding written out: compared with a constant that counts up.
+        counts = int(np.prod(uses.shapes.get(node.input[1 - position], ())))
+        return counts if counts > 2 else None
     return None
 
 

@@ -45,6 +45,16 @@ def test_axis_and_one_hot_bound_indices() -> None:
     assert {r.name: r.high for r in input_ranges(model)} == {"columns": 3, "classes": 7}
 
 
+def test_comparison_with_a_range_bounds_classes() -> None:
+    model = parse(
+        """g (int32[n, 1] classes, int32[n] flag) => (bool[n, 5] y, bool[n] z)
+        <int32[1, 5] range = {0, 1, 2, 3, 4}, int32 one = {1}>
+        { wide = Expand(classes, shape)  y = Equal(wide, range)  z = Equal(flag, one) }"""
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 5]), "shape"))
+    assert {r.name: r.high for r in input_ranges(model)} == {"classes": 5, "flag": None}
+
+
 def test_index_used_twice_takes_the_smaller_table() -> None:
     model = parse(
         """g (int64[n] i) => (float[n] y, float[n] z)
