@@ -48,10 +48,9 @@ def test_axis_and_one_hot_bound_indices() -> None:
 def test_comparison_with_a_range_bounds_classes() -> None:
     model = parse(
         """g (int32[n, 1] classes, int32[n] flag) => (bool[n, 5] y, bool[n] z)
-        <int32[1, 5] range = {0, 1, 2, 3, 4}, int32 one = {1}>
+        <int32[1, 5] range = {0, 1, 2, 3, 4}, int32 one = {1}, int64[2] shape = {1, 5}>
         { wide = Expand(classes, shape)  y = Equal(wide, range)  z = Equal(flag, one) }"""
     )
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 5]), "shape"))
     assert {r.name: r.high for r in input_ranges(model)} == {"classes": 5, "flag": None}
 
 
