@@ -44,9 +44,9 @@ from burnish.backends.cpu.tir import (
     store,
 )
 
-#: Rows of the batch in one task.
+#: Most rows of the batch in one task.
 _ROWS = 4
-#: Time steps in one register tile of the input's product.
+#: Most time steps in one register tile of the input's product.
 _STEPS = 6
 
 
@@ -63,11 +63,17 @@ def recurrent(isa: Isa, spec: RecurrentSpec, name: str = "") -> Kernel:
                 chunk = floordiv(task, spec.directions)
                 _Task(isa, spec, args, rows, let(direction), let(chunk * rows)).emit()
 
+        most = min(_ROWS, _tile_rows(isa, spec))
         if isinstance(batch, int):
-            tasks(-(-batch // -(-batch // _ROWS)))
+            tasks(-(-batch // -(-batch // most)))
         else:
-            branch(batch == 1, lambda: tasks(1), lambda: tasks(_ROWS))
+            branch(batch == 1, lambda: tasks(1), lambda: tasks(most))
     return k.result
+
+
+def _tile_rows(isa: Isa, spec: RecurrentSpec) -> int:
+    """Rows of a register tile with all gates: accumulators, weights and one state fit."""
+    return max(1, (isa.registers - spec.gates - 1) // spec.gates)
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,9 @@ class _Task:
 
     def emit(self) -> None:
         """All statements of the task."""
-        self.acc = Acc(max(_STEPS * self.gates, self.rows * self.gates, 2 * self.gates), self.lanes)
+        steps = min(_STEPS, _tile_rows(self.isa, self.spec))
+        self.steps = min(steps, max(1, self.length)) if isinstance(self.length, int) else steps
+        self.acc = Acc(max(self.steps, self.rows, 2) * self.gates, self.lanes)
         size = self.rows * self.width
         # Gates of the input for every row and step, then two copies of the hidden state.
         self.projected = scratch(self.rows * self.length * self.gates * self.width)
@@ -214,7 +222,7 @@ class _Task:
     def _project(self) -> None:
         """``projected[row, time, vector, gate] = x W + b``."""
         spec, lanes, gates = self.spec, self.lanes, self.gates
-        steps = min(_STEPS, self.length) if isinstance(self.length, int) else _STEPS
+        steps = self.steps
         block = gates * lanes
         with serial(self.rows) as row, serial(ceildiv(self.length, steps)) as part:
             batch = self._batch(row)

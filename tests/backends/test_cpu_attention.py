@@ -17,6 +17,7 @@ from burnish.backends.cpu.attention_spec import (
     transposed_heads,
 )
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
+from tests.support.assembly import inner_loops
 from tests.support.cpu_kernels import build, dirty, run
 
 RNG = np.random.default_rng(3)
@@ -238,3 +239,14 @@ def test_strided_queries() -> None:
     (got,) = run(library, "k", inputs, [dirty((b, s, h * d))])
     want = _reference(q.transpose(0, 3, 1, 2), k, v, spec.scale).reshape(b, s, -1)
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
+
+
+@ISAS
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_products_stay_in_registers(isa: Isa, symbolic: bool) -> None:
+    b, s = (tirx.Var(c, "int64") for c in "bs") if symbolic else (1, 128)
+    spec = _spec(b, s, s, 12, 12, 64, 64)
+    library = build({"k": attention(isa, spec)}, isa)
+    products = [x for x in inner_loops(library.inspect_source("asm")) if x.multiply_adds >= 12]
+    assert len(products) >= 2
+    assert sum(x.spills for x in products) == 0

@@ -21,6 +21,7 @@ from burnish.backends.cpu.recurrent_spec import (
     pack_recurrent_weights,
     supported_activations,
 )
+from tests.support.assembly import inner_loops
 from tests.support.cpu_kernels import build, dirty, run
 
 RNG = np.random.default_rng(17)
@@ -168,3 +169,13 @@ def test_activations() -> None:
     assert supported_activations("GRU", ("Sigmoid", "Tanh", "sigmoid", "tanh"), 2)
     assert not supported_activations("RNN", ("Relu",), 1)
     assert set(GATES) == {"LSTM", "GRU", "RNN"}
+
+
+@ISAS
+@pytest.mark.parametrize("batch", [1, 4])
+def test_products_stay_in_registers(isa: Isa, batch: int) -> None:
+    spec = RecurrentSpec("LSTM", 50, batch, 64, 128, "bidirectional")
+    library = build({"k": recurrent(isa, spec)}, isa)
+    products = [x for x in inner_loops(library.inspect_source("asm")) if x.multiply_adds >= 8]
+    assert len(products) >= 2
+    assert sum(x.spills for x in products) == 0
