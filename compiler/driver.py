@@ -199,7 +199,7 @@ def _refuse_unknown(graph: Graph) -> None:
         # What only reads an untyped value is not at fault; foreign operators are in any case.
         culprit = not untyped.isdisjoint(node.outputs) and untyped.isdisjoint(node.inputs)
         if culprit or node.domain not in ("", "burnish"):
-            found.setdefault((node.key, "unknown operator"), []).append(str(node.location))
+            found.setdefault((node.key, "no such operator is known"), []).append(str(node.location))
     raise unsupported_error(found)
 
 

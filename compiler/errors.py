@@ -75,6 +75,7 @@ class UnsupportedOpError(ModelError):
     """Operators without a lowering; lists all of them, never only the first."""
 
     title = "unsupported operators"
+    default_hint = "onnx.utils.extract_model(...) cuts out the part that can be compiled"
 
 
 class ShapeError(ModelError):

@@ -75,7 +75,7 @@ def check_destination(path: str | os.PathLike[str], *, overwrite: bool = False) 
             raise InputFileError(
                 "the output path exists",
                 at=str(final),
-                hint="choose another path, remove it, or allow overwriting",
+                hint="choose another path, remove it, or allow overwriting (--overwrite)",
             )
     with reporting_os_errors(final):
         if not final.parent.is_dir():

@@ -41,9 +41,11 @@ def pick_model(model: str | None, option: str | None, what: str = "MODEL") -> st
         raise UsageError(f"two models: {model} and {option}", hint="leave one of them out")
     path = model or option
     if not path:
-        raise UsageError(f"missing argument {what}", hint="burnish COMMAND --help shows the form")
+        context = click.get_current_context(silent=True)
+        command = context.command_path if context is not None else "burnish COMMAND"
+        raise UsageError(f"missing argument {what}", hint=f"{command} --help shows the form")
     if not Path(path).exists():
-        raise InputFileError("no such file", at=path)
+        raise InputFileError("no such file", at=path, hint=f"paths are relative to {Path.cwd()}")
     return path
 
 
@@ -59,12 +61,22 @@ def emit_json(data: Any, where: str | None) -> None:
         raise InputFileError(f"cannot write the results: {error.strerror}", at=where) from error
 
 
+def _check_json_path(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Refuse a file that cannot be written now, not after minutes of work."""
+    if value and value != "-":
+        folder = Path(value).absolute().parent
+        if Path(value).is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise InputFileError("cannot write the results", at=value, hint="choose another file")
+    return value
+
+
 def json_option(function: F) -> F:
     """``--json FILE`` or ``--json -``."""
     return click.option(
         "--json",
         "json_path",
         metavar="FILE",
+        callback=_check_json_path,
         help="Write the results as JSON to FILE; - is stdout.",
     )(function)
 

@@ -11,6 +11,20 @@ from burnish.cli.common import emit_json, json_option, model_argument, pick_mode
 from burnish.errors import UsageError
 
 
+def _precision(precision: str | None, flags: dict[str, bool]) -> str:
+    """The one precision that was asked for.
+
+    Raises:
+        UsageError: There are two.
+    """
+    wanted = {f"--{name}": "auto" if name == "best" else name for name, on in flags.items() if on}
+    if precision:
+        wanted[f"--precision {precision}"] = precision
+    if len(set(wanted.values())) > 1:
+        raise UsageError(f"{' and '.join(wanted)} contradict each other", hint="give one of them")
+    return next(iter(wanted.values()), "fp32")
+
+
 @click.command("compile")
 @model_argument
 @click.option(
@@ -18,10 +32,10 @@ from burnish.errors import UsageError
 )
 @click.option("--target", default="x86", show_default=True, help="See 'burnish targets'.")
 @click.option("--precision", default=None, help="fp32 (default).")
-@click.option("--fp16", "shorthand", flag_value="fp16", help="Short for --precision fp16.")
-@click.option("--bf16", "shorthand", flag_value="bf16", help="Short for --precision bf16.")
-@click.option("--int8", "shorthand", flag_value="int8", help="Short for --precision int8.")
-@click.option("--best", "shorthand", flag_value="auto", help="Short for --precision auto.")
+@click.option("--fp16", is_flag=True, help="Short for --precision fp16.")
+@click.option("--bf16", is_flag=True, help="Short for --precision bf16.")
+@click.option("--int8", is_flag=True, help="Short for --precision int8.")
+@click.option("--best", is_flag=True, help="Short for --precision auto.")
 @click.option(
     "--input-shapes",
     multiple=True,
@@ -56,7 +70,10 @@ def command(
     model_option: str | None,
     output: str | None,
     precision: str | None,
-    shorthand: str | None,
+    fp16: bool,
+    bf16: bool,
+    int8: bool,
+    best: bool,
     input_shapes: tuple[str, ...],
     json_path: str | None,
     overwrite: bool,
@@ -72,10 +89,8 @@ def command(
     from burnish.report.compile import print_report
 
     path = pick_model(model, model_option)
-    if precision and shorthand and precision != shorthand:
-        raise UsageError(f"--precision {precision} contradicts --{shorthand}")
     options = CompileOptions(
-        precision=precision or shorthand or "fp32",
+        precision=_precision(precision, {"fp16": fp16, "bf16": bf16, "int8": int8, "best": best}),
         input_shapes=parse_input_shapes(input_shapes),
         skip_passes=skip_pass,
         **rest,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from burnish.cli.common import emit_json, json_option, model_argument, pick_model
+from burnish.errors import InputFileError
 
 
 @click.command("inspect")
@@ -47,6 +48,10 @@ def command(
         else:
             report.print_artifact(data)
         return 0
+    if Path(path).is_dir():
+        raise InputFileError(
+            "a folder that is no artifact", at=path, hint="name an ONNX file or an artifact"
+        )
     shapes = input_shapes
     if explain:
         found = report.explain_rule(path, explain, shapes)
@@ -58,7 +63,12 @@ def command(
     if text:
         click.echo(report.graph_text(path, shapes, optimized))
         return 0
-    data = report.describe_model(path, shapes, optimized, target if support else None)
+    if support:
+        from burnish.worker import run_in_worker
+
+        data = run_in_worker("burnish.report.inspect:describe_support", path, shapes, target)
+    else:
+        data = report.describe_model(path, shapes, optimized)
     if json_path:
         emit_json(data, json_path)
     else:

@@ -34,14 +34,37 @@ def _imported(
     return graph, notes
 
 
-def describe_model(
-    path: str, input_shapes: tuple[str, ...], optimized: bool, target: str | None
-) -> dict[str, Any]:
-    """A model as plain data; with a target, also what cannot be compiled for it and why."""
+def describe_model(path: str, input_shapes: tuple[str, ...], optimized: bool) -> dict[str, Any]:
+    """A model as plain data."""
+    return _describe(path, *_imported(path, input_shapes, optimized))
+
+
+def describe_support(path: str, input_shapes: tuple[str, ...], target: str) -> dict[str, Any]:
+    """A model after all passes, and what of it cannot be compiled for a target and why.
+
+    Kernel rules need TVM: call it by :func:`burnish.worker.run_in_worker`.
+    """
+    from burnish.backends.registry import resolve_target
+    from burnish.driver import prepare
+    from burnish.errors import UnsupportedOpError
+
+    machine = resolve_target(target)
+    # Unknown operators are refused by the import: there is no graph to describe then.
+    data: dict[str, Any] = {"schema_version": 1, "model": path}
+    unsupported = ""
+    try:
+        graph, notes = _imported(path, input_shapes, True)
+        data = _describe(path, graph, notes)
+        prepare(graph, machine)
+    except UnsupportedOpError as error:
+        unsupported = str(error)
+    return data | {"target": target, "unsupported": unsupported}
+
+
+def _describe(path: str, graph: Any, notes: list[str]) -> dict[str, Any]:
     from burnish.driver import histogram
 
-    graph, notes = _imported(path, input_shapes, optimized or target is not None)
-    data: dict[str, Any] = {
+    return {
         "schema_version": 1,
         "model": path,
         "inputs": [{"name": v.name, "type": str(v.type)} for v in graph.inputs],
@@ -51,29 +74,6 @@ def describe_model(
         "weight_bytes": sum(v.const.nbytes for v in graph.constants()),
         "notes": notes,
     }
-    if target is not None:
-        from burnish.worker import run_in_worker
-
-        # Kernel rules need TVM, which stays out of this process.
-        data["target"] = target
-        data["unsupported"] = run_in_worker(
-            "burnish.report.inspect:unsupported", path, input_shapes, target
-        )
-    return data
-
-
-def unsupported(path: str, input_shapes: tuple[str, ...], target: str) -> str:
-    """Which nodes of a model cannot be compiled, and why; empty if all can."""
-    from burnish.backends.registry import resolve_target
-    from burnish.driver import prepare
-    from burnish.errors import UnsupportedOpError
-
-    graph, _ = _imported(path, input_shapes, True)
-    try:
-        prepare(graph, resolve_target(target))
-    except UnsupportedOpError as error:
-        return str(error)
-    return ""
 
 
 def explain_rule(path: str, rule: str, input_shapes: tuple[str, ...]) -> dict[str, Any]:
@@ -148,13 +148,14 @@ def print_explanation(data: dict[str, Any]) -> None:
 
 def print_model(data: dict[str, Any]) -> None:
     """Print what :func:`describe_model` found."""
-    for kind in ("inputs", "outputs"):
-        for value in data[kind]:
-            print_line(f"{kind[:-1]} {value['name']}: {value['type']}")
-    print_line(f"{data['nodes']} nodes, {data['weight_bytes'] / 1e6:.1f} MB of constants")
-    print_counts(("operator", "count"), list(data["operators"].items()))
-    for note in data["notes"]:
-        print_line(f"note: {note}")
+    if "operators" in data:
+        for kind in ("inputs", "outputs"):
+            for value in data[kind]:
+                print_line(f"{kind[:-1]} {value['name']}: {value['type']}")
+        print_line(f"{data['nodes']} nodes, {data['weight_bytes'] / 1e6:.1f} MB of constants")
+        print_counts(("operator", "count"), list(data["operators"].items()))
+        for note in data["notes"]:
+            print_line(f"note: {note}")
     if "unsupported" in data:
         print_line(data["unsupported"] or f"every node compiles for {data['target']}")
 
