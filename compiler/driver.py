@@ -258,6 +258,7 @@ def prepare(graph: Graph, target: Target) -> list[str]:
     Raises:
         UnsupportedOpError: Lists every node without a lowering.
     """
+    from burnish.importers.function_body import expand_all
     from burnish.ir import composites
     from burnish.lowering import registry
     from burnish.lowering.module_ops import LAZY, VIEWS
@@ -280,7 +281,14 @@ def prepare(graph: Graph, target: Target) -> list[str]:
     if notes:
         clean(graph)
     native = VIEWS | {"If"}
-    registry.check(graph, lambda node: node.key in native or accepted(node))
+
+    def elsewhere(node: Any) -> bool:
+        return node.key in native or accepted(node)
+
+    # What has no lowering, and is composed of operators by ONNX itself, needs none.
+    if expand_all(graph, lambda node: not elsewhere(node) and registry.supported(node) is not None):
+        clean(graph)
+    registry.check(graph, elsewhere)
     assert LAZY  # Split is in the operator table as well
     return notes
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from burnish.errors import UnsupportedOpError
+from burnish.ir.dims import UNKNOWN
 from burnish.ir.graph import Graph, Node
 from burnish.ir.types import FLOATS, INTEGERS
 from burnish.lowering.te_context import known_content
@@ -205,6 +206,8 @@ def _check_outputs(rule: Rule, node: Node) -> str | None:
             continue
         if value.type is None or value.type.shape is None:
             return "unknown output shape"
+        if any(d is UNKNOWN for d in value.shape):
+            return "the output's shape depends on the data"
         if value.dtype not in rule.dtypes:
             return f"element type {value.dtype}"
     return None
@@ -240,7 +243,7 @@ def unsupported_error(found: dict[tuple[str, str], list[str]]) -> UnsupportedOpE
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"  {len(names)} x {key}: {reason} ({shown})")
     # Both go away where they only depend on shapes.
-    dynamic = any("run time" in reason or "unknown" in reason for _, reason in found)
+    dynamic = any("run time" in reason or "shape" in reason for _, reason in found)
     hint = "fix the shapes of the inputs with --input-shapes" if dynamic else None
     return UnsupportedOpError("\n".join(lines), hint=hint)
 

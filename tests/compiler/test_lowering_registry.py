@@ -11,6 +11,7 @@ from onnx import defs, helper
 
 from burnish.errors import UnsupportedOpError
 from burnish.ir import Graph, Location, Node, TensorType, Value
+from burnish.ir.dims import UNKNOWN
 from burnish.lowering import registry
 
 OPSET = 25
@@ -80,6 +81,7 @@ def test_supported_names_the_reason() -> None:
         (node(graph, "Relu", [f8]), "element type float8_e4m3fn"),
         (node(graph, "Relu", [unknown]), "unknown rank of input 0"),
         (node(graph, "Relu", [x], shape=None), "unknown output shape"),
+        (node(graph, "Relu", [x], shape=(2, UNKNOWN)), "the output's shape depends on the data"),
         (node(graph, "Relu", [x], {"alpha": 1.0}), "attribute alpha"),
         (node(graph, "Concat", [x, x]), "attribute axis is missing"),
         (node(graph, "Add", [x]), "input 1 is missing"),

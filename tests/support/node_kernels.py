@@ -13,6 +13,7 @@ import onnxruntime as ort
 import tvm
 from onnx import helper, numpy_helper
 
+from burnish.backends.cpu.codegen import build_kernels
 from burnish.backends.cpu.isa import ISAS, Isa
 from burnish.backends.cpu.probe import cpu_flags
 from burnish.backends.cpu.rules.node_kernel import NodeKernel, node_kernel
@@ -182,8 +183,7 @@ def build(cases: Sequence[Case], isa: Isa | None = None) -> Built:
             kernels.append((case, node, built))
         except Exception as error:
             kernels.append(error)
-    target = tvm.target.Target(dict(isa.target))
-    module = tvm.compile(tvm.IRModule(functions), target)
+    module = build_kernels(tvm.IRModule(functions), dict(isa.target))
     return Built(module, kernels)
 
 

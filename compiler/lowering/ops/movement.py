@@ -111,7 +111,7 @@ def tile(ctx: TeContext, x: te.Tensor, repeats: te.Tensor | None) -> te.Tensor:
     def body(*at: Prim) -> Prim:
         return x(
             *(
-                i if equal(dim, out) else tirx.floormod(i, ctx.expr(dim))
+                i if equal(dim, out) else tirx.floormod(i, ctx.expr(1 if dim == 0 else dim))
                 for i, dim, out in zip(at, dims, target, strict=True)
             )
         )
@@ -170,7 +170,9 @@ def reverse_sequence(
 
 def _reshaped(ctx: TeContext, x: te.Tensor) -> te.Tensor:
     """The same elements in row-major order under the output's shape."""
-    shape, target = ctx.in_shape(0), ctx.out_shape()
+    # The loops of an empty tensor are still built: nothing is divided by 0.
+    shape = [ctx.expr(1 if d == 0 else d) for d in ctx.in_dims(0)]
+    target = ctx.out_shape()
 
     def body(*at: Prim) -> Prim:
         linear: Prim = int64(0)
