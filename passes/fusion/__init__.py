@@ -9,6 +9,7 @@ from burnish.passes.fusion.composites import MakeComposites
 from burnish.passes.fusion.conv_norm import FuseConvNorm
 from burnish.passes.fusion.elementwise import FuseElementwise
 from burnish.passes.fusion.epilogue import FuseEpilogues
+from burnish.passes.fusion.group_norm import FuseGroupNormalization
 from burnish.passes.fusion.lookup import FuseLookups
 from burnish.passes.fusion.normalization import FuseAddNormalization, FuseNormalization
 from burnish.passes.fusion.projections import MergeQKV
@@ -24,6 +25,7 @@ def fusions() -> list[Pass]:
         Simplify(),
         FuseLookups(),
         FuseNormalization(),
+        FuseGroupNormalization(),
         # Attention before products become composites: it starts from plain MatMul.
         FuseAttentions(),
         # Residual sums before epilogues, which would take them.

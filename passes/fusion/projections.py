@@ -40,6 +40,8 @@ def _feeds_attention(node: Node) -> bool:
             work += [u for v in user.outputs if v is not None for u in v.users()]
         if user.op in ("Expand", "RotaryEmbedding", "Split", "Sub"):
             work += [u for v in user.outputs if v is not None for u in v.users()]
+        if user.op.endswith("Normalization") and len(user.required(0).shape) == 4:  # of each head
+            work += user.output.users()
     return False
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from burnish.passes.base import Numerics
+from burnish.passes.fusion.group_norm import FuseGroupNormalization
 from burnish.passes.fusion.normalization import FuseAddNormalization, FuseNormalization
 from tests.support import golden
 from tests.support.refusals import reasons
@@ -267,3 +268,29 @@ def test_add_norm_refused(more: str, body: str, reason: str) -> None:
     assert reason in reasons(
         FuseAddNormalization(), "fuse-add-norm", f"{head} {constants} {{ {body} }}"
     )
+
+
+GROUPS = "int64[3] s3={0,2,-1}, int64[4] s4={0,6,4,5}, float[2] one={1,1}, float[2] zero={0,0}, float[6,1,1] s, float[6,1,1] c"
+
+
+def test_group_norm() -> None:
+    head = "g (float[N,6,4,5] x) => (float[N,6,4,5] y)"
+    golden.check(
+        FuseGroupNormalization(),
+        f"{head} <{GROUPS}> {{ r = Reshape(x, s3) n = InstanceNormalization<epsilon=0.001>(r, one, zero) t = Reshape(n, s4) m = Mul(t, s) y = Add(m, c) }}",
+        f"{head} <float[6] s, float[6] c> {{ y = GroupNormalization<num_groups=2, epsilon=0.001>(x, s, c) }}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("constants", "body", "reason"),
+    [
+        (GROUPS.replace("one={1,1}", "one={1,2}"), "r = Reshape(x, s3) n = InstanceNormalization(r, one, zero) t = Reshape(n, s4) m = Mul(t, s) y = Add(m, c)", "the groups have a scale or bias of their own"),
+        (GROUPS.replace("float[6,1,1] s", "float[4,5] s"), "r = Reshape(x, s3) n = InstanceNormalization(r, one, zero) t = Reshape(n, s4) m = Mul(t, s) y = Add(m, c)", "scale or bias does not lie along the channels"),
+        (GROUPS.replace("{0,6,4,5}", "{0,6,5,4}"), "r = Reshape(x, s3) n = InstanceNormalization(r, one, zero) t = Reshape(n, s4) m = Mul(t, s) y = Add(m, c)", "the reshapes do not undo each other"),
+        (GROUPS.replace("int64[3] s3={0,2,-1}", "int64[4] s3={0,2,-1,1}"), "r = Reshape(x, s3) n = InstanceNormalization(r, one, zero) t = Reshape(n, s4) m = Mul(t, s) y = Add(m, c)", "the groups do not have the shape [N, G, -1]"),
+    ],
+)  # fmt: skip
+def test_group_norm_refused(constants: str, body: str, reason: str) -> None:
+    text = f"g (float[3,6,4,5] x) => (float[A,B,C,D] y) <{constants}> {{ {body} }}"
+    assert reason in reasons(FuseGroupNormalization(), "fuse-group-norm", text)
