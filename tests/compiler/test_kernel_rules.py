@@ -1,0 +1,461 @@
+"""Kernel rules: what they take, why they refuse, and that what they emit is right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from burnish.backends.cpu.reduce import OPS as REDUCTIONS
+from burnish.backends.cpu.rules import RULES
+from burnish.ir import Node
+from tests.support.bundle import Bundle, Case
+from tests.support.golden import parse
+
+RNG = np.random.default_rng(5)
+
+
+def node(text: str, key: str) -> Node:
+    """The node ``key`` of a graph in text."""
+    return next(n for n in parse(text).nodes if n.key == key)
+
+
+REFUSED = {
+    "conv: weights of the model": (
+        "burnish::Conv",
+        "g (float[1,8,8,3] x, float[4,3,1,1] w) => (float[1,8,8,4] y) { y = burnish.Conv"
+        '<data_format="NHWC", group=1>(x, w) }',
+        "the weights are not constant",
+    ),
+    "conv: channels first": (
+        "burnish::Conv",
+        "g (float[1,3,8,8] x) => (float[1,4,8,8] y) <float[4,3,1,1] w> { y = burnish.Conv"
+        '<data_format="NCHW", group=1>(x, w) }',
+        "no kernel for layout NCHW",
+    ),
+    "conv: three spatial axes": (
+        "burnish::Conv",
+        "g (float[1,4,4,4,3] x) => (float[1,4,4,4,2] y) <float[2,3,1,1,1] w> { y = burnish.Conv"
+        '<data_format="NDHWC", group=1>(x, w) }',
+        "no kernel for layout NDHWC",
+    ),
+    "conv: double": (
+        "burnish::Conv",
+        "g (double[1,8,8,3] x) => (double[1,8,8,4] y) <double[4,3,1,1] w> { y = burnish.Conv"
+        '<data_format="NHWC", group=1>(x, w) }',
+        "no kernel for float64",
+    ),
+    "conv: bias of the model": (
+        "burnish::Conv",
+        "g (float[1,8,8,3] x, float[4] b) => (float[1,8,8,4] y) <float[4,3,1,1] w> { y = "
+        'burnish.Conv<data_format="NHWC", group=1, postops=["Add:channel"]>(x, w, b) }',
+        "the channel operand of a post-op is not constant",
+    ),
+    "matmul: weights of the model": (
+        "burnish::MatMul",
+        "g (float[2,3] x, float[3,4] w) => (float[2,4] y) { y = burnish.MatMul(x, w) }",
+        "the weights are not a constant matrix",
+    ),
+    "matmul: double": (
+        "burnish::MatMul",
+        "g (double[2,3] x) => (double[2,4] y) <double[3,4] w> { y = burnish.MatMul(x, w) }",
+        "no kernel for float64",
+    ),
+    "attention: four axes": (
+        "burnish::Attention",
+        "g (float[1,2,3,8] q, float[1,2,3,8] k, float[1,2,3,8] v) => (float[1,2,3,8] y) "
+        "{ y = burnish.Attention<num_heads=2, kv_num_heads=2, scale=0.5>(q, k, v) }",
+        "not [batch, length, heads * width]",
+    ),
+    "attention: double": (
+        "burnish::Attention",
+        "g (double[1,3,8] q, double[1,3,8] k, double[1,3,8] v) => (double[1,3,8] y) "
+        "{ y = burnish.Attention<num_heads=2, kv_num_heads=2, scale=0.5>(q, k, v) }",
+        "no kernel for float64",
+    ),
+    "pool: channels first": (
+        "burnish::MaxPool",
+        'g (float[1,3,8,8] x) => (float[1,3,4,4] y) { y = burnish.MaxPool<data_format="NCHW", '
+        "kernel_shape=[2,2], strides=[2,2]>(x) }",
+        "no kernel for layout NCHW",
+    ),
+    "pool: post-ops": (
+        "burnish::MaxPool",
+        'g (float[1,8,8,3] x) => (float[1,4,4,3] y) { y = burnish.MaxPool<data_format="NHWC", '
+        'kernel_shape=[2,2], strides=[2,2], postops=["Relu"]>(x) }',
+        "pooling kernels have no post-ops",
+    ),
+    "pool: double": (
+        "burnish::GlobalAveragePool",
+        "g (double[1,8,8,3] x) => (double[1,1,1,3] y) "
+        '{ y = burnish.GlobalAveragePool<data_format="NHWC">(x) }',
+        "no kernel for float64",
+    ),
+    "norm: two axes": (
+        "LayerNormalization",
+        "g (float[2,3,4] x) => (float[2,3,4] y) <float[3,4] s> "
+        "{ y = LayerNormalization<axis=1>(x, s) }",
+        "it normalizes over more than the last axis",
+    ),
+    "norm: mean is an output": (
+        "LayerNormalization",
+        "g (float[2,4] x) => (float[2,4] y, float[2,1] m) <float[4] s> "
+        "{ y, m = LayerNormalization(x, s) }",
+        "mean or deviation is an output",
+    ),
+    "norm: unknown width": (
+        "LayerNormalization",
+        "g (float[2,n] x, float[n] s) => (float[2,n] y) { y = LayerNormalization(x, s) }",
+        "the size of the last axis is not known",
+    ),
+    "norm: one scale for all": (
+        "LayerNormalization",
+        "g (float[2,4] x) => (float[2,4] y) <float[1] s> { y = LayerNormalization(x, s) }",
+        "scale or bias is not of the size of the last axis",
+    ),
+    "norm: residual of another shape": (
+        "burnish::AddLayerNorm",
+        "g (float[2,4] x, float[1,4] r) => (float[2,4] y) <float[4] s> "
+        "{ y = burnish.AddLayerNorm(x, r, s, s) }",
+        "the residual is broadcast",
+    ),
+    "norm: double": (
+        "RMSNormalization",
+        "g (double[2,4] x) => (double[2,4] y) <double[4] s> { y = RMSNormalization(x, s) }",
+        "no kernel for float64",
+    ),
+    "softmax: double": (
+        "Softmax",
+        "g (double[2,4] x) => (double[2,4] y) { y = Softmax(x) }",
+        "no kernel for float64",
+    ),
+    "lstm: weights of the model": (
+        "LSTM",
+        "g (float[5,1,3] x, float[1,16,3] w) => (float[5,1,1,4] y) <float[1,16,4] r> "
+        "{ y = LSTM<hidden_size=4>(x, w, r) }",
+        "the weights are not constant",
+    ),
+    "lstm: other activations": (
+        "LSTM",
+        "g (float[5,1,3] x) => (float[5,1,1,4] y) <float[1,16,3] w, float[1,16,4] r> "
+        '{ y = LSTM<hidden_size=4, activations=["Relu", "Tanh", "Tanh"]>(x, w, r) }',
+        "no kernel for these activations",
+    ),
+    "lstm: clip": (
+        "LSTM",
+        "g (float[5,1,3] x) => (float[5,1,1,4] y) <float[1,16,3] w, float[1,16,4] r> "
+        "{ y = LSTM<hidden_size=4, clip=1.0>(x, w, r) }",
+        "no kernel with clip",
+    ),
+    "lstm: coupled gates": (
+        "LSTM",
+        "g (float[5,1,3] x) => (float[5,1,1,4] y) <float[1,16,3] w, float[1,16,4] r> "
+        "{ y = LSTM<hidden_size=4, input_forget=1>(x, w, r) }",
+        "no kernel with input_forget",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusal(name: str) -> None:
+    key, text, reason = REFUSED[name]
+    refused = RULES[key].accepts(node(text, key))
+    assert refused is not None
+    assert reason in refused.reason
+
+
+def test_every_rule_has_a_case() -> None:
+    covered = {op for case in (*CASES.values(), *PLAIN.values()) for op in case.operators}
+    assert covered >= set(RULES), sorted(set(RULES) - covered)
+
+
+NHWC_CONV = ("Transpose", "burnish::Conv", "Transpose")
+SAME = "pads=[1,1,1,1]"
+CASES: dict[str, Case] = {
+    "conv2d": Case(
+        "(float[1,5,9,8] x) => (float[1,20,9,8] y) <float[20,5,3,3] w, float[20] b> "
+        f"{{ y = Conv<{SAME}>(x, w, b) }}",
+        NHWC_CONV,
+    ),
+    "conv2d_symbolic": Case(
+        "(float[n,5,h,w0] x) => (float[n,7,oh,ow] y) <float[7,5,3,3] w> "
+        "{ y = Conv<strides=[2,2], pads=[1,1,1,1]>(x, w) }",
+        NHWC_CONV,
+        {"n": 2, "h": 9, "w0": 6, "oh": 5, "ow": 3},
+    ),
+    "conv2d_dilated_relu": Case(
+        "(float[2,4,11,9] x) => (float[2,6,7,9] y) <float[6,4,3,3] w> "
+        "{ c = Conv<dilations=[2,1], pads=[0,1,0,1]>(x, w) y = Relu(c) }",
+        NHWC_CONV,
+    ),
+    "conv2d_residual": Case(
+        "(float[1,6,7,7] x) => (float[1,6,7,7] y) <float[6,6,3,3] w, float[6] b> "
+        f"{{ c = Conv<{SAME}>(x, w, b) s = Add(c, x) y = Relu(s) }}",
+        NHWC_CONV,
+    ),
+    "conv1x1_silu": Case(
+        "(float[2,6,5,4] x) => (float[2,33,5,4] y) <float[33,6,1,1] w> "
+        "{ c = Conv(x, w) s = Sigmoid(c) y = Mul(c, s) }",
+        NHWC_CONV,
+    ),
+    "conv1d": Case(
+        "(float[2,3,17] x) => (float[2,8,8] y) <float[8,3,4] w, float[8] b> "
+        "{ y = Conv<strides=[2], pads=[1,0]>(x, w, b) }",
+        NHWC_CONV,
+    ),
+    "depthwise": Case(
+        "(float[1,20,8,9] x) => (float[1,20,4,5] y) <float[20,1,3,3] w> "
+        "{ c = Conv<group=20, strides=[2,2], pads=[1,1,1,1]>(x, w) y = HardSwish(c) }",
+        NHWC_CONV,
+    ),
+    "grouped": Case(
+        "(float[1,8,6,6] x) => (float[1,12,6,6] y) <float[12,2,3,3] w> "
+        f"{{ y = Conv<group=4, {SAME}>(x, w) }}",
+        NHWC_CONV,
+    ),
+    "conv_transpose": Case(
+        "(float[1,4,5,6] x) => (float[1,3,11,13] y) <float[4,3,3,3] w> "
+        "{ y = ConvTranspose<strides=[2,2]>(x, w) }",
+        ("Transpose", "burnish::ConvTranspose", "Transpose"),
+    ),
+    "conv_transpose_exact": Case(
+        "(float[1,4,5,6] x) => (float[1,3,10,12] y) <float[4,3,2,2] w> "
+        "{ y = ConvTranspose<strides=[2,2]>(x, w) }",
+    ),
+    "maxpool": Case(
+        "(float[1,5,9,8] x) => (float[1,5,5,4] y) "
+        "{ y = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x) }",
+        ("Transpose", "burnish::MaxPool", "Transpose"),
+    ),
+    "maxpool_ceil": Case(
+        "(float[1,5,8,8] x) => (float[1,5,4,4] y) "
+        "{ y = MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x) }",
+        ("Transpose", "burnish::MaxPool", "Transpose"),
+    ),
+    "averagepool": Case(
+        "(float[1,5,9,8] x) => (float[1,5,9,8] y) "
+        "{ y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x) }",
+        ("Transpose", "burnish::AveragePool", "Transpose"),
+    ),
+    "averagepool_1d": Case(
+        "(float[1,5,9] x) => (float[1,5,4] y) "
+        "{ y = AveragePool<kernel_shape=[2], strides=[2]>(x) }",
+        ("Transpose", "burnish::AveragePool", "Transpose"),
+    ),
+    "global_average": Case(
+        "(float[2,5,h,w] x) => (float[2,5,1,1] y) { y = GlobalAveragePool(x) }",
+        ("Transpose", "burnish::GlobalAveragePool"),
+        {"h": 4, "w": 7},
+    ),
+    "global_max": Case(
+        "(float[2,5,3,4] x) => (float[2,5,1,1] y) { y = GlobalMaxPool(x) }",
+        ("Transpose", "burnish::GlobalMaxPool"),
+    ),
+    "matmul": Case(
+        "(float[3,40] x) => (float[3,50] y) <float[40,50] w> { y = MatMul(x, w) }",
+        ("burnish::MatMul",),
+    ),
+    "matmul_one_row": Case(
+        "(float[1,70] x) => (float[1,37] y) <float[70,37] w, float[37] b> "
+        "{ m = MatMul(x, w) y = Add(m, b) }",
+        ("burnish::MatMul",),
+    ),
+    "matmul_symbolic": Case(
+        "(float[b,s,24] x) => (float[b,s,33] y) <float[24,33] w, float[33] c> "
+        "{ m = MatMul(x, w) a = Add(m, c) y = Relu(a) }",
+        ("burnish::MatMul",),
+        {"b": 2, "s": 5},
+    ),
+    "gemm_transposed": Case(
+        "(float[4,9] x) => (float[4,6] y) <float[6,9] w, float[6] b> "
+        "{ y = Gemm<transB=1, alpha=0.5>(x, w, b) }",
+        ("burnish::MatMul",),
+    ),
+    **{
+        f"matmul_{op.lower()}": Case(
+            "(float[3,8] x) => (float[3,21] y) <float[8,21] w, float[21] b> "
+            f"{{ m = MatMul(x, w) a = Add(m, b) {text} }}",
+            ("burnish::MatMul",),
+        )
+        for op, text in {
+            "Relu": "y = Relu(a)",
+            "Tanh": "y = Tanh(a)",
+            "Sigmoid": "y = Sigmoid(a)",
+            "LeakyRelu": "y = LeakyRelu<alpha=0.1>(a)",
+            "Elu": "y = Elu(a)",
+            "HardSigmoid": "y = HardSigmoid(a)",
+            "HardSwish": "y = HardSwish(a)",
+            "Gelu": "y = Gelu(a)",
+            "GeluTanh": 'y = Gelu<approximate="tanh">(a)',
+            "Softplus": "y = Softplus(a)",
+            "Silu": "s = Sigmoid(a) y = Mul(a, s)",
+        }.items()
+    },
+    "matmul_residual": Case(
+        "(float[3,8] x, float[3,21] r) => (float[3,21] y) <float[8,21] w> "
+        "{ m = MatMul(x, w) y = Add(m, r) }",
+        ("burnish::MatMul",),
+    ),
+    "batch_matmul": Case(
+        "(float[2,3,5,8] x, float[2,3,8,7] z) => (float[2,3,5,7] y) { y = MatMul(x, z) }",
+        ("burnish::BatchMatMul",),
+    ),
+    "batch_matmul_transposed": Case(
+        "(float[2,5,8] x, float[2,7,8] z) => (float[2,5,7] y) "
+        "{ t = Transpose<perm=[0,2,1]>(z) y = MatMul(x, t) }",
+    ),
+    "softmax_last": Case("(float[3,37] x) => (float[3,37] y) { y = Softmax(x) }", ("Softmax",)),
+    "softmax_middle": Case(
+        "(float[2,s,5] x) => (float[2,s,5] y) { y = Softmax<axis=1>(x) }", ("Softmax",), {"s": 6}
+    ),
+    "softmax_first": Case(
+        "(float[6,3,4] x) => (float[6,3,4] y) { y = Softmax<axis=0>(x) }", ("Softmax",)
+    ),
+    "log_softmax": Case(
+        "(float[4,n] x) => (float[4,n] y) { y = LogSoftmax<axis=1>(x) }", ("LogSoftmax",), {"n": 9}
+    ),
+    "layer_norm": Case(
+        "(float[2,s,40] x) => (float[2,s,40] y) <float[40] g0, float[40] b> "
+        "{ y = LayerNormalization<epsilon=1e-3>(x, g0, b) }",
+        ("LayerNormalization",),
+        {"s": 3},
+    ),
+    "rms_norm": Case(
+        "(float[3,24] x) => (float[3,24] y) <float[24] g0> { y = RMSNormalization(x, g0) }",
+        ("RMSNormalization",),
+    ),
+    "add_layer_norm": Case(
+        "(float[3,24] x, float[3,24] r) => (float[3,24] y) <float[24] g0, float[24] b> "
+        "{ s = Add(x, r) y = LayerNormalization(s, g0, b) }",
+        ("burnish::AddLayerNorm",),
+    ),
+    "add_rms_norm": Case(
+        "(float[3,24] x, float[3,24] r) => (float[3,24] y) <float[24] g0> "
+        "{ s = Add(x, r) y = RMSNormalization(s, g0) }",
+        ("burnish::AddRMSNorm",),
+    ),
+    "attention": Case(
+        "(float[2,5,32] q, float[2,7,32] k, float[2,7,32] v) => (float[2,5,32] y) "
+        "{ y = Attention<q_num_heads=4, kv_num_heads=4>(q, k, v) }",
+        ("burnish::Attention",),
+    ),
+    "attention_causal": Case(
+        "(float[b,s,16] q, float[b,s,16] k, float[b,s,16] v) => (float[b,s,16] y) "
+        "{ y = Attention<q_num_heads=2, kv_num_heads=2, is_causal=1>(q, k, v) }",
+        ("burnish::Attention",),
+        {"b": 2, "s": 6},
+    ),
+    "attention_grouped": Case(
+        "(float[1,4,32] q, float[1,4,16] k, float[1,4,16] v) => (float[1,4,32] y) "
+        "{ y = Attention<q_num_heads=4, kv_num_heads=2, scale=0.3>(q, k, v) }",
+        ("burnish::Attention",),
+    ),
+    "attention_float_mask": Case(
+        "(float[2,4,16] q, float[2,5,16] k, float[2,5,16] v, float[2,1,4,5] mask) => "
+        "(float[2,4,16] y) { y = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v, mask) }",
+        ("burnish::Attention",),
+    ),
+    "attention_bool_mask": Case(
+        "(float[2,4,16] q, float[2,5,16] k, float[2,5,16] v, bool[2,1,1,5] mask) => "
+        "(float[2,4,16] y) { t = Constant<value_ints=[2,1,4,5]>() e = Expand(mask, t) "
+        "y = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v, e) }",
+        (),
+        feeds={"mask": np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 1]], bool).reshape(2, 1, 1, 5)},
+    ),
+    "lstm": Case(
+        "(float[5,2,6] x) => (float[5,1,2,8] y, float[1,2,8] h, float[1,2,8] c) "
+        "<float[1,32,6] w, float[1,32,8] r, float[1,64] b> "
+        "{ y, h, c = LSTM<hidden_size=8>(x, w, r, b) }",
+        ("LSTM",),
+    ),
+    "lstm_both_ways": Case(
+        "(float[s,1,6] x) => (float[s,2,1,5] y) <float[2,20,6] w, float[2,20,5] r> "
+        '{ y = LSTM<hidden_size=5, direction="bidirectional">(x, w, r) }',
+        ("LSTM",),
+        {"s": 4},
+    ),
+    "lstm_state": Case(
+        "(float[3,2,6] x, float[1,2,8] h0, float[1,2,8] c0) => (float[3,1,2,8] y, float[1,2,8] c) "
+        "<float[1,32,6] w, float[1,32,8] r, float[1,24] p> "
+        "{ y, , c = LSTM<hidden_size=8>(x, w, r, , , h0, c0, p) }",
+        ("LSTM",),
+    ),
+    "gru": Case(
+        "(float[5,2,6] x) => (float[5,1,2,8] y, float[1,2,8] h) "
+        "<float[1,24,6] w, float[1,24,8] r, float[1,48] b> "
+        "{ y, h = GRU<hidden_size=8, linear_before_reset=1>(x, w, r, b) }",
+        ("GRU",),
+    ),
+    "gru_reverse": Case(
+        "(float[5,2,6] x) => (float[1,2,8] h) <float[1,24,6] w, float[1,24,8] r> "
+        '{ , h = GRU<hidden_size=8, direction="reverse">(x, w, r) }',
+        ("GRU",),
+    ),
+    "rnn": Case(
+        "(float[5,2,6] x) => (float[5,1,2,8] y) <float[1,8,6] w, float[1,8,8] r> "
+        '{ y = RNN<hidden_size=8, activations=["Tanh"]>(x, w, r) }',
+        ("RNN",),
+    ),
+    # What no rule takes runs as plain operators, and is right as well.
+    "conv3d": Case(
+        "(float[1,2,4,5,6] x) => (float[1,3,4,5,6] y) <float[3,2,1,1,1] w> "
+        "{ c = Conv(x, w) y = Relu(c) }",
+        note="no kernel for layout NDHWC",
+    ),
+    "norm_two_axes": Case(
+        "(float[2,3,4] x) => (float[2,3,4] y) <float[3,4] s> "
+        "{ y = LayerNormalization<axis=1>(x, s) }",
+    ),
+    "double": Case("(double[3,9] x) => (double[3,9] y) { y = Softmax(x) }", ("Softmax",)),
+}
+
+POSITIVE = RNG.uniform(0.5, 2, (3, 4, 5)).astype(np.float32)
+CASES |= {
+    op.lower(): Case(
+        f"(float[3,4,5] x) => (float[3,1,5] y) <int64[1] a> {{ y = {op}(x, a) }}",
+        (op,),
+        feeds={"x": POSITIVE},
+        weights={"a": np.array([1])},
+    )
+    for op in REDUCTIONS
+}
+
+#: What stays as it is below -O2.
+PLAIN = {
+    "matmul": Case(
+        "(float[2,3,5] x, float[2,5,4] z) => (float[2,3,4] y) { y = MatMul(x, z) }", ("MatMul",)
+    ),
+    "conv": Case(
+        "(float[1,4,6,5] x) => (float[1,7,6,5] y) <float[7,4,3,3] w, float[7] b> "
+        f"{{ c = Conv<{SAME}>(x, w, b) y = Relu(c) }}",
+        ("Conv", "Relu"),
+    ),
+    "pool": Case(
+        "(float[1,4,6,5] x) => (float[1,4,3,2] y) "
+        "{ y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) }",
+        ("MaxPool",),
+    ),
+    "attention": Case(
+        "(float[2,5,16] q, float[2,7,16] k, float[2,7,16] v) => (float[2,5,16] y) "
+        "{ y = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v) }",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle(CASES)
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def plain(request: pytest.FixtureRequest) -> Bundle:
+    return Bundle(PLAIN, opt_level=request.param)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiled(name: str, bundle: Bundle) -> None:
+    bundle.check(name)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_without_fusion(name: str, plain: Bundle) -> None:
+    plain.check(name)
