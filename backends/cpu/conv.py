@@ -45,6 +45,7 @@ from burnish.backends.cpu.tir import (
     maximum,
     minimum,
     parallel,
+    prefetch,
     serial,
     static,
     when,
@@ -344,6 +345,7 @@ class _Direct:
         bounds = None if inside else self._bounds(tile.rows, left)
         pixels = [r * spec.strides[1] * spec.ic for r in range(tile.rows)]
         wide = tile.vectors * lanes
+        ahead = self._ahead(row, panel, begin)
         with serial(first_row, last_row) as kh:
             line = (row.image * spec.h + top + kh * spec.dilations[0]) * spec.w
             base = hold((line + left) * spec.ic + row.group * ic)
@@ -356,6 +358,8 @@ class _Direct:
                 if dw == 1 and spec.groups == 1:  # the window's row is contiguous
                     with serial(lo * ic, hi * ic) as j:
                         offsets = [base + (p + j) for p in pixels]
+                        if ahead is not None and len(rows) == tile.rows:
+                            prefetch(self.w.flat, ahead + (kh * (kw * ic) + j) * lanes)
                         tile.step(self.x.flat, offsets, self.w.flat, weights + j * wide, rows)
                     return
                 with serial(lo, hi) as t, serial(ic) as i:
@@ -367,6 +371,18 @@ class _Direct:
                 taps(0, kw, range(tile.rows))
             else:
                 _border(*bounds, taps)
+
+    def _ahead(self, row: _Row, panel: Index, begin: Index) -> Index | None:
+        """Where in the next block of large weights this tile prefetches, a line in each step.
+
+        They come from memory once in a run of a model, while the block before is in use.
+        """
+        if 4 * self.depth * self.spec.oc <= _SMALL_WEIGHTS:
+            return None
+        step = row.columns.tile.rows
+        number = row.oh * ceildiv(self.spec.ow, step) + floordiv(begin, step)
+        lanes = self.isa.lanes
+        return hold(panel + self.depth * lanes * (number + row.columns.tile.vectors))
 
     def _kernel_rows(self, top: Index) -> tuple[Index, Index]:
         """Kernel rows that lie in the image for the window whose first row is ``top``."""

@@ -29,6 +29,7 @@ from burnish.backends.cpu.tir import (
     kernel,
     minimum,
     parallel,
+    prefetch,
     product,
     serial,
     static,
@@ -222,8 +223,15 @@ def _micro(
     tile = RegisterTile.zero(count, vectors, acc)
     starts = [hold((row + r) * depth) for r in range(count)]
     panel = hold(first * (lanes * depth))
+    # Weights come from memory once in a run of a model. While a block is multiplied with one tile
+    # of rows after the other, the next block comes in: a line in each step of the reduction.
+    ahead = None
+    if count == columns.tile.rows:
+        ahead = hold(panel + depth * vectors * lanes + floordiv(row, count) * (depth * lanes))
     with serial(depth) as step:
         offsets = [s + step for s in starts]
+        if ahead is not None:
+            prefetch(w.flat, ahead + step * lanes)
         tile.step(x.flat, offsets, w.flat, panel + step * (vectors * lanes))
     for r in range(count):
         for v in range(vectors):

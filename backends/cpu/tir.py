@@ -369,6 +369,18 @@ def store(buffer: Any, offset: Index, value: Expr, valid: Index | None = None) -
         )
 
 
+def prefetch(buffer: Any, offset: Index) -> None:
+    """Ask for the cache line at an offset, which may lie outside, in the second-level cache."""
+    T.evaluate(
+        tirx.call_llvm_intrin(
+            "void",
+            "llvm.prefetch",
+            tirx.address_of(buffer[i64(offset)]),
+            *(tirx.const(v, "int32") for v in (0, 2, 1)),
+        )
+    )
+
+
 def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
     """Lane by lane ``condition ? then : otherwise``; both are evaluated."""
     return tirx.Select(condition, then, otherwise)
