@@ -19,7 +19,8 @@ Operand = Literal["", "channel", "full", "scalar"]
 
 #: Unary post-ops by name, with the number of float parameters each takes. Names are those of ONNX
 #: operators; ``Gelu`` is the erf form, ``GeluTanh`` the tanh form, ``Silu`` is ``x * Sigmoid(x)``,
-#: ``HardSigmoid`` has (alpha, beta), ``Clip`` (min, max), ``HardSwish`` is ``x * HardSigmoid(1/6, .5)``.
+#: ``HardSigmoid`` has (alpha, beta), ``Clip`` (min, max), and ``HardSwish`` is
+#: ``x * HardSigmoid(x)`` with 1/6 and 0.5.
 UNARY: dict[str, int] = {
     "Relu": 0,
     "Sigmoid": 0,
