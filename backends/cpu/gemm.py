@@ -142,7 +142,7 @@ def emit_gemm(
 
         def run(c: Columns, index: Index) -> None:
             def tile(row: Index, count: int) -> None:
-                _micro(acc, x, w, y, epilogue, row, count, depth, n, c, index)
+                _micro(acc, x, w, y, epilogue, rows, row, count, depth, n, c, index)
 
             row_tiles(begin, end, rows, chunk, c.tile.rows, tile)
             if epilogue.deferred:
@@ -210,6 +210,7 @@ def _micro(
     w: Tensor,
     y: Tensor,
     epilogue: Epilogue,
+    rows: Index,
     row: Index,
     count: int,
     depth: int,
@@ -225,13 +226,17 @@ def _micro(
     panel = hold(first * (lanes * depth))
     # Weights come from memory once in a run of a model. While a block is multiplied with one tile
     # of rows after the other, the next block comes in: a line in each step of the reduction.
-    ahead = None
+    ahead, lines = None, 0
     if count == columns.tile.rows:
-        ahead = hold(panel + depth * vectors * lanes + floordiv(row, count) * (depth * lanes))
+        tiles = -(-rows // count) if isinstance(rows, int) else vectors
+        lines = -(-vectors // tiles)
+        number = vectors + floordiv(row, count) * lines
+        ahead = hold(panel + number * (depth * lanes))
     with serial(depth) as step:
         offsets = [s + step for s in starts]
         if ahead is not None:
-            prefetch(w.flat, ahead + step * lanes)
+            for line in range(lines):
+                prefetch(w.flat, ahead + (step * lines + line) * lanes)
         tile.step(x.flat, offsets, w.flat, panel + step * (vectors * lanes))
     for r in range(count):
         for v in range(vectors):
