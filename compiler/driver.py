@@ -271,7 +271,7 @@ def prepare(graph: Graph, target: Target) -> list[str]:
         rule = rules.get(node.key)
         return rule is not None and rule.accepts(node) is None
 
-    for node in graph.nodes:
+    for node in list(graph.walk()):
         if composites.is_composite(node) and node.op != "Elementwise" and not accepted(node):
             rule = rules.get(node.key)
             refused = rule.accepts(node) if rule is not None else None

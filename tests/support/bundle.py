@@ -66,13 +66,27 @@ def model_of(case: Case, name: str, rng: np.random.Generator) -> onnx.ModelProto
             data = (rng.standard_normal(shape) / np.sqrt(fan)).astype(dtype)
         graph.initializer.append(numpy_helper.from_array(data, info.name))
         graph.value_info.remove(info)
-    for index, node in enumerate(graph.node):
-        node.name = f"{node.op_type}{index}"
     for info in (*graph.input, *graph.output):
         for dim in info.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = f"{name}_{dim.dim_param}"
-    return onnx.compose.add_prefix(model, f"{name}/")
+    _rename(graph, f"{name}/")
+    return model
+
+
+def _rename(graph: onnx.GraphProto, prefix: str) -> None:
+    """Put ``prefix`` before all names; onnx.compose forgets what branches take from outside."""
+    for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        item.name = prefix + item.name
+    for index, node in enumerate(graph.node):
+        node.name = f"{prefix}{node.op_type}{index}"
+        for names in (node.input, node.output):
+            renamed = [prefix + n if n else "" for n in names]
+            del names[:]
+            names.extend(renamed)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename(attribute.g, prefix)
 
 
 def feeds_of(
