@@ -32,7 +32,7 @@ class CompiledZoo:
             try:
                 with burnish.compile(source, target="x86", threads=1) as compiled:
                     compiled.save(path)
-            except burnish.BurnishError as error:
+            except Exception as error:
                 self._failures[name] = error
                 raise
         return path
