@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from burnish.errors import BurnishError, PassError, UsageError, VerifyError
 from burnish.ir import Attr, Graph, Value
@@ -14,6 +14,10 @@ from burnish.ir.text import graph_text, node_text
 from burnish.ir.verify import verify
 from burnish.passes.base import Fixpoint, Pass, PassContext, Pipeline, all_graphs
 from burnish.passes.dead_code import remove_dead_code
+from burnish.passes.structure import structure_hash
+
+#: A fixpoint that needs more rounds than this is watched for coming back to an earlier graph.
+_ROUNDS_UNWATCHED = 3
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,29 @@ class PassManager:
         return item.name not in self.skip and (not self.only or item.name in self.only)
 
     def _run_fixpoint(self, group: Fixpoint, graph: Graph, ctx: PassContext) -> None:
-        changed_last: list[str] = []
-        for _ in range(group.max_rounds):
-            changed_last = [p.name for p in group.passes if self._run_pass(p, graph, ctx)]
-            if not changed_last:
+        rounds: list[list[str]] = []
+        seen: dict[int, int] = {}
+        while len(rounds) < group.max_rounds:
+            changed = [p.name for p in group.passes if self._run_pass(p, graph, ctx)]
+            if not changed:
                 return
-        raise PassError(
-            f"{group.name} does not settle: {', '.join(changed_last)} still changed the graph "
-            f"in round {group.max_rounds}",
-            hint=self._reproduce([p.name for p in group.passes]),
-        )
+            rounds.append(changed)
+            if len(rounds) <= _ROUNDS_UNWATCHED:
+                continue
+            first = seen.setdefault(structure_hash(graph), len(rounds))
+            if first != len(rounds):
+                names = list(dict.fromkeys(name for names in rounds[first:] for name in names))
+                who = f"{' and '.join(names)} undo each other's work"
+                if len(names) == 1:
+                    who = f"{names[0]} undoes its own work"
+                back = f"round {len(rounds)} left the graph of round {first}"
+                self._unsettled(group, f"{who}, and {back}")
+        still = ", ".join(rounds[-1])
+        self._unsettled(group, f"{still} still changed the graph in round {group.max_rounds}")
+
+    def _unsettled(self, group: Fixpoint, why: str) -> NoReturn:
+        hint = self._reproduce([p.name for p in group.passes])
+        raise PassError(f"{group.name} does not settle: {why}", hint=hint)
 
     def _run_pass(self, item: Pass, graph: Graph, ctx: PassContext) -> bool:
         if not self._enabled(item):

@@ -96,6 +96,9 @@ def is_direct(value: Value) -> bool:
     if node.op == "Shape":
         source = node.required(0)
         return source.producer is None and not source.is_const
+    if node.op == "Identity":
+        # Stays only where a graph output needs a value of its own.
+        return is_direct(node.required(0))
     if node.op == "Concat":
         return all(v is not None and is_direct(v) for v in node.inputs)
     if node.op in ("Reshape", "Cast"):

@@ -202,18 +202,20 @@ def _is_roundabout(value: Value, root: Graph) -> bool:
 
 def _share_contents(graph: Graph) -> bool:
     """Let values with equal symbolic elements be one value."""
-    first: dict[tuple[TensorType, tuple[Dim, ...]], Value] = {}
-    changed = False
+    groups: dict[tuple[TensorType, tuple[Dim, ...]], list[Value]] = {}
     for node in graph.nodes:
         for value in node.outputs:
             if value is None or not value.content or value.type is None or not value.uses:
                 continue
-            if not all(equal(d, d) for d in value.content):
-                continue
-            key = (value.type, value.content)
-            found = first.setdefault(key, value)
-            if found is not value and value.type.static:
+            if value.type.static and all(equal(d, d) for d in value.content):
+                groups.setdefault((value.type, value.content), []).append(value)
+    changed = False
+    for values in groups.values():
+        # The form that _rebuild_contents makes: it would replace any other again.
+        kept = next(filter(is_direct, values), values[0])
+        for value in values:
+            if value is not kept:
                 for user, index in list(value.uses):
-                    user.set_input(index, found)
+                    user.set_input(index, kept)
                 changed = True
     return changed

@@ -87,6 +87,33 @@ class Corrupt(Pass):
         return False
 
 
+@dataclass(frozen=True)
+class Swap(Pass):
+    """Replace one operator by another that nothing was said about."""
+
+    name: ClassVar[str] = "swap"
+    old: str = "Relu"
+    new: str = "Abs"
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """Make new nodes and values, as rewrites do."""
+        found = [n for n in graph.nodes if n.op == self.old]
+        for node in found:
+            made = Builder(graph).op(self.new, node.required(0))
+            graph.replace_uses(node.output, made)
+            graph.remove(node)
+        return bool(found)
+
+
+@dataclass(frozen=True)
+class SwapBack(Swap):
+    """The inverse."""
+
+    name: ClassVar[str] = "swap-back"
+    old: str = "Abs"
+    new: str = "Relu"
+
+
 def test_records() -> None:
     graph = golden.parse(TEXT)
     seen: list[PassRecord] = []
@@ -265,3 +292,23 @@ def test_operators_of_unknown_types_pass_through_every_level(level: int) -> None
     PassManager(pipeline(level)).run(graph)
     assert "foo::Bar" in [n.key for n in graph.nodes]
     assert [v.name for v in graph.outputs] == ["y", "z"]
+
+
+def test_passes_that_undo_each_other_are_named() -> None:
+    text = "g (float[4] x) => (float[4] y) { a = Relu(x)  y = Neg(a) }"
+    group = Fixpoint("circle", (DeadCode(), Swap(), Canonicalize(), SwapBack()))
+    manager = PassManager([group])
+    with pytest.raises(PassError) as caught:
+        manager.run(golden.parse(text))
+    assert caught.value.message == (
+        "circle does not settle: swap and swap-back undo each other's work, "
+        "and round 5 left the graph of round 4"
+    )
+    assert caught.value.hint is not None
+    assert "--only-pass swap-back" in caught.value.hint
+    assert len(manager.records) == 5 * 4
+
+
+def test_growth_is_not_taken_for_a_circle() -> None:
+    with pytest.raises(PassError, match="grow still changed the graph in round 12"):
+        PassManager([Fixpoint("endless", (Grow(),), max_rounds=12)]).run(golden.parse(TEXT))
