@@ -188,19 +188,12 @@ def _refuse_unknown(graph: Graph) -> None:
     Raises:
         UnsupportedOpError: Lists all of them.
     """
+    from burnish.importers.untyped import untyped_operators
     from burnish.lowering.registry import unsupported_error
 
-    nodes = list(graph.walk())
-    untyped = {v for node in nodes for v in node.outputs if v is not None and v.type is None}
-    if not untyped:
-        return
-    found: dict[tuple[str, str], list[str]] = {}
-    for node in nodes:
-        # What only reads an untyped value is not at fault; foreign operators are in any case.
-        culprit = not untyped.isdisjoint(node.outputs) and untyped.isdisjoint(node.inputs)
-        if culprit or node.domain not in ("", "burnish"):
-            found.setdefault((node.key, "no such operator is known"), []).append(str(node.location))
-    raise unsupported_error(found)
+    found = untyped_operators(graph)
+    if found:
+        raise unsupported_error(found)
 
 
 def optimize(
