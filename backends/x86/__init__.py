@@ -6,9 +6,9 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from burnish.artifact import cpu_features
 from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
-from burnish.backends.cpu.probe import cpu_flags
 from burnish.errors import TargetUnavailableError
 
 _LEVELS: dict[str, Isa] = {"x86-64-v4": AVX512, "x86-64-v3": AVX2}
@@ -21,7 +21,7 @@ def _resolve(spec: str) -> Target:
                 "target x86 means this machine's CPU, and this machine is no x86-64",
                 hint="name the level to build for: x86-64-v3 or x86-64-v4",
             )
-        flags = cpu_flags()
+        flags = cpu_features()
         spec = next((s for s, isa in _LEVELS.items() if set(isa.features) <= flags), "")
         if not spec:
             raise TargetUnavailableError(

@@ -12,7 +12,7 @@ from burnish.errors import TargetUnavailableError
 @json_option
 def command(json_path: str | None) -> int:
     """List the targets that can be compiled for, and which this machine can run."""
-    from burnish.backends.cpu.probe import cpu_flags
+    from burnish.artifact import cpu_features
     from burnish.backends.registry import BACKENDS, PLANNED
 
     rows = []
@@ -31,7 +31,7 @@ def command(json_path: str | None) -> int:
                     }
                 )
                 continue
-            missing = sorted(set(target.features) - cpu_flags())
+            missing = sorted(set(target.features) - cpu_features())
             rows.append(
                 {
                     "target": spec,

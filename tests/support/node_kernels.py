@@ -13,9 +13,9 @@ import onnxruntime as ort
 import tvm
 from onnx import helper, numpy_helper
 
+from burnish.artifact import cpu_features
 from burnish.backends.cpu.codegen import build_kernels
 from burnish.backends.cpu.isa import ISAS, Isa
-from burnish.backends.cpu.probe import cpu_flags
 from burnish.backends.cpu.rules.node_kernel import NodeKernel, node_kernel
 from burnish.ir import Graph, Node, TensorType, Value
 from burnish.ir.dims import evaluate, parse_dim
@@ -167,7 +167,7 @@ class Built:
 
 def build(cases: Sequence[Case], isa: Isa | None = None) -> Built:
     """Compile the kernels of all cases in one module."""
-    isa = isa or next(i for i in ISAS.values() if cpu_flags() >= set(i.features))
+    isa = isa or next(i for i in ISAS.values() if cpu_features() >= set(i.features))
     kernels: list[Any] = []
     functions: dict[str, Any] = {}
     for index, case in enumerate(cases):
