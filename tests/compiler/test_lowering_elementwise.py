@@ -147,6 +147,14 @@ def binary_cases() -> list[Case]:
     x, y = floats(40), floats(40)
     cases.append(Case("Mod", [x, y], {"fmod": 1}, id="fmod"))
     cases.append(Case("Mod", [x, y], reference="onnx"))
+    cases += compare_cases() + bit_cases() + pow_cases() + select_cases()
+    for case in cases:
+        case.inputs = [None if a is None else np.asarray(a) for a in case.inputs]
+    return cases
+
+
+def compare_cases() -> list[Case]:
+    cases = []
     pair = [np.repeat(SPECIAL, SPECIAL.size).astype("float32"),
             np.tile(SPECIAL, SPECIAL.size).astype("float32")]  # fmt: skip
     for op in ("Max", "Min", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"):
@@ -159,6 +167,11 @@ def binary_cases() -> list[Case]:
         cases.append(Case(op, [floats(3, 5), floats(5), floats(3, 1)], id="three"))
         cases.append(Case(op, [floats(3, 5)], id="one"))
     cases.append(Case("Max", [floats(3, 5, dtype="float16"), floats(5, dtype="float16")]))
+    return cases
+
+
+def bit_cases() -> list[Case]:
+    cases = []
     for op in ("And", "Or", "Xor"):
         cases.append(Case(op, [ints(4, 5, low=0, high=2) > 0, ints(5, low=0, high=2) > 0]))
     for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor"):
@@ -173,8 +186,11 @@ def binary_cases() -> list[Case]:
                 ints(5, low=0, high=8, dtype=dtype),
             )
             cases.append(Case("BitShift", [value, by], {"direction": direction}, reference="onnx"))
-    cases += pow_cases()
-    cases += [
+    return cases
+
+
+def select_cases() -> list[Case]:
+    return [
         Case("PRelu", [floats(2, 3, 4), floats(3, 1)]),
         Case("PRelu", [ints(2, 3, dtype="int32"), ints(3, dtype="int32")], reference="onnx"),
         Case("Where", [ints(3, 1, low=0, high=2) > 0, floats(3, 4), floats(4)]),
@@ -190,9 +206,6 @@ def binary_cases() -> list[Case]:
         Case("Clip", [ints(9, low=0, dtype="uint8"), np.uint8(2), np.uint8(3)]),
         Case("CastLike", [floats(9), ints(2)], reference="onnx"),
     ]
-    for case in cases:
-        case.inputs = [None if a is None else np.asarray(a) for a in case.inputs]
-    return cases
 
 
 def pow_cases() -> list[Case]:
