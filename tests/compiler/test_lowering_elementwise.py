@@ -171,9 +171,10 @@ def compare_cases() -> list[Case]:
 
 
 def bit_cases() -> list[Case]:
-    cases = []
-    for op in ("And", "Or", "Xor"):
-        cases.append(Case(op, [ints(4, 5, low=0, high=2) > 0, ints(5, low=0, high=2) > 0]))
+    cases = [
+        Case(op, [ints(4, 5, low=0, high=2) > 0, ints(5, low=0, high=2) > 0])
+        for op in ("And", "Or", "Xor")
+    ]
     for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor"):
         cases.append(Case(op, [ints(4, 5, dtype="int32"), ints(5, dtype="int32")]))
         cases.append(
