@@ -189,10 +189,12 @@ def _refuse_unknown(graph: Graph) -> None:
         UnsupportedOpError: Lists all of them.
     """
     from burnish.importers.untyped import untyped_operators
-    from burnish.lowering.registry import unsupported_error
 
     found = untyped_operators(graph)
     if found:
+        # It imports TVM, for which nobody has to wait who only rewrites a model.
+        from burnish.lowering.registry import unsupported_error
+
         raise unsupported_error(found)
 
 

@@ -391,3 +391,12 @@ def test_progress_takes_any_phase(
     with show_progress(quiet=True) as progress:
         progress("import", 0, 1)
     assert capfd.readouterr().out == ""
+
+
+def test_rewriting_imports_no_compiler(inside: Path) -> None:
+    code = (
+        "import sys; from burnish.report.inspect import describe_model; "
+        "describe_model('mlp.onnx', (), True); print('tvm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
