@@ -116,15 +116,18 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@ISAS
-@pytest.mark.parametrize("case", sorted(CASES))
+SIZES = [(7, 1, 10, 16), (5, 6, 3, 21)]
+
+
+@pytest.mark.parametrize(
+    ("isa", "case", "length", "batch", "inputs", "hidden"),
+    [(AVX512, case, *size) for case in sorted(CASES) for size in SIZES]
+    + [(AVX2, case, *SIZES[1]) for case in ("both", "lengths")],
+)
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "GRU-linear", "RNN"])
-@pytest.mark.parametrize(("length", "batch", "inputs", "hidden"), [(7, 1, 10, 16), (5, 6, 3, 21)])
 def test_static(
     isa: Isa, case: str, kind: Any, length: int, batch: int, inputs: int, hidden: int
 ) -> None:
-    if isa is AVX2 and (case not in ("both", "lengths") or hidden % 16 == 0):
-        pytest.skip("vector width matters little here")
     base, _, linear = kind.partition("-")
     options = dict(CASES[case])
     if base == "LSTM" and options.get("initial_h"):
