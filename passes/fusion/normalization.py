@@ -284,9 +284,12 @@ class FuseAddNorm(Rule):
             v is not None and not v.is_const for v in node.inputs[1:]
         ):
             return NoMatch("scale or bias is not constant", node)
-        inputs = [x, skip, *node.inputs[1:]]
+        op, parameters = "AddRMSNorm", 1
+        if node.op == "LayerNormalization":
+            op, parameters = "AddLayerNorm", 2
+        # An absent bias has its place: operands of post-ops follow.
+        inputs = [x, skip, *(node.input(1 + i) for i in range(parameters))]
         attrs: dict[str, Attr] = {"epsilon": node.float_attr("epsilon", 1e-5), "postops": ()}
-        op = "AddLayerNorm" if node.op == "LayerNormalization" else "AddRMSNorm"
         shared = _shares_sum(add)
         made = b.node(op, inputs, attrs, domain="burnish", outputs=2 if shared else 1)
         values = {node.output: made.output}

@@ -224,6 +224,18 @@ def test_add_norm() -> None:
     )
 
 
+def test_add_norm_without_bias() -> None:
+    head = TWO.format(more="")
+    for operands in ("t, s", "t, s, "):
+        before = f"{head} <float[8] s> {{ t = Add(x, r) y = LayerNormalization({operands}) }}"
+        graph = golden.parse(before)
+        assert golden.apply(FuseAddNormalization(), graph)
+        (node,) = graph.nodes
+        assert (node.key, len(node.inputs), node.input(3)) == ("burnish::AddLayerNorm", 4, None)
+        feeds = golden.random_feeds(graph)
+        golden.assert_equal_results(golden.parse(before), graph, feeds, Numerics.REASSOCIATES)
+
+
 @pytest.mark.parametrize(
     ("more", "body", "reason"),
     [
