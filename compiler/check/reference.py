@@ -28,13 +28,15 @@ class Reference:
     Args:
         model: An ``.onnx`` file, beside its external data, or a ModelProto, also a serialised one.
         threads: Threads of one operator; None leaves the choice to onnxruntime.
+        prepack: Let onnxruntime reorder constant operands; False makes it compute the same bits
+            for a constant as for a value that is computed.
 
     Raises:
         InputFileError: The file is missing.
         ModelError: onnxruntime does not load the model.
     """
 
-    def __init__(self, model: Model, *, threads: int | None = None) -> None:
+    def __init__(self, model: Model, *, threads: int | None = None, prepack: bool = True) -> None:
         # Half a second to import, and only comparisons need it.
         import onnxruntime as ort
 
@@ -42,6 +44,8 @@ class Reference:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # what is wrong arrives as an exception
+        if not prepack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         where = str(model) if isinstance(model, (str, Path)) else "the given model"

@@ -69,7 +69,7 @@ class StageCheck:
             Declared(v.name, tuple(d if isinstance(d, int) else str(d) for d in v.shape))
             for v in graph.inputs
         ]
-        with Reference(model, threads=1) as reference:
+        with Reference(model, threads=1, prepack=False) as reference:
             self._feeds, self._expected = _first_accepted(
                 reference, candidates(model, declared, graph.dim_bounds)
             )
@@ -96,7 +96,7 @@ class StageCheck:
         from burnish.export import to_model
 
         try:
-            with Reference(to_model(graph), threads=1) as stage:
+            with Reference(to_model(graph), threads=1, prepack=False) as stage:
                 found = _run(stage, self._feeds)
         except (ModelError, InvalidInputError) as error:
             return f"the graph does not run on onnxruntime: {error.message}", {}
