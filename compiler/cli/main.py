@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 
 import click
 
@@ -23,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "targets": ("burnish.cli.targets", "List the targets that can be compiled for."),
     "doctor": ("burnish.cli.doctor", "Check this machine and installation."),
 }
+
+_FATAL = (signal.SIGTERM, signal.SIGHUP)
 
 #: What a shell shows for a process that Ctrl-C ended.
 INTERRUPTED = 130
@@ -86,10 +92,31 @@ def _show_bug(error: BaseException) -> None:
     )
 
 
+@contextlib.contextmanager
+def _cleaning_up_when_killed() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP leave through the code that removes what is half-written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    # nohup ignores SIGHUP, and that has to stay so.
+    caught = [n for n in _FATAL if signal.getsignal(n) is not signal.SIG_IGN]
+    saved = {n: signal.signal(n, leave) for n in caught}
+    try:
+        yield
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (see the epilog of ``burnish --help``)."""
     try:
-        result = cli.main(args=args, prog_name="burnish", standalone_mode=False)
+        with _cleaning_up_when_killed():
+            result = cli.main(args=args, prog_name="burnish", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()

@@ -6,8 +6,10 @@ import importlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -400,3 +402,27 @@ def test_rewriting_imports_no_compiler(inside: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_left_of_a_killed_command(
+    number: signal.Signals, inside: Path, tmp_path: Path
+) -> None:
+    before = sorted(inside.iterdir())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "burnish", "compare", "mlp.onnx"],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(tmp_path.rglob("*.tmp")), "the worker has started to write"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(inside.iterdir()) == before
