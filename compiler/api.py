@@ -22,6 +22,8 @@ Model: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto"
 
 __all__ = ["compare", "compile", "load"]
 
+#: Larger models go to the worker as a file, of which it reads each weight when it needs it.
+_FILE_SIZE = 1 << 24
 #: protobuf serializes no more.
 _PROTO_LIMIT = 1 << 31
 
@@ -102,11 +104,15 @@ def _source(model: Model, folder: str) -> str | os.PathLike[str] | bytes:
         raise UsageError(
             f"not a model: {type(model).__name__}", hint="give an ONNX file or an onnx.ModelProto"
         )
-    if model.ByteSize() < _PROTO_LIMIT:
+    size = model.ByteSize()
+    if size < _FILE_SIZE:
         content: bytes = model.SerializeToString()
         return content
     path = os.path.join(folder, "model.onnx")
-    onnx.save(model, path, save_as_external_data=True, location="model.onnx.data")
+    if size < _PROTO_LIMIT:
+        onnx.save(model, path)
+    else:
+        onnx.save(model, path, save_as_external_data=True, location="model.onnx.data")
     return path
 
 

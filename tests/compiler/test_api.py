@@ -96,6 +96,18 @@ def test_options_and_progress(proto: onnx.ModelProto, tmp_path: Path) -> None:
     assert phases.index("import") < phases.index("lower") < phases.index("check")
 
 
+def test_large_model_goes_by_file(
+    model: burnish.CompiledModel, proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("burnish.api._FILE_SIZE", 10)
+    with burnish.compile(proto, threads=1) as compiled:
+        assert compiled.manifest.model_sha256 == model.manifest.model_sha256
+        for found, expected in zip(
+            compiled.run(None, {"m/x": X}), model.run(None, {"m/x": X}), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+
 WRONG = {
     "unknown option": ({"speed": 11}, "speed"),
     "unknown target": ({"target": "z80"}, "z80"),
