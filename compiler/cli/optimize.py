@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from burnish.cli.common import emit_json, json_option, pick_model
+
+if TYPE_CHECKING:
+    from burnish.passes.manager import PassRecord
 
 
 @click.command("optimize")
@@ -76,9 +81,21 @@ def command(
     before = histogram(graph)
     records = optimize(graph, options, model=path, source=path, only=only_pass)
     save(graph, output)
-    after = histogram(graph)
     notes += [note for record in records for note in record.notes]
-    result = {
+    result = _result(before, histogram(graph), records, notes)
+    if json_path:
+        emit_json(result, json_path)
+        return 0
+    click.echo(f"{result['nodes_before']} nodes -> {result['nodes_after']} nodes: {output}")
+    for note in notes:
+        click.echo(f"note: {note}")
+    return 0
+
+
+def _result(
+    before: dict[str, int], after: dict[str, int], records: list[PassRecord], notes: list[str]
+) -> dict[str, Any]:
+    return {
         "schema_version": 1,
         "nodes_before": sum(before.values()),
         "nodes_after": sum(after.values()),
@@ -90,10 +107,3 @@ def command(
         ],
         "notes": notes,
     }
-    if json_path:
-        emit_json(result, json_path)
-        return 0
-    click.echo(f"{result['nodes_before']} nodes -> {result['nodes_after']} nodes: {output}")
-    for note in notes:
-        click.echo(f"note: {note}")
-    return 0
