@@ -122,6 +122,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     with ArtifactWriter(request.output, overwrite=request.overwrite) as writer:
         clock.start("import")
         graph, notes = import_model(request.model, options)
+        order = original_order(graph)
         clock.start("optimize")
         records = optimize(
             graph, options, model=request.name, source=request.model, progress=report
@@ -130,7 +131,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         lowering, executable = _build(graph, target, clock, notes)
         clock.start("link")
         _write_code(executable, lowering, writer)
-        manifest = _manifest(request, target, graph, records, lowering)
+        manifest = _manifest(request, target, graph, records, lowering, order)
         nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
         weight_bytes = sum(w.nbytes for w in lowering.weights)
         # The reference loads the whole model once more: what it came from has to go before.
@@ -321,12 +322,22 @@ def histogram(graph: Graph) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+def original_order(graph: Graph) -> dict[str, int]:
+    """Position of every node of the model, by name."""
+    order: dict[str, int] = {}
+    for node in graph.walk():
+        for name in node.location.names:
+            order.setdefault(name, len(order))
+    return order
+
+
 def _manifest(
     request: CompileRequest,
     target: Target,
     graph: Graph,
     records: list[PassRecord],
     lowering: ModuleLowering,
+    order: dict[str, int],
 ) -> Manifest:
     from burnish.artifact import Condition, Manifest, NodeInfo, PassInfo, TargetInfo, TensorInfo
 
@@ -357,7 +368,7 @@ def _manifest(
                 precision=precisions.get(call.dtype, call.dtype),
                 placement="cpu",
                 kernel=call.kernel,
-                nodes=call.names,
+                nodes=tuple(sorted(call.names, key=lambda name: order.get(name, len(order)))),
             )
             for call in lowering.calls
         ),

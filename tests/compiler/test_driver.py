@@ -71,7 +71,7 @@ def test_manifest(done: tuple[CompileReport, Path], model: Path) -> None:
         ("m/x", "float32", ("m_batch", 8))
     ]
     assert [n.op for n in manifest.nodes] == ["burnish::MatMul"] * 2
-    assert set(manifest.nodes[0].nodes) == {"m/MatMul0", "m/Add1", "m/Relu2"}
+    assert manifest.nodes[0].nodes == ("m/MatMul0", "m/Add1", "m/Relu2")
     assert {n.precision for n in manifest.nodes} == {"fp32"}
     assert manifest.verification is not None
     assert manifest.verification.passed
