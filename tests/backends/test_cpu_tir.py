@@ -10,14 +10,14 @@ import tvm
 from tvm import tirx
 
 from burnish.backends.cpu import tir
-from burnish.backends.cpu.codegen import build_kernels
 from burnish.backends.cpu.isa import AVX2, AVX512, ISAS, Isa, isa_named
 from burnish.errors import CompileError, TargetUnavailableError
+from tests.support.cpu_kernels import build_module
 
 
 def build(kernel: tir.Kernel, isa: Isa) -> Any:
     func = kernel.func.with_attr("global_symbol", "main")
-    return build_kernels(tvm.IRModule({"main": func}), isa.target)
+    return build_module({"main": func}, isa)
 
 
 def nd(a: np.ndarray) -> Any:

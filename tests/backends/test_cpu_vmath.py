@@ -14,9 +14,9 @@ import tvm
 from tvm import tirx
 
 from burnish.backends.cpu import vmath
-from burnish.backends.cpu.codegen import build_kernels
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
 from burnish.backends.cpu.tir import kernel, serial
+from tests.support.cpu_kernels import build_module
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -85,7 +85,7 @@ def _library(isa: Isa, lanes: int) -> Any:
             with serial(n * (CHUNK // lanes)) as i:
                 y.store(i * lanes, vmath.UNARY[op](a.load(i * lanes, lanes), *params))
         funcs[op] = k.result.func.with_attr("global_symbol", op)
-    return build_kernels(tvm.IRModule(funcs), isa.target)
+    return build_module(funcs, isa)
 
 
 def _run(op: str, x: F32, isa: Isa, lanes: int) -> F32:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import tvm
 
+from burnish.artifact import cpu_features
 from burnish.backends.cpu.codegen import build_kernels
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tir import Kernel
@@ -16,10 +18,32 @@ from burnish.backends.cpu.tir import Kernel
 Array = npt.NDArray[Any]
 
 
-def build(kernels: dict[str, Kernel], isa: Isa) -> Any:
+class Library:
+    """Compiled kernels by name. Asking for one skips the test if this CPU cannot run it."""
+
+    def __init__(self, module: Any, isa: Isa) -> None:
+        self.module = module
+        self.isa = isa
+
+    def __getitem__(self, name: str) -> Any:
+        missing = set(self.isa.features) - cpu_features()
+        if missing:
+            pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
+        return self.module[name]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+def build_module(functions: dict[str, Any], isa: Isa) -> Library:
+    """Compile PrimFuncs that have global symbols into one module."""
+    return Library(build_kernels(tvm.IRModule(functions), isa.target), isa)
+
+
+def build(kernels: dict[str, Kernel], isa: Isa) -> Library:
     """Compile kernels into one module."""
     funcs = {name: k.func.with_attr("global_symbol", name) for name, k in kernels.items()}
-    return build_kernels(tvm.IRModule(funcs), isa.target)
+    return build_module(funcs, isa)
 
 
 def run(
