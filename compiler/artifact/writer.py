@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -110,10 +110,11 @@ class ArtifactWriter:
 
     def __enter__(self) -> ArtifactWriter:
         with reporting_os_errors(self.path):
-            self._folder = Path(
-                tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent)
-            )
-        remove_if_killed(self._folder)
+            # Announced before it is there: Ctrl-C may come between the two.
+            folder = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
+            remove_if_killed(folder)
+            folder.mkdir(mode=0o700)
+        self._folder = folder
         return self
 
     def __exit__(

@@ -90,8 +90,10 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Measure what was asked for."""
     options = parse()
-    arguments = " ".join(sys.argv[1:])
-    run = describe_run(f"python -m tests.bench {arguments}".strip(), options.threads)
+    # Where the results go is no part of how they came about.
+    spelled = [f"--{n} {getattr(options, n)}" for n in ("threads", "duration", "against")]
+    command = " ".join(["python -m tests.bench", *spelled, *options.models])
+    run = describe_run(command, options.threads)
     rows = []
     for name in options.models or ZOO:
         rows.append(measure_model(name, options))
