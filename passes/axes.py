@@ -16,7 +16,7 @@ Perm: TypeAlias = tuple[int, ...]
 #: Axes before and after a reshape that have the same product.
 Block: TypeAlias = tuple[list[int], list[int]]
 
-#: What symbols stand for when costs are compared: in the first axis (a batch), and elsewhere.
+#: What symbols stand for when costs are compared: the first axis of inputs (a batch), and others.
 TYPICAL_BATCH, TYPICAL_SIZE = 4, 64
 
 
@@ -47,15 +47,29 @@ def bytes_of(value: Value) -> int:
 
 
 def elements_of(value: Value) -> int:
-    """The number of elements of a value, with a guess for symbolic dims."""
+    """The number of elements of a value, with a guess for symbolic dims.
+
+    The same for every order of the axes: costs that change when axes move cannot be compared.
+    """
+    batch = _batch_symbols(value)
     total = 1
-    for axis, dim in enumerate(value.shape):
-        typical = TYPICAL_SIZE if axis else TYPICAL_BATCH
+    for dim in value.shape:
         if isinstance(dim, Expr):
-            total *= max(evaluate(dim, dict.fromkeys(symbols(dim), typical)), 1)
+            sizes = {s: TYPICAL_BATCH if s in batch else TYPICAL_SIZE for s in symbols(dim)}
+            total *= max(evaluate(dim, sizes), 1)
         else:
-            total *= dim if isinstance(dim, int) else typical
+            total *= dim if isinstance(dim, int) else TYPICAL_SIZE
     return total
+
+
+def _batch_symbols(value: Value) -> frozenset[str]:
+    """The symbols that are the first axis of a graph input, and no other axis of one."""
+    node = value.producer or next((user for user, _ in value.uses), None)
+    if node is None or node.graph is None:
+        return frozenset()
+    shapes = [v.type.dims for v in node.graph.root.inputs if v.type is not None and v.type.rank]
+    first = [s for shape in shapes for s in symbols(shape[0])]
+    return frozenset(first).difference(s for shape in shapes for d in shape[1:] for s in symbols(d))
 
 
 def transpose_cost(value: Value, perm: Sequence[int]) -> int:

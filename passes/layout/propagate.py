@@ -176,7 +176,12 @@ def propagate(graph: Graph) -> bool:
 def _propagate(graph: Graph, *, rows: bool) -> bool:
     changed = False
     progress = True
+    # Far more than the nodes could be moved in any sensible order.
+    left = 16 * len(graph) + 64
     while progress:
+        if left == 0:
+            raise RuntimeError("layouts do not settle: the costs of two of them contradict")
+        left -= 1
         progress = False
         graph.sort()
         for region in regions(graph, rows=rows):

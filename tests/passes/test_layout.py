@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from burnish.ir import Dim, sym
-from burnish.passes.axes import Block, aligned_blocks, compose, inverse, is_view
+from burnish.passes.axes import Block, aligned_blocks, compose, elements_of, inverse, is_view
 from burnish.passes.base import Numerics, PassContext
 from burnish.passes.layout.nhwc import ChannelsLast, ViewTransposes
 from burnish.passes.patterns import Tracer
@@ -371,3 +371,21 @@ def test_blocks_keep_full_operands_out() -> None:
     tracer = Tracer("conv-transpose-to-matmul")
     golden.apply(ChannelsLast(), graph, PassContext(options={"tracer": tracer}))
     assert "an operand of a post-op has the result's shape" in [m.reason for m in tracer.misses]
+
+
+def test_costs_do_not_depend_on_the_order_of_axes() -> None:
+    # The first axis of an operand is a function of two symbols. Guessed as a batch when it comes
+    # first and as a length elsewhere, it was moved back and forth for ever.
+    text = (
+        "g (float[b, s, 8] x, float[b, 3, 8] z) => (float[n, 3, 8] y) "
+        "<int64[3] t = {3, -1, 8}, float[8] g, float[8] c> "
+        "{ m = Reshape(x, t)  u = Transpose<perm = [1, 0, 2]>(m)  a = Add(z, u) "
+        "y = LayerNormalization(a, g, c) }"
+    )
+    graph = golden.parse(text)
+    before = elements_of(graph.nodes[0].output)
+    assert elements_of(graph.nodes[1].output) == before
+    golden.apply(ChannelsLast(), graph)
+    assert [n.op for n in graph.nodes].count("Transpose") <= 2
+    feeds = golden.random_feeds(graph, {"b": 4, "s": 3})
+    golden.assert_equal_results(golden.parse(text), graph, feeds, ChannelsLast.numerics)
