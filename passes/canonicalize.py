@@ -394,6 +394,46 @@ def implied_expand(node: Node, b: Builder) -> Outcome:
     return None
 
 
+@FORMS.row("Conv", "MaxPool", "AveragePool")
+def explicit_padding(node: Node, b: Builder) -> Outcome:
+    """Conv with auto_pad = Conv with the pads that it stands for."""
+    pads = _automatic_pads(node)
+    if pads is None or len(node.outputs) > 1:
+        return None
+    kept = {k: v for k, v in node.attrs.items() if k not in ("auto_pad", "pads")}
+    return b.node(node.op, node.inputs, {**kept, "pads": pads}).output
+
+
+def _automatic_pads(node: Node) -> tuple[int, ...] | None:
+    """The pads of ``auto_pad`` (ONNX Conv-11); None where there is none or sizes are not known."""
+    mode = node.str_attr("auto_pad", "NOTSET")
+    if mode == "NOTSET" or node.int_attr("ceil_mode"):
+        return None
+    sizes = node.required(0).shape[2:]
+    kernel = node.required(1).shape[2:] if node.op == "Conv" else node.ints_attr("kernel_shape")
+    ones = (1,) * len(sizes)
+    strides, dilations = node.ints_attr("strides", ones), node.ints_attr("dilations", ones)
+    begins: list[int] = []
+    ends: list[int] = []
+    for size, width, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        total = 0
+        if mode != "VALID":
+            if not isinstance(width, int):
+                return None
+            covered = (width - 1) * dilation + 1
+            if isinstance(size, int):
+                total = max((-(-size // stride) - 1) * stride + covered - size, 0)
+            elif stride == 1:
+                total = covered - 1
+            else:
+                return None
+        # An odd element goes to the end for SAME_UPPER, to the beginning for SAME_LOWER.
+        begin = (total + 1) // 2 if mode == "SAME_LOWER" else total // 2
+        begins.append(begin)
+        ends.append(total - begin)
+    return (*begins, *ends)
+
+
 @FORMS.row("Gather")
 def gather_before_conversion(node: Node, b: Builder) -> Outcome:
     """Gather(Cast(w), i) = Cast(Gather(w, i)), also for Mul and Add with one number.

@@ -242,6 +242,35 @@ CASES = [
         "{ s = Shape(z)  e = ConstantOfShape<value = float[1] {3}>(s)  y = Sub(e, z) }",
         "g (float[b, 4] z) => (float[b, 4] y) <float c = {3}> { y = Sub(c, z) }",
     ),
+    *(
+        (
+            "explicit-padding",
+            f"g (float[b, 3, {size}, 7] x) => (float[b, 2, H, W] y) <float[2, 3, 4, 3] w> "
+            f'{{ y = Conv<auto_pad="{mode}", strides=[{stride}, 2], dilations=[1, 1]>(x, w) }}',
+            f"g (float[b, 3, {size}, 7] x) => (float[b, 2, H, W] y) <float[2, 3, 4, 3] w> "
+            f"{{ y = Conv<pads=[{pads}], strides=[{stride}, 2], dilations=[1, 1]>(x, w) }}",
+        )
+        for mode, size, stride, pads in (
+            ("SAME_UPPER", "h", 1, "1, 1, 2, 1"),
+            ("SAME_LOWER", "h", 1, "2, 1, 1, 1"),
+            ("SAME_UPPER", "9", 2, "1, 1, 2, 1"),
+            ("SAME_UPPER", "8", 3, "1, 1, 1, 1"),
+            ("VALID", "9", 2, "0, 0, 0, 0"),
+        )
+    ),
+    (
+        "explicit-padding",
+        "g (float[b, 2, 9] x) => (float[b, 2, n] y) "
+        '{ y = AveragePool<auto_pad="SAME_UPPER", kernel_shape=[3], strides=[2]>(x) }',
+        "g (float[b, 2, 9] x) => (float[b, 2, n] y) "
+        "{ y = AveragePool<pads=[1, 1], kernel_shape=[3], strides=[2]>(x) }",
+    ),
+    (
+        "explicit-padding",
+        "g (float[b, 2, 6] x) => (float[b, 2, n] y) "
+        '{ y = MaxPool<auto_pad="SAME_LOWER", kernel_shape=[2]>(x) }',
+        "g (float[b, 2, 6] x) => (float[b, 2, n] y) { y = MaxPool<pads=[1, 0], kernel_shape=[2]>(x) }",
+    ),
 ]
 
 #: Graphs that must stay as they are, with what speaks against a row.
@@ -251,6 +280,10 @@ KEPT = {
     "another dtype": "g (float[b] x) => (int64[b] y) { y = Cast<to=7>(x) }",
     "sizes are not known to be equal": (
         "g (float[b] x, int64[1] s) => (float[c] y) { t = Expand(x, s)  y = Relu(t) }"
+    ),
+    "the padding depends on a size that is not known": (
+        "g (float[b, 3, h] x) => (float[b, 2, m] y) <float[2, 3, 3] w> "
+        '{ y = Conv<auto_pad="SAME_UPPER", strides=[2]>(x, w) }'
     ),
     "a swap of axes": "g (float[4, 4] x) => (float[4, 4] y) { y = Transpose(x) }",
     "the first element is cut": (
