@@ -21,9 +21,9 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 LIBRARY_NAME = "libburnish_runtime.so"
-CXXFLAGS = ("-O2", "-std=c++17", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra")
+CXXFLAGS = ("-O2", "-std=c++17", "-fPIC", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra")
 # libtvm_ffi is in the process before this library; the path serves programs without Python.
-LDFLAGS = ("-shared", "-fopenmp", "-Wl,-rpath,$ORIGIN/../../tvm_ffi/lib", "-Wl,--no-undefined")
+LDFLAGS = ("-shared", "-pthread", "-Wl,-rpath,$ORIGIN/../../tvm_ffi/lib", "-Wl,--no-undefined")
 
 
 def tvm_ffi_root() -> Path:

@@ -126,7 +126,7 @@ def _declare(lib: ctypes.CDLL) -> None:
 
 @functools.cache
 def native() -> ctypes.CDLL:
-    """The loaded native library. The first call loads it; from then on TVM's kernels use OpenMP.
+    """The loaded native library. The first call loads it; from then on TVM's kernels use its pool.
 
     Raises:
         TargetUnavailableError: A library is missing or cannot be loaded.
@@ -145,9 +145,7 @@ def native() -> ctypes.CDLL:
             raise TargetUnavailableError(
                 f"a shared library cannot be loaded: {error}",
                 at=path,
-                hint="if libgomp.so.1 is missing, install it (Debian, Ubuntu: apt install libgomp1)"
-                if "libgomp" in str(error)
-                else None,
+                hint="install burnish again on this machine",
             ) from None
     assert loaded is not None
     _declare(loaded)

@@ -2,8 +2,8 @@
  * C interface of the burnish runtime: load a compiled model, run it, time its kernels.
  *
  * The library needs libtvm_ffi and libtvm_runtime and nothing of Python. Both have to be in the
- * process, with global symbols, before it is loaded: it replaces TVM's thread pool by OpenMP, and
- * the registration that comes last counts.
+ * process, with global symbols, before it is loaded: it replaces TVM's thread pool by its
+ * own, and the registration that comes last counts.
  *
  * Every function that returns int returns 0 on success; otherwise burnish_last_error() of the same
  * thread says what went wrong. A session may be used from several threads at once.

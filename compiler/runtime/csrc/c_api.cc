@@ -36,7 +36,7 @@ int Guarded(Body&& body) {
 
 // Runs when the library is loaded: later than libtvm_runtime, before any model.
 [[maybe_unused]] const bool registered = [] {
-  burnish::UseOpenMP();
+  burnish::UsePool();
   return true;
 }();
 

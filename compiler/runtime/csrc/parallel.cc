@@ -1,6 +1,7 @@
 #include "parallel.h"
 
-#include <omp.h>
+#include "team.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <tvm/ffi/c_api.h>
@@ -17,58 +18,27 @@
 namespace burnish {
 namespace {
 
-// TVM's calling convention for the body of a parallel loop (tvm/runtime/c_backend_api.h), repeated
-// here so that building needs no TVM.
-struct ParallelGroupEnv {
-  void* sync_handle;
-  int32_t num_task;
-};
-using ParallelLambda = int (*)(int task_id, ParallelGroupEnv* env, void* cdata);
-
-// A region inside a region, or of one task, runs in the calling thread. Generated code splits its
-// loop by env->num_task, so any number of tasks gives the right result.
 int RunInline(ParallelLambda body, void* cdata) {
-  std::atomic<int32_t> counter{0};
-  ParallelGroupEnv env{&counter, 1};
+  ParallelGroupEnv env{nullptr, 1};
   return body(0, &env, cdata);
 }
 
-int ParallelLaunch(ParallelLambda body, void* cdata, int num_task) {
-  int threads = omp_get_max_threads();
-  if (num_task <= 0 || num_task > threads) num_task = threads;
-  if (num_task == 1 || omp_in_parallel()) return RunInline(body, cdata);
-  int failed = 0;
-  // tvm-ffi keeps the raised error in the thread that raised it: carry one to the caller.
-  TVMFFIObjectHandle error = nullptr;
-#pragma omp parallel num_threads(num_task)
-  {
-    ParallelGroupEnv env{nullptr, omp_get_num_threads()};
-    int status = body(omp_get_thread_num(), &env, cdata);
-    if (status != 0) {
-#pragma omp critical(burnish_parallel_error)
-      {
-        failed = status;
-        if (error == nullptr) TVMFFIErrorMoveFromRaised(&error);
-      }
-    }
-  }
-  if (error != nullptr) {
-    TVMFFIErrorSetRaised(error);
-    TVMFFIObjectDecRef(error);
-  }
-  return failed;
+// Set by ThreadScope for the regions that this thread opens.
+thread_local int tls_threads = 1;
+
+int ParallelLaunch(ParallelLambda body, void* cdata, int /*num_task*/) {
+  // A region inside a region runs in the calling thread. Generated code splits its loop by
+  // env->num_task, so any number of tasks gives the right result.
+  if (tls_threads <= 1 || Team::InRegion()) return RunInline(body, cdata);
+  return Team::OfThisThread().Run(tls_threads, body, cdata);
 }
 
 int ParallelBarrier(int, ParallelGroupEnv* env) {
-  if (env->num_task > 1) {
-#pragma omp barrier
-  }
-  return 0;
+  if (env->num_task <= 1) return 0;
+  // Tasks are claimed one by one, so they need not all be running at a time.
+  TVMFFIErrorSetRaisedFromCStr("RuntimeError", "a kernel has a barrier inside a parallel loop");
+  return -1;
 }
-
-// A child of fork() has none of its parent's threads, but libgomp's pool would still wait for them.
-// Without a pool at the time of the fork, both sides make a new one when they need it.
-void DropPoolBeforeFork() { omp_pause_resource_all(omp_pause_soft); }
 
 int AffinityCpus() {
   for (int cpus = 1024; cpus <= (1 << 20); cpus *= 2) {
@@ -133,12 +103,12 @@ double CgroupCpus() {
 
 }  // namespace
 
-void UseOpenMP() {
+void UsePool() {
   TVMFFIEnvModRegisterContextSymbol("__TVMBackendParallelLaunch",
                                     reinterpret_cast<void*>(&ParallelLaunch));
   TVMFFIEnvModRegisterContextSymbol("__TVMBackendParallelBarrier",
                                     reinterpret_cast<void*>(&ParallelBarrier));
-  pthread_atfork(&DropPoolBeforeFork, nullptr, nullptr);
+  pthread_atfork(nullptr, nullptr, &Team::ForgetAfterFork);
 }
 
 int DefaultThreads() {
@@ -148,12 +118,8 @@ int DefaultThreads() {
   return std::max(cpus, 1);
 }
 
-ThreadScope::ThreadScope(int threads) : saved_(omp_get_max_threads()) {
-  if (threads != saved_) omp_set_num_threads(threads);
-}
+ThreadScope::ThreadScope(int threads) : saved_(tls_threads) { tls_threads = threads; }
 
-ThreadScope::~ThreadScope() {
-  if (omp_get_max_threads() != saved_) omp_set_num_threads(saved_);
-}
+ThreadScope::~ThreadScope() { tls_threads = saved_; }
 
 }  // namespace burnish

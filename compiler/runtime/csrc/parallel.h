@@ -1,14 +1,14 @@
-// The one thread pool: OpenMP behind TVM's parallel loops.
+// The one thread pool behind TVM's parallel loops, and how many threads a region gets.
 #ifndef BURNISH_PARALLEL_H_
 #define BURNISH_PARALLEL_H_
 
 namespace burnish {
 
-// Makes every module that is loaded from now on run its parallel loops on OpenMP's threads.
+// Makes every module that is loaded from now on run its parallel loops on burnish's threads.
 //
-// TVM's own pool is never created: beside an OpenMP pool on the same cores it costs up to seven
-// times, and creating it pins the calling thread.
-void UseOpenMP();
+// TVM's own pool is never created: it pins the calling thread, shares a loop out in fixed parts, and
+// two pools on the same cores cost up to seven times.
+void UsePool();
 
 // CPUs in the affinity mask, limited by the cgroup's CPU quota; at least 1.
 int DefaultThreads();
