@@ -16,8 +16,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from burnish.errors import LoweringError
-from burnish.ir import Constant, Dim, Node, TensorType, Value
-from burnish.ir.dims import product
+from burnish.ir import Dim, Node, TensorType, Value
 from burnish.ir.types import to_numpy
 from burnish.lowering.scope import Index, canonical_symbols, index, indices, rename
 from burnish.lowering.te_context import Symbols
@@ -187,19 +186,6 @@ class NodeContext:
             raise LoweringError(f"{value.name} is not constant", at=str(self.node.location))
         return self.function.weight(value.const, value.name, key, pack, shape)
 
-    def packed(
-        self, values: Sequence[Value], key: Hashable, pack: Callable[..., np.ndarray]
-    ) -> Lowered:
-        """One stored weight made of several constants (an LSTM's W and R, say)."""
-        consts = [v.const for v in values]
-        if any(c is None for c in consts):
-            raise LoweringError("operands are not constant", at=str(self.node.location))
-        merged = Constant(lambda: pack(*(v.array for v in values)), TensorType("float32", ()))
-        first = values[0].const
-        assert first is not None
-        full_key = (key, tuple(id(c) for c in consts))
-        return self.function.weight(first, values[0].name, full_key, lambda _: merged.array)
-
     def call(
         self,
         name: str,
@@ -274,13 +260,3 @@ class NodeContext:
     def reshape(self, tensor: Lowered, dims: Sequence[Dim]) -> Lowered:
         """A view of a tensor with another shape."""
         return self.function.reshape(tensor, tuple(dims))
-
-
-def conv_flops(outputs: Sequence[Dim], reduction: int) -> Dim:
-    """2 x reduction length x number of results."""
-    return product([*outputs, 2 * reduction])
-
-
-def zeros(shape: Sequence[int], dtype: str) -> np.ndarray:
-    """An array of zeros of an IR dtype."""
-    return np.zeros(shape, to_numpy(dtype))

@@ -20,6 +20,12 @@ def node(text: str, key: str) -> Node:
 
 
 REFUSED = {
+    "group_norm: unknown channels": (
+        "GroupNormalization",
+        "g (float[2,c,4] x, float[c] s, float[c] b) => (float[2,c,4] y) "
+        "{ y = GroupNormalization<num_groups=2>(x, s, b) }",
+        "the number of channels is not known",
+    ),
     "conv: weights of the model": (
         "burnish::Conv",
         "g (float[1,8,8,3] x, float[4,3,1,1] w) => (float[1,8,8,4] y) { y = burnish.Conv"
@@ -322,6 +328,18 @@ CASES: dict[str, Case] = {
     "rms_norm": Case(
         "(float[3,24] x) => (float[3,24] y) <float[24] g0> { y = RMSNormalization(x, g0) }",
         ("RMSNormalization",),
+    ),
+    "group_norm": Case(
+        "(float[n,12,5,7] x) => (float[n,12,5,7] y) <float[12] g0, float[12] b> "
+        "{ y = GroupNormalization<num_groups=3, epsilon=1e-3>(x, g0, b) }",
+        ("GroupNormalization",),
+        {"n": 2},
+    ),
+    "instance_norm": Case(
+        "(float[2,5,h,9] x) => (float[2,5,h,9] y) <float[5] g0, float[5] b> "
+        "{ y = InstanceNormalization(x, g0, b) }",
+        ("InstanceNormalization",),
+        {"h": 4},
     ),
     "add_layer_norm": Case(
         "(float[3,24] x, float[3,24] r) => (float[3,24] y) <float[24] g0, float[24] b> "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from burnish.backends.base import KernelRule, Refused
-from burnish.backends.cpu.norm import NormSpec, norm
+from burnish.backends.cpu.norm import GroupNormSpec, NormSpec, group_norm, norm
 from burnish.backends.cpu.rules.common import (
     lower_operands,
     postops_key,
@@ -92,7 +92,30 @@ def _norm_rule(key: str, kind: Literal["layer", "rms"], skip: bool) -> KernelRul
     )
 
 
+def _accepts_group_norm(node: Node) -> Refused | None:
+    x = node.required(0)
+    if len(x.shape) < 2 or not isinstance(x.shape[1], int):
+        return Refused("the number of channels is not known")
+    return refuse_dtype(node)
+
+
+def _emit_group_norm(ctx: NodeContext, node: Node) -> None:
+    tensors = [ctx.tensor(node.required(i)) for i in range(3)]
+    channels = tensors[0].dims[1]
+    assert isinstance(channels, int)
+    groups = node.int_attr("num_groups", channels)
+    epsilon = node.float_attr("epsilon", 1e-5)
+
+    def build(shapes: CallShapes) -> Any:
+        batch, _, *spatial = shapes.inputs[0]
+        return group_norm(ctx.isa, GroupNormSpec(batch, channels, tuple(spatial), groups, epsilon))
+
+    ctx.set(*ctx.call("group_norm", (groups, epsilon), build, tensors, [node.output.t]))
+
+
 ROW_RULES = (
+    KernelRule("GroupNormalization", _accepts_group_norm, _emit_group_norm),
+    KernelRule("InstanceNormalization", _accepts_group_norm, _emit_group_norm),
     KernelRule("Softmax", _accepts_softmax, _emit_softmax),
     KernelRule("LogSoftmax", _accepts_softmax, _emit_softmax),
     _norm_rule("LayerNormalization", "layer", False),

@@ -12,7 +12,6 @@ from burnish.backends.cpu.rules.elementwise import elementwise_kernel
 from burnish.backends.cpu.rules.node_kernel import NodeKernel, node_kernel
 from burnish.backends.cpu.te_schedule import schedule_te
 from burnish.ir import Constant, Graph, Node, TensorType, Value
-from burnish.ir.dims import symbols as dim_symbols
 from burnish.lowering.context import CallShapes, Lowered, NodeContext
 from burnish.lowering.scope import canonical_symbols, rename
 from burnish.lowering.te_context import Symbols
@@ -110,8 +109,3 @@ def _node_key(node: Node, names: dict[str, str], ids: dict[Value, int] | None = 
     outputs = tuple(_value_key(v, names, ids) for v in node.outputs)
     attrs = tuple((k, _attr_key(v, names, ids)) for k, v in sorted(node.attrs.items()))
     return (node.key, inputs, outputs, attrs)
-
-
-def symbols_of(node: Node) -> set[str]:
-    """Symbols that a node's types and contents speak of."""
-    return {name for shape in _shapes(node) for d in shape for name in dim_symbols(d)}
