@@ -1,6 +1,8 @@
 #include "team.h"
 
 #include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <tvm/ffi/c_api.h>
 #include <unistd.h>
@@ -83,6 +85,8 @@ int Team::Run(int threads, ParallelLambda body, void* cdata) {
   for (int index = static_cast<int>(helpers_.size()); index < threads - 1; ++index) {
     helpers_.emplace_back([this, index] { Help(index); });
   }
+  int cpu = sched_getcpu();
+  if (cpu != owner_cpu_ || placed_ != helpers_.size()) Place(cpu);
   wanted_.store(threads - 1, std::memory_order_relaxed);
   uint32_t tasks = static_cast<uint32_t>(std::min(threads * kTasksPerThread, 0xffff));
   body_ = body;
@@ -105,6 +109,21 @@ int Team::Run(int threads, ParallelLambda body, void* cdata) {
     error_ = nullptr;
   }
   return status;
+}
+
+// Keeps the helpers off the owner's core: the system wakes a thread where its waker runs, and may
+// leave it waiting there behind the owner while another core is idle. Wherever placing fails, the
+// helpers run where they may.
+void Team::Place(int cpu) {
+  owner_cpu_ = cpu;
+  placed_ = helpers_.size();
+  cpu_set_t cpus;
+  if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof(cpus), &cpus) != 0) return;
+  CPU_CLR(cpu, &cpus);
+  if (CPU_COUNT(&cpus) == 0) return;
+  for (std::thread& helper : helpers_) {
+    pthread_setaffinity_np(helper.native_handle(), sizeof(cpus), &cpus);
+  }
 }
 
 // Claims a task and runs it; false if there is none.

@@ -3,6 +3,7 @@
 #define BURNISH_TEAM_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <mutex>
 #include <thread>
@@ -43,6 +44,7 @@ class Team {
  private:
   void Help(int index);
   bool HasTaskFor(int index) const;
+  void Place(int cpu);
   bool RunOne();
   void SleepUntilTask(int index);
   void WaitForTasks(uint32_t tasks);
@@ -67,6 +69,9 @@ class Team {
   int failed_ = 0;
   void* error_ = nullptr;
   std::vector<std::thread> helpers_;
+  // The owner's core when the helpers were last placed, and how many there were.
+  int owner_cpu_ = -1;
+  std::size_t placed_ = 0;
 };
 
 }  // namespace burnish
