@@ -180,7 +180,7 @@ def import_model(model: str | bytes, options: CompileOptions) -> tuple[Graph, li
         source = model
     graph = load(source, input_shapes=dict(options.input_shapes) or None)
     _refuse_unknown(graph)
-    return graph, list(getattr(graph, "notes", ()))
+    return graph, list(graph.notes)
 
 
 def _refuse_unknown(graph: Graph) -> None:
