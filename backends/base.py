@@ -6,7 +6,7 @@ backend, and the backend for the kernel rule of a node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -65,9 +65,14 @@ class Target:
         spec: Canonical spelling, ``x86-64-v4``.
         backend: The backend.
         tvm: What ``tvm.target.Target`` takes.
-        machine: Machine name as ``platform.machine()`` gives it.
+        machine: Machine name as ``platform.machine()`` gives it, of the host that loads the
+            artifact.
         features: CPU flags (as in ``/proc/cpuinfo``) that the artifact needs to run.
-        isa: The backend's own description of the instruction set.
+        isa: The backend's own description of the instruction set; it has a ``name``.
+        device: Where the kernels run: ``cpu`` or ``cuda``.
+        precisions: Values of ``--precision`` that the backend has kernels for.
+        linker: C++ compiler that links the model library, options included; None for the
+            environment's own.
     """
 
     spec: str
@@ -76,6 +81,9 @@ class Target:
     machine: str
     features: tuple[str, ...]
     isa: Any
+    device: str = "cpu"
+    precisions: tuple[str, ...] = ("fp32",)
+    linker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +92,15 @@ class Backend:
 
     Attributes:
         name: ``x86``.
-        specs: Spellings after ``--target`` that it understands, with a line of help each.
-        resolve: Makes a Target of a spelling; raises TargetUnavailableError when this machine
-            cannot build it.
+        specs: Spellings after ``--target`` that it understands, with a line of help each. What
+            follows a colon (``arm:neoverse-n1``) is the backend's own.
+        resolve: Makes a Target of a spelling; raises UsageError when it does not know what follows
+            the colon, and TargetUnavailableError when this machine cannot build it.
         rules: Loads the kernel rules (late: they need TVM).
         table: Loads what emits operators without a kernel rule from their tensor expressions.
         codegen: Loads the function from a module of kernels and a TVM target to machine code.
+        phases: Loads the Relax passes that run between lowering and code generation, in order;
+            None for those that :mod:`burnish.backends.pipeline` has for all.
     """
 
     name: str
@@ -98,3 +109,4 @@ class Backend:
     rules: Callable[[], Mapping[str, KernelRule]]
     table: Callable[[], TableEmitter]
     codegen: Callable[[], Callable[[Any, Any], Any]]
+    phases: Callable[[], Sequence[Any]] | None = None

@@ -49,11 +49,16 @@ def finalize_phase() -> list[Any]:
     ]
 
 
+def default_phases() -> list[Any]:
+    """What a backend runs that has no phases of its own."""
+    return [*dataflow_lower_phase(), *memory_phase(), *finalize_phase()]
+
+
 def lower_relax(mod: Any, target: Target) -> Any:
     """Run all phases."""
-    phases = [*dataflow_lower_phase(), *memory_phase(), *finalize_phase()]
+    phases = (target.backend.phases or default_phases)()
     with tvm.target.Target(dict(target.tvm)):
-        mod = tvm.transform.Sequential(phases)(mod)
+        mod = tvm.transform.Sequential(list(phases))(mod)
     return trust_parameters(order_shape_functions(mod))
 
 

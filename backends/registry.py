@@ -22,10 +22,10 @@ def resolve_target(spec: str) -> Target:
         UsageError: No backend knows the name.
         TargetUnavailableError: The target is known, but cannot be built here.
     """
-    for backend in BACKENDS:
-        if spec in backend.specs:
-            return backend.resolve(spec)
     family = spec.split(":")[0]
+    for backend in BACKENDS:
+        if spec in backend.specs or family in backend.specs:
+            return backend.resolve(spec)
     known = [name for backend in BACKENDS for name in backend.specs]
     if family in PLANNED:
         raise TargetUnavailableError(PLANNED[family], at=spec, hint=f"use {', '.join(known)}")

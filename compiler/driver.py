@@ -113,7 +113,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     Raises:
         BurnishError: Whatever went wrong; nothing is left at the output.
     """
-    from burnish.artifact import ArtifactWriter
+    from burnish.artifact import ArtifactWriter, unfit
     from burnish.backends.registry import resolve_target
 
     options = request.options
@@ -130,7 +130,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         notes += [note for record in records for note in record.notes]
         lowering, executable = _build(graph, target, clock, notes)
         clock.start("link")
-        _write_code(executable, lowering, writer)
+        _write_code(executable, lowering, writer, target)
         manifest = _manifest(request, target, graph, records, lowering, order)
         nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
         weight_bytes = sum(w.nbytes for w in lowering.weights)
@@ -138,7 +138,10 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         del graph, lowering, executable
         gc.collect()
         comparison = None
-        if options.check:
+        elsewhere = unfit(manifest.target)
+        if options.check and elsewhere:
+            notes.append(f"not compared with onnxruntime: {elsewhere}")
+        elif options.check:
             clock.start("check")
             manifest, comparison = _checked(request, manifest, writer, notes)
         clock.start("write")
@@ -306,10 +309,10 @@ def _build(
     return lowering, build_executable(mod, target, lambda i, n: progress("generate code", i, n))
 
 
-def _write_code(executable: Any, lowering: ModuleLowering, writer: Any) -> None:
+def _write_code(executable: Any, lowering: ModuleLowering, writer: Any, target: Target) -> None:
     from burnish.artifact import Weight, link_module
 
-    link_module(executable, writer.library_path)
+    link_module(executable, writer.library_path, linker=target.linker)
     writer.write_weights([Weight(w.name, w.dtype, w.shape, w.data) for w in lowering.weights])
 
 
@@ -356,6 +359,7 @@ def _manifest(
             machine=target.machine,
             features=target.features,
             mcpu=str(target.tvm.get("mcpu", "")),
+            device=target.device,
         ),
         inputs=tensors(graph.inputs),
         outputs=tensors(graph.outputs),
@@ -365,7 +369,7 @@ def _manifest(
                 name=call.outputs[0] if call.outputs else call.kernel,
                 op=call.node,
                 precision=precisions.get(call.dtype, call.dtype),
-                placement="cpu",
+                placement=target.device,
                 kernel=call.kernel,
                 nodes=tuple(sorted(call.names, key=lambda name: order.get(name, len(order)))),
             )

@@ -9,7 +9,7 @@ from typing import Any
 from burnish.artifact import cpu_features
 from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
-from burnish.errors import TargetUnavailableError
+from burnish.errors import TargetUnavailableError, UsageError
 
 _LEVELS: dict[str, Isa] = {"x86-64-v4": AVX512, "x86-64-v3": AVX2}
 
@@ -28,6 +28,8 @@ def _resolve(spec: str) -> Target:
                 "this CPU has neither AVX-512 nor AVX2 with FMA",
                 hint="build on or for a newer CPU: --target x86-64-v3",
             )
+    if spec not in _LEVELS:
+        raise UsageError(f"unknown target {spec!r}", hint=f"one of: {', '.join(X86.specs)}")
     isa = _LEVELS[spec]
     return Target(spec, X86, dict(isa.target), "x86_64", isa.features, isa)
 

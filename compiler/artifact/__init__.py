@@ -23,7 +23,7 @@ from burnish.artifact.manifest import (
     TensorInfo,
     Verification,
 )
-from burnish.artifact.reader import Artifact, is_artifact, open_artifact, read_manifest
+from burnish.artifact.reader import Artifact, is_artifact, open_artifact, read_manifest, unfit
 from burnish.artifact.weights import Weight, weight_from_array
 from burnish.artifact.writer import (
     ArtifactWriter,
@@ -59,6 +59,7 @@ __all__ = [
     "link_module",
     "open_artifact",
     "read_manifest",
+    "unfit",
     "weight_from_array",
     "write_artifact",
 ]

@@ -20,7 +20,7 @@ from burnish.artifact.dtypes import DATA_TYPES
 from burnish.errors import ArtifactError
 
 #: Grows with every change that older or newer code would misread.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: Names of the files of an artifact.
 MANIFEST_NAME = "manifest.json"
@@ -71,6 +71,7 @@ class TargetInfo:
         machine: Machine name as ``platform.machine()`` gives it (``x86_64``).
         features: CPU flags, spelled as in /proc/cpuinfo, without which the code must not be run.
         mcpu: The CPU model that LLVM generated code for.
+        device: Where the kernels run: ``cpu`` or ``cuda``.
     """
 
     name: str
@@ -78,6 +79,7 @@ class TargetInfo:
     machine: str
     features: tuple[str, ...]
     mcpu: str = ""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class NodeInfo:
         name: Name of the node in the optimized graph.
         op: Its operator, with the domain unless it is ONNX's own (``burnish::Conv``, ``Reshape``).
         precision: What it computes in (``fp32``, ``int8``, or a dtype where nothing is computed).
-        placement: Where it runs (``cpu``).
+        placement: Where it runs (``cpu``, ``cuda``).
         kernel: Its function in the library, as it appears in profiles; empty if it is only a view.
         nodes: Names of the nodes of the user's model that it came from.
     """

@@ -13,6 +13,7 @@ from burnish.artifact.manifest import (
     MANIFEST_NAME,
     WEIGHTS_NAME,
     Manifest,
+    TargetInfo,
 )
 from burnish.artifact.weights import WeightsHeader, file_digest, quick_digest, read_header
 from burnish.errors import ArtifactError, InputFileError
@@ -94,20 +95,23 @@ def open_artifact(path: str | os.PathLike[str], *, verify: bool = False) -> Arti
     return Artifact(artifact, manifest, _offsets(manifest, artifact / WEIGHTS_NAME))
 
 
-def _check_machine(manifest: Manifest, path: Path) -> None:
-    target = manifest.target
+def unfit(target: TargetInfo) -> str:
+    """Why this machine cannot run what was compiled for ``target``; empty if it can."""
     machine = platform.machine()
     if target.machine != machine:
-        raise ArtifactError(
-            f"the artifact was compiled for {target.machine}, this machine is {machine}",
-            at=str(path),
-            hint="compile the model for this machine",
-        )
+        return f"the artifact was compiled for {target.machine}, this machine is {machine}"
     missing = [name for name in target.features if name not in cpu_features()]
     if missing:
+        lacking = ", ".join(missing)
+        return f"this CPU lacks what the artifact was compiled for ({target.isa}): {lacking}"
+    return ""
+
+
+def _check_machine(manifest: Manifest, path: Path) -> None:
+    why = unfit(manifest.target)
+    if why:
         raise ArtifactError(
-            f"this CPU lacks what the artifact was compiled for ({target.isa}): "
-            + ", ".join(missing),
+            why,
             at=str(path),
             hint="compile the model on this machine, or for a target that it has "
             "(see `burnish targets`)",
