@@ -1,6 +1,11 @@
-"""All backends, in an explicit tuple."""
+"""All backends: those of this package in an explicit tuple, and those of other packages by name."""
 
 from __future__ import annotations
+
+import functools
+import importlib
+import os
+from importlib.metadata import entry_points
 
 from burnish.backends.base import Backend, Target
 from burnish.backends.x86 import X86
@@ -14,6 +19,58 @@ PLANNED: dict[str, str] = {
     "cuda": "this version of burnish has no CUDA backend",
 }
 
+#: Entry points of this group name a Backend: ``"module:ATTRIBUTE"``.
+ENTRY_POINTS = "burnish.backends"
+#: So does this environment variable, separated by commas, for backends that are not installed.
+VARIABLE = "BURNISH_BACKENDS"
+
+
+def backends() -> tuple[Backend, ...]:
+    """All backends: this package's, then those that installed packages and the environment name.
+
+    Raises:
+        UsageError: A name does not lead to a backend, or two backends claim a spelling.
+    """
+    return _backends(os.environ.get(VARIABLE, ""))
+
+
+@functools.cache
+def _backends(variable: str) -> tuple[Backend, ...]:
+    sources = [(e.value, f"the package {e.dist}") for e in entry_points(group=ENTRY_POINTS)]
+    sources += [(name.strip(), VARIABLE) for name in variable.split(",") if name.strip()]
+    found = list(BACKENDS)
+    for name, source in sources:
+        backend = _load(name, source)
+        taken = {spec: known.name for known in found for spec in known.specs}
+        both = [spec for spec in backend.specs if spec in taken]
+        if both:
+            raise UsageError(
+                f"the backend {backend.name} of {source} claims the target {both[0]}, which is "
+                f"the backend {taken[both[0]]}'s",
+                at=name,
+            )
+        found.append(backend)
+    return tuple(found)
+
+
+def _load(name: str, source: str) -> Backend:
+    """The backend that ``module:ATTRIBUTE`` names."""
+    module, _, attribute = name.partition(":")
+    try:
+        backend = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"a backend that {source} names cannot be loaded: {error}",
+            at=name,
+            hint="it has to read module:ATTRIBUTE, and the module has to be on Python's path",
+        ) from None
+    if not isinstance(backend, Backend):
+        raise UsageError(
+            f"{source} names a {type(backend).__name__}, not a burnish.backends.base.Backend",
+            at=name,
+        )
+    return backend
+
 
 def resolve_target(spec: str) -> Target:
     """The target of ``--target SPEC``.
@@ -23,10 +80,10 @@ def resolve_target(spec: str) -> Target:
         TargetUnavailableError: The target is known, but cannot be built here.
     """
     family = spec.split(":")[0]
-    for backend in BACKENDS:
+    for backend in backends():
         if spec in backend.specs or family in backend.specs:
             return backend.resolve(spec)
-    known = [name for backend in BACKENDS for name in backend.specs]
+    known = [name for backend in backends() for name in backend.specs]
     if family in PLANNED:
         raise TargetUnavailableError(PLANNED[family], at=spec, hint=f"use {', '.join(known)}")
     raise UsageError(f"unknown target {spec!r}", hint=f"one of: {', '.join(known)}")

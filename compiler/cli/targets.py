@@ -12,11 +12,11 @@ from burnish.errors import TargetUnavailableError
 @json_option
 def command(json_path: str | None) -> int:
     """List the targets that can be compiled for, and which this machine can run."""
-    from burnish.artifact import cpu_features
-    from burnish.backends.registry import BACKENDS, PLANNED
+    from burnish.artifact import TargetInfo, unfit
+    from burnish.backends.registry import PLANNED, backends
 
     rows = []
-    for backend in BACKENDS:
+    for backend in backends():
         for spec, text in backend.specs.items():
             try:
                 target = backend.resolve(spec)
@@ -31,14 +31,14 @@ def command(json_path: str | None) -> int:
                     }
                 )
                 continue
-            missing = sorted(set(target.features) - cpu_features())
+            why = unfit(TargetInfo(target.spec, target.isa.name, target.machine, target.features))
             rows.append(
                 {
                     "target": spec,
                     "about": text,
                     "builds": True,
-                    "runs_here": not missing,
-                    "why": f"this CPU lacks {', '.join(missing)}" if missing else "",
+                    "runs_here": not why,
+                    "why": why,
                 }
             )
     rows += [
