@@ -7,15 +7,15 @@ import importlib
 import os
 from importlib.metadata import entry_points
 
+from burnish.backends.arm import ARM
 from burnish.backends.base import Backend, Target
 from burnish.backends.x86 import X86
 from burnish.errors import TargetUnavailableError, UsageError
 
-BACKENDS: tuple[Backend, ...] = (X86,)
+BACKENDS: tuple[Backend, ...] = (X86, ARM)
 
 #: Targets of the design that this version does not build.
 PLANNED: dict[str, str] = {
-    "arm": "this version of burnish has no ARM backend",
     "cuda": "this version of burnish has no CUDA backend",
 }
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
-from typing import Any
 
 from burnish.artifact import cpu_features
-from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
+from burnish.backends.base import Target
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
+from burnish.backends.cpu_backend import cpu_backend
 from burnish.errors import TargetUnavailableError, UsageError
 
 _LEVELS: dict[str, Isa] = {"x86-64-v4": AVX512, "x86-64-v3": AVX2}
@@ -34,33 +33,12 @@ def _resolve(spec: str) -> Target:
     return Target(spec, X86, dict(isa.target), "x86_64", isa.features, isa)
 
 
-def _rules() -> Mapping[str, KernelRule]:
-    from burnish.backends.cpu.rules import RULES
-
-    return RULES
-
-
-def _table() -> TableEmitter:
-    from burnish.backends.cpu.rules import table
-
-    return table
-
-
-def _codegen() -> Callable[[Any, Any], Any]:
-    from burnish.backends.cpu.codegen import build_kernels
-
-    return build_kernels
-
-
-X86 = Backend(
-    name="x86",
-    specs={
+X86 = cpu_backend(
+    "x86",
+    {
         "x86": "this machine's CPU: the best level below that it has",
         "x86-64-v4": "AVX-512 (F, BW, CD, DQ, VL)",
         "x86-64-v3": "AVX2 with FMA",
     },
-    resolve=_resolve,
-    rules=_rules,
-    table=_table,
-    codegen=_codegen,
+    _resolve,
 )
