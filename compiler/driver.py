@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from burnish import __version__
-from burnish.errors import InvalidInputError
+from burnish.errors import InvalidInputError, first_few
 from burnish.options import CompileOptions, spell_input_shapes
 from burnish.worker import report
 
@@ -235,7 +235,11 @@ def optimize(
 
         check = StageCheck(reference_model(source), graph)
     manager = PassManager(
-        pipeline(options.opt_level, max_fold_growth=options.max_fold_growth),
+        pipeline(
+            options.opt_level,
+            max_fold_growth=options.max_fold_growth,
+            precision=options.precision,
+        ),
         skip=options.skip_passes,
         only=only,
         verify_ir=options.verify_ir,
@@ -252,7 +256,7 @@ def prepare(graph: Graph, target: Target) -> list[str]:
     """Inline the composites that a backend has no kernel for, and refuse what nothing can lower.
 
     Returns:
-        A line for each composite that was inlined.
+        A line for each kind of composite that was inlined and reason for it.
 
     Raises:
         UnsupportedOpError: Lists every node without a lowering.
@@ -264,7 +268,7 @@ def prepare(graph: Graph, target: Target) -> list[str]:
     from burnish.passes.manager import clean
 
     rules = target.backend.rules()
-    notes: list[str] = []
+    inlined: dict[str, list[str]] = {}
 
     def accepted(node: Any) -> bool:
         rule = rules.get(node.key)
@@ -275,9 +279,10 @@ def prepare(graph: Graph, target: Target) -> list[str]:
             rule = rules.get(node.key)
             refused = rule.accepts(node) if rule is not None else None
             why = refused.reason if refused is not None else "no kernel"
-            notes.append(f"{node.key} runs as plain operators: {why} (at {node.location})")
+            names = inlined.setdefault(f"{node.key} as plain operators: {why}", [])
+            names.append(" + ".join(node.location.names) or node.name)
             composites.inline(node)
-    if notes:
+    if inlined:
         clean(graph)
     native = VIEWS | {"If"}
 
@@ -288,7 +293,7 @@ def prepare(graph: Graph, target: Target) -> list[str]:
     if expand_all(graph, lambda node: not elsewhere(node) and registry.supported(node) is not None):
         clean(graph)
     registry.check(graph, elsewhere)
-    return notes
+    return [f"{len(names)} x {what} ({first_few(names)})" for what, names in inlined.items()]
 
 
 def _build(

@@ -7,7 +7,14 @@ Anything else that escapes is a bug in burnish.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
+
+
+def first_few(names: Sequence[str], count: int = 3) -> str:
+    """``a, b, c and 5 more``: names for a message that has to stay readable."""
+    more = len(names) - count
+    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
 
 
 class BurnishError(Exception):

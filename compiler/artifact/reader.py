@@ -99,7 +99,7 @@ def unfit(target: TargetInfo) -> str:
     """Why this machine cannot run what was compiled for ``target``; empty if it can."""
     machine = platform.machine()
     if target.machine != machine:
-        return f"it was compiled for {target.machine}, and this machine is {machine}"
+        return f"it is for {target.machine}, and this machine is {machine}"
     missing = [name for name in target.features if name not in cpu_features()]
     if missing:
         lacking = ", ".join(missing)

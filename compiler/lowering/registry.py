@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from burnish.errors import UnsupportedOpError
+from burnish.errors import UnsupportedOpError, first_few
 from burnish.ir.dims import UNKNOWN
 from burnish.ir.graph import Graph, Node
 from burnish.ir.types import FLOATS, INTEGERS
@@ -240,8 +240,7 @@ def unsupported_error(found: dict[tuple[str, str], list[str]]) -> UnsupportedOpE
     count = sum(map(len, found.values()))
     lines = [f"{count} node{'s' if count > 1 else ''} cannot be lowered:"]
     for (key, reason), names in sorted(found.items()):
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(f"  {len(names)} x {key}: {reason} ({shown})")
+        lines.append(f"  {len(names)} x {key}: {reason} ({first_few(names)})")
     # Both go away where they only depend on shapes.
     dynamic = any("run time" in reason or "shape" in reason for _, reason in found)
     hint = "fix the shapes of the inputs with --input-shapes" if dynamic else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from burnish.errors import UsageError
+from burnish.errors import UsageError, first_few
 from burnish.options import CompileOptions, parse_input_shapes
 from burnish.report.console import print_counts, print_line, print_table
 
@@ -174,6 +174,6 @@ def print_artifact(data: dict[str, Any]) -> None:
     table = Table("operation", "precision", "kernel", "original nodes")
     for node in data["nodes"]:
         names = node["nodes"]
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        shown = first_few(names)
         table.add_row(node["op"], node["precision"], node["kernel"], escape(shown))
     print_table(table)
