@@ -58,6 +58,14 @@ def test_dynamic_shapes() -> None:
     assert "refused: " in printed
 
 
+def test_backend_of_ones_own() -> None:
+    printed = run(EXAMPLES / "05_c_backend" / "run.py")
+    own = re.findall(r"^(.*): (\d+) kernel calls, (\d+) of .* equal to onnxruntime$", printed, re.M)
+    assert [name for name, _, _ in own] == ["text direction", "perceptron"]
+    # Two MatMul composites of the perceptron's four kernels: the rule was used.
+    assert own[1][1:] == ("4", "2")
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
 def test_every_script_has_a_test(script: Path) -> None:
     source = Path(__file__).read_text()
