@@ -71,6 +71,8 @@ class Target:
         isa: The backend's own description of the instruction set; it has a ``name``.
         device: Where the kernels run: ``cpu`` or ``cuda``.
         precisions: Values of ``--precision`` that the backend has kernels for.
+        computes: What tensors of an element type are computed in where that is another one:
+            ``{"float16": "fp32"}`` where 16 bits are for storage only.
         linker: C++ compiler that links the model library, options included; None for the
             environment's own.
     """
@@ -83,6 +85,7 @@ class Target:
     isa: Any
     device: str = "cpu"
     precisions: tuple[str, ...] = ("fp32",)
+    computes: Mapping[str, str] = field(default_factory=dict, hash=False)
     linker: str | None = None
 
 

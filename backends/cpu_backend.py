@@ -7,6 +7,10 @@ from typing import Any
 
 from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
 
+#: The CPU kernels store tensors in either; they compute in fp32.
+PRECISIONS = ("fp32", "fp16")
+COMPUTES = {"float16": "fp32"}
+
 
 def cpu_backend(name: str, specs: Mapping[str, str], resolve: Callable[[str], Target]) -> Backend:
     """A backend with the kernels of :mod:`burnish.backends.cpu`; see :class:`Backend`."""

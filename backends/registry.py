@@ -72,18 +72,27 @@ def _load(name: str, source: str) -> Backend:
     return backend
 
 
-def resolve_target(spec: str) -> Target:
-    """The target of ``--target SPEC``.
+def resolve_target(spec: str, precision: str = "fp32") -> Target:
+    """The target of ``--target SPEC``, which has kernels for ``--precision PRECISION``.
 
     Raises:
-        UsageError: No backend knows the name.
+        UsageError: No backend knows the name, or its target lacks the precision.
         TargetUnavailableError: The target is known, but cannot be built here.
     """
     family = spec.split(":")[0]
     for backend in backends():
         if spec in backend.specs or family in backend.specs:
-            return backend.resolve(spec)
+            return _with_precision(backend.resolve(spec), precision)
     known = [name for backend in backends() for name in backend.specs]
     if family in PLANNED:
         raise TargetUnavailableError(PLANNED[family], at=spec, hint=f"use {', '.join(known)}")
     raise UsageError(f"unknown target {spec!r}", hint=f"one of: {', '.join(known)}")
+
+
+def _with_precision(target: Target, precision: str) -> Target:
+    if precision not in target.precisions:
+        raise UsageError(
+            f"target {target.spec} has no kernels for precision {precision}",
+            hint=f"use --precision {' or '.join(target.precisions)}",
+        )
+    return target

@@ -38,7 +38,7 @@ def compile_to(
     from burnish.backends.registry import resolve_target
 
     # What can be refused without starting a process is refused here.
-    resolve_target(options.target)
+    resolve_target(options.target, options.precision)
     final = check_destination(output, overwrite=overwrite)
     source: str | bytes
     if isinstance(model, bytes):

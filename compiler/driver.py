@@ -117,7 +117,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     from burnish.backends.registry import resolve_target
 
     options = request.options
-    target = resolve_target(options.target)
+    target = resolve_target(options.target, options.precision)
     clock = _Clock(report)
     with ArtifactWriter(request.output, overwrite=request.overwrite) as writer:
         clock.start("import")

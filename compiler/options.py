@@ -11,8 +11,8 @@ from burnish.errors import UsageError
 #: A dim of ``--input-shapes``: a number, a symbol's name, or bounds of a symbolic dim.
 DimSpec: TypeAlias = int | str | tuple[int, int]
 
-PRECISIONS = ("fp32",)
-PLANNED_PRECISIONS = ("bf16", "fp16", "int8", "auto")
+PRECISIONS = ("fp32", "fp16")
+PLANNED_PRECISIONS = ("bf16", "int8", "auto")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class CompileOptions:
 
     Attributes:
         target: Target spelling.
-        precision: Compute precision; this version has fp32.
+        precision: ``fp32``, or ``fp16``: tensors are stored in 16 bits and computed with as the
+            target does, sums always in fp32.
         threads: Threads per call of the compiled model; None means all that the process may use.
         input_shapes: Input name to dims: numbers fix, names rename, pairs bound a dim.
         opt_level: 0 no rewriting beyond what lowering needs, 1 folding and simplification, 2 and

@@ -35,12 +35,14 @@ class PassContext:
         notes: Lines for the report: refused folds, nearest misses. The manager takes them after
             each pass.
         node: The node that a pass works on right now; named by the error when the pass fails.
+        kept: Why nodes stay in float32 when a lower precision was asked for, by original name.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     growth: int = 0
     notes: list[str] = field(default_factory=list)
     node: Node | None = None
+    kept: dict[str, str] = field(default_factory=dict)
 
     def note(self, text: str, at: Node | None = None) -> None:
         """Add a line to the report, once; ``at`` adds the original node names."""

@@ -55,10 +55,10 @@ def rules_of(item: Pass) -> list[Rule]:
 
 
 def _all_passes() -> list[Pass]:
-    """The passes of all levels, each class once."""
+    """The passes of all levels and precisions, each class once."""
     found: dict[type[Pass], Pass] = {}
     for level in LEVELS:
-        for entry in pipeline(level):
+        for entry in pipeline(level, precision="fp16"):
             for item in entry.passes if isinstance(entry, Fixpoint) else (entry,):
                 found.setdefault(type(item), item)
     return list(found.values())

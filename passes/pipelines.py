@@ -10,20 +10,26 @@ from burnish.passes.dead_code import DeadCode
 from burnish.passes.fold_constants import FoldConstants
 from burnish.passes.fusion import FuseElementwise, fusions
 from burnish.passes.layout import layouts
+from burnish.passes.precision import MixedPrecision
 from burnish.passes.shapes import EliminateShapes
 from burnish.passes.simplify import Simplify
 
 #: Levels: 0 canonical forms only, 1 without composites, 2 fusions, 3 layouts as well.
 LEVELS = (0, 1, 2, 3)
+#: The 16-bit types of precisions that store tensors in them.
+_STORAGE = {"fp16": "float16"}
 
 
-def pipeline(level: int = 3, *, max_fold_growth: int | None = None) -> list[Pass | Fixpoint]:
+def pipeline(
+    level: int = 3, *, max_fold_growth: int | None = None, precision: str = "fp32"
+) -> list[Pass | Fixpoint]:
     """The passes of an optimization level.
 
     Args:
         level: 0 brings the graph to the form that the lowering needs, 1 adds everything that does
             not make composites, 2 fuses, 3 also chooses layouts.
         max_fold_growth: By how many bytes folding may make the model larger.
+        precision: ``fp32``, or ``fp16`` for storage in float16.
 
     Raises:
         UsageError: There is no such level.
@@ -31,8 +37,11 @@ def pipeline(level: int = 3, *, max_fold_growth: int | None = None) -> list[Pass
     if level not in LEVELS:
         raise UsageError(f"there is no optimization level {level}", hint=f"the levels are {LEVELS}")
     fold = FoldConstants() if max_fold_growth is None else FoldConstants(max_fold_growth)
+    lower: list[Pass | Fixpoint] = []
+    if precision != "fp32":
+        lower.append(MixedPrecision(_STORAGE[precision]))
     if level == 0:
-        return [DeadCode(), Canonicalize()]
+        return [DeadCode(), Canonicalize(), *lower]
     passes: list[Pass | Fixpoint] = [DeadCode(), clean_up(fold)]
     if level >= 2:
         passes += fusions()
@@ -41,6 +50,9 @@ def pipeline(level: int = 3, *, max_fold_growth: int | None = None) -> list[Pass
     if level >= 2:
         # Fusions and layouts leave reshapes of reshapes and constants to fold.
         passes.append(clean_up(fold))
+    # After the composites, which decide what lies in memory; before the groups, which take Casts.
+    passes += lower
+    if level >= 2:
         # Last: its groups are closed to every other pass.
         passes += [Simplify(late=True), FuseElementwise()]
     return passes

@@ -9,7 +9,7 @@ from dataclasses import replace
 from burnish.backends.arm.cores import CORES, Core
 from burnish.backends.base import Target
 from burnish.backends.cpu.isa import NEON
-from burnish.backends.cpu_backend import cpu_backend
+from burnish.backends.cpu_backend import COMPUTES, PRECISIONS, cpu_backend
 from burnish.errors import TargetUnavailableError, UsageError
 
 MACHINE = "aarch64"
@@ -43,7 +43,17 @@ def cross_compiler() -> str | None:
 def _resolve(spec: str) -> Target:
     core = _core(spec)
     isa = replace(NEON, target=core.target(), features=core.features)
-    return Target(spec, ARM, dict(isa.target), MACHINE, isa.features, isa, linker=cross_compiler())
+    return Target(
+        spec,
+        ARM,
+        dict(isa.target),
+        MACHINE,
+        isa.features,
+        isa,
+        precisions=PRECISIONS,
+        computes=COMPUTES,
+        linker=cross_compiler(),
+    )
 
 
 def _core(spec: str) -> Core:

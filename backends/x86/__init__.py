@@ -7,7 +7,7 @@ import platform
 from burnish.artifact import cpu_features
 from burnish.backends.base import Target
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
-from burnish.backends.cpu_backend import cpu_backend
+from burnish.backends.cpu_backend import COMPUTES, PRECISIONS, cpu_backend
 from burnish.errors import TargetUnavailableError, UsageError
 
 _LEVELS: dict[str, Isa] = {"x86-64-v4": AVX512, "x86-64-v3": AVX2}
@@ -30,7 +30,16 @@ def _resolve(spec: str) -> Target:
     if spec not in _LEVELS:
         raise UsageError(f"unknown target {spec!r}", hint=f"one of: {', '.join(X86.specs)}")
     isa = _LEVELS[spec]
-    return Target(spec, X86, dict(isa.target), "x86_64", isa.features, isa)
+    return Target(
+        spec,
+        X86,
+        dict(isa.target),
+        "x86_64",
+        isa.features,
+        isa,
+        precisions=PRECISIONS,
+        computes=COMPUTES,
+    )
 
 
 X86 = cpu_backend(

@@ -1,0 +1,7 @@
+"""Precision: which tensors are stored in 16 bits, with the Casts that say so in the graph."""
+
+from __future__ import annotations
+
+from burnish.passes.precision.mixed import MixedPrecision
+
+__all__ = ["MixedPrecision"]

@@ -1,0 +1,173 @@
+"""The pass that stores tensors in 16 bits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from burnish.ir import Builder, Constant, Graph, Location, Node, TensorType, Value
+from burnish.ir.types import BY_NAME, to_numpy
+from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
+from burnish.passes.precision.plan import LARGEST, WIDE, Plan, carries, is_mask, make_plan
+from burnish.passes.precision.roles import row_of
+
+VIA = "mixed-precision"
+
+
+@dataclass(frozen=True)
+class MixedPrecision(Pass):
+    """Store tensors in float16; sums and functions are computed in float32.
+
+    Before: MatMul -> Add -> LayerNormalization on float32.
+    After: Cast -> MatMul (float16) -> Cast -> Add -> Cast -> LayerNormalization (float16) -> Cast;
+        the Casts around elementwise operators fuse into their kernels.
+    Keeps: inputs and outputs of the model; operators whose results leave the range of float16,
+        constants beyond it, recurrent layers, control flow, each with its reason.
+    Numerics: approximates: every stored tensor is rounded to 11 significant bits.
+
+    Attributes:
+        dtype: The 16-bit type.
+    """
+
+    name = "mixed-precision"
+    numerics = Numerics.APPROXIMATES
+    dtype: str = "float16"
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """Decide, then change types and put Casts between."""
+        plan = make_plan(graph)
+        for node, reason in plan.kept.items():
+            for name in node.location.names or (node.name,):
+                ctx.kept[name] = reason
+        if not plan.narrow:
+            ctx.note("no operator can be stored in 16 bits")
+            return False
+        _Rewriter(graph, plan, self.dtype, ctx).run()
+        _report(plan, self.dtype, ctx)
+        return True
+
+
+def _report(plan: Plan, dtype: str, ctx: PassContext) -> None:
+    short = {"float16": "fp16"}[dtype]
+    reasons = Counter(f"{node.key}: {reason}" for node, reason in plan.kept.items())
+    ctx.note(f"{short}: {len(plan.narrow)} nodes stored in {short}, {len(plan.kept)} kept in fp32")
+    for reason, count in reasons.most_common():
+        ctx.note(f"kept in fp32: {count} x {reason}")
+    if plan.saturated:
+        ctx.note(
+            f"masks are limited to the range of {short}: numbers below it only have to be low "
+            f"({len(plan.saturated)} tensors)"
+        )
+
+
+class _Rewriter:
+    """Carries a plan out."""
+
+    def __init__(self, graph: Graph, plan: Plan, dtype: str, ctx: PassContext) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.dtype = dtype
+        self.ctx = ctx
+        self.home = {v: g for g in all_graphs(graph) for v in _defined(g)}
+        self._down: dict[Value, Value] = {}
+        self._up: dict[Value, Value] = {}
+        self._constants: dict[tuple[Constant, bool], Value] = {}
+
+    def run(self) -> None:
+        # What reads 16 bits, before anything changes.
+        reads = {
+            (node, index)
+            for node in self.plan.narrow
+            for index in range(len(node.inputs))
+            if carries(row_of(node), node, index)
+        }
+        walked = list(self.graph.walk())
+        for node in walked:
+            with self.ctx.visiting(node):
+                for index in range(len(node.inputs)):
+                    if (node, index) in reads:
+                        self._narrow_input(node, index)
+        for node in walked:
+            with self.ctx.visiting(node):
+                for value in node.outputs:
+                    if value is not None and self.plan.is_low(value):
+                        self._widen_uses(value, reads, narrow=node in self.plan.narrow)
+
+    # --- what narrow nodes read ----------------------------------------------------------------
+
+    def _narrow_input(self, node: Node, index: int) -> None:
+        value = node.required(index)
+        if value.const is not None:
+            node.set_input(index, self._constant(value, is_mask(node, index)))
+        elif not (value.producer is not None and value.producer in self.plan.narrow):
+            node.set_input(index, self._cast_down(value, node))
+
+    def _constant(self, value: Value, limit: bool) -> Value:
+        """The constant in 16 bits, shared by all nodes that read it."""
+        assert value.const is not None
+        key = (value.const, limit)
+        if key not in self._constants:
+            const, dtype = value.const, to_numpy(self.dtype)
+
+            def convert() -> np.ndarray:
+                array = const.array
+                if limit:
+                    # Infinities are masks as well, and float16 has them.
+                    array = np.where(np.isinf(array), array, np.clip(array, -LARGEST, LARGEST))
+                return array.astype(dtype)
+
+            narrow = Constant(convert, TensorType(self.dtype, const.type.shape))
+            self._constants[key] = self.graph.constant(narrow, value.name)
+        return self._constants[key]
+
+    def _cast_down(self, value: Value, user: Node) -> Value:
+        if value not in self._down:
+            producer = value.producer
+            names = (producer or user).location.names
+            b = Builder(self.home[value], Location(names, (VIA,)))
+            source = _limited(b, value) if value in self.plan.saturated else value
+            self._down[value] = b.op("Cast", source, to=BY_NAME[self.dtype].onnx)
+        return self._down[value]
+
+    # --- what everything else reads ------------------------------------------------------------
+
+    def _widen_uses(self, value: Value, reads: set[tuple[Node, int]], *, narrow: bool) -> None:
+        """Let what computes in float32 read a 16-bit value through a Cast."""
+        graph = self.home[value]
+        low = value if narrow else self._down[value]
+        if narrow:
+            value.type = TensorType(self.dtype, value.t.shape)
+        users = [use for use in value.uses if use not in reads and use[0] is not low.producer]
+        if not narrow:
+            # A value that was limited on its way to 16 bits is what it was for all others.
+            users = [] if value in self.plan.saturated else users
+        if not users and not (narrow and value.is_output):
+            return
+        assert value.producer is not None
+        b = Builder(graph, Location(value.producer.location.names, (VIA,)))
+        wide = b.op("Cast", low, to=BY_NAME[WIDE].onnx)
+        for user, index in users:
+            user.set_input(index, wide)
+        if narrow and value.is_output:
+            _replace_output(graph, value, wide)
+
+
+def _replace_output(graph: Graph, old: Value, new: Value) -> None:
+    """Make ``new`` the graph output that ``old`` is; a model's output keeps its name."""
+    uses = list(old.uses)
+    graph.replace_uses(old, new)
+    for node, index in uses:
+        node.set_input(index, old)
+
+
+def _limited(b: Builder, value: Value) -> Value:
+    """The value within the range of float16, infinities as they are."""
+    low, high = (b.constant(np.asarray(x, np.float32)) for x in (-LARGEST, LARGEST))
+    return b.op("Where", b.op("IsInf", value), value, b.op("Clip", value, low, high))
+
+
+def _defined(graph: Graph) -> list[Value]:
+    made = [v for node in graph.nodes for v in node.outputs if v is not None]
+    return [*graph.inputs, *made]

@@ -1,0 +1,217 @@
+"""Which nodes and values go to 16 bits: decided on the whole graph, before anything is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from burnish.ir import Constant, Graph, Node, Value
+from burnish.passes.precision.roles import Role, Row, row_of, sensitive
+
+WIDE = "float32"
+#: Largest finite float16.
+LARGEST = float(np.finfo(np.float16).max)
+#: Position of the mask among the inputs of the attention composite.
+_MASK = 3
+
+
+@dataclass
+class Plan:
+    """What the pass will do.
+
+    Attributes:
+        narrow: Nodes whose data inputs and outputs become 16 bits.
+        stored: Glue results that are stored in 16 bits, behind a Cast.
+        saturated: Values that are limited to the range before they are cast.
+        kept: Why nodes stay in float32, all of those that are no narrow nodes and neither read nor
+            write 16 bits.
+    """
+
+    narrow: set[Node] = field(default_factory=set)
+    stored: set[Value] = field(default_factory=set)
+    saturated: set[Value] = field(default_factory=set)
+    kept: dict[Node, str] = field(default_factory=dict)
+
+    def is_low(self, value: Value) -> bool:
+        """Whether the data of a value will lie in 16 bits."""
+        return value in self.stored or (
+            value.producer is not None and value.producer in self.narrow
+        )
+
+
+def carries(row: Row, node: Node, index: int) -> bool:
+    """Whether an input of a node is float32 data."""
+    value = node.input(index)
+    return value is not None and is_wide(value) and row.carries(index)
+
+
+def is_wide(value: Value) -> bool:
+    """Whether a value is of the type that the pass changes."""
+    return value.type is not None and value.dtype == WIDE
+
+
+def make_plan(graph: Graph) -> Plan:
+    """Decide for every node of a graph and its subgraphs."""
+    return _Planner(graph).run()
+
+
+class _Planner:
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = list(graph.walk())
+        self.rows = {node: row_of(node) for node in self.nodes}
+        self.plan = Plan()
+        self._wanted: dict[Value, bool] = {}
+        self._landing: dict[Value, bool] = {}
+        self._wild: dict[Value, bool] = {}
+        self._extent: dict[Constant, float] = {}
+
+    def run(self) -> Plan:
+        for node in self.nodes:
+            if self.rows[node].role is Role.COMPUTE:
+                self._compute(node)
+        # Walking is in topological order within a graph, so producers are decided first.
+        for node in self.nodes:
+            role = self.rows[node].role
+            if role is Role.MOVE and self._moves_narrow(node):
+                self.plan.narrow.add(node)
+            elif role is Role.GLUE and self._lands(node.output) and not sensitive(node):
+                self.plan.stored.add(node.output)
+        for value in list(self.plan.stored):
+            if not any(self._reads_narrow(user, index) for user, index in value.uses):
+                self.plan.stored.remove(value)
+        for node in self.nodes:
+            self._saturate(node)
+            self._reason(node)
+        return self.plan
+
+    # --- decisions -----------------------------------------------------------------------------
+
+    def _compute(self, node: Node) -> None:
+        """A compute node is narrow if its types and constants allow it."""
+        row = self.rows[node]
+        data = [i for i in range(len(node.inputs)) if carries(row, node, i)]
+        if not data:
+            return
+        for index in data:
+            value = node.required(index)
+            if value.const is not None and not self._fits(value, node, index):
+                largest = self._largest(value.const)
+                self.plan.kept[node] = (
+                    f"constant {value.name} holds {largest:.4g}, beyond the range of float16"
+                )
+                return
+        if any(v is not None and not is_wide(v) for v in node.outputs[:1]):
+            self.plan.kept[node] = f"its result is {node.output.dtype}"
+        elif any(v is not None and is_wide(v) for v in node.outputs[1:]) and not node.domain:
+            self.plan.kept[node] = "its statistics are float32 outputs"
+        else:
+            self.plan.narrow.add(node)
+
+    def _moves_narrow(self, node: Node) -> bool:
+        """A move is narrow if what it moves is, or goes to narrow nodes only.
+
+        What moves constants (an embedding) is narrow as soon as one narrow node depends on it.
+        """
+        row = self.rows[node]
+        if node.str_attr("reduction", "none") != "none" or not is_wide(node.output):
+            return False
+        data = [node.required(i) for i in range(len(node.inputs)) if carries(row, node, i)]
+        if any(v.const is not None and self._largest(v.const) > LARGEST for v in data):
+            return False
+        moved = data if node.key == "Concat" else data[:1]
+        if any(self.plan.is_low(v) for v in moved):
+            return True
+        outputs = [v for v in node.outputs if v is not None]
+        if all(v.is_const for v in moved):
+            return any(map(self._wants, outputs))
+        return all(map(self._only_lands, outputs))
+
+    def _only_lands(self, value: Value) -> bool:
+        """Whether nothing but compute nodes in 16 bits read a value."""
+        return not value.is_output and all(self._reads_narrow(*use) for use in value.uses)
+
+    def _reads_narrow(self, node: Node, index: int) -> bool:
+        return node in self.plan.narrow and self.rows[node].carries(index)
+
+    def _lands(self, value: Value) -> bool:
+        """Whether a narrow node reads a value, perhaps after it was moved."""
+        return is_wide(value) and self._reaches(value, (Role.MOVE,), self._landing)
+
+    def _wants(self, value: Value) -> bool:
+        """Whether a value reaches a narrow node through moves and glue."""
+        return self._reaches(value, (Role.MOVE, Role.GLUE), self._wanted)
+
+    def _reaches(self, value: Value, through: tuple[Role, ...], known: dict[Value, bool]) -> bool:
+        if value not in known:
+            known[value] = any(
+                self._reads_narrow(user, index)
+                or (
+                    self.rows[user].role in through
+                    and self.rows[user].carries(index)
+                    and any(self._reaches(v, through, known) for v in user.outputs if v is not None)
+                )
+                for user, index in value.uses
+            )
+        return known[value]
+
+    # --- ranges --------------------------------------------------------------------------------
+
+    def _largest(self, const: Constant) -> float:
+        """The largest finite magnitude of a constant."""
+        if const not in self._extent:
+            array = const.array
+            finite = np.abs(array[np.isfinite(array)]) if array.size else array
+            self._extent[const] = float(finite.max(initial=0.0))
+        return self._extent[const]
+
+    def _fits(self, value: Value, node: Node, index: int) -> bool:
+        assert value.const is not None
+        return is_mask(node, index) or self._largest(value.const) <= LARGEST
+
+    def _saturate(self, node: Node) -> None:
+        """Limit what a narrow node reads where it may be a mask out of the range of float16."""
+        if node not in self.plan.narrow:
+            return
+        row = self.rows[node]
+        for index, value in enumerate(node.inputs):
+            if value is None or not carries(row, node, index) or value.is_const:
+                continue
+            if value.producer is not None and value.producer in self.plan.narrow:
+                continue
+            if is_mask(node, index) or self._is_wild(value):
+                self.plan.saturated.add(value)
+
+    def _is_wild(self, value: Value) -> bool:
+        """Whether a constant out of range takes part in making a value."""
+        if value.const is not None:
+            return is_wide(value) and self._largest(value.const) > LARGEST
+        if value not in self._wild:
+            self._wild[value] = False
+            node = value.producer
+            row = self.rows.get(node) if node is not None else None
+            if node is not None and row is not None and row.role in (Role.GLUE, Role.MOVE):
+                self._wild[value] = any(v is not None and self._is_wild(v) for v in node.inputs)
+        return self._wild[value]
+
+    # --- reasons -------------------------------------------------------------------------------
+
+    def _reason(self, node: Node) -> None:
+        plan = self.plan
+        touched = [v for v in (*node.inputs, *node.outputs) if v is not None and is_wide(v)]
+        if node in plan.narrow or node in plan.kept or not touched:
+            return
+        row = self.rows[node]
+        if row.role is Role.KEEP:
+            plan.kept[node] = row.reason
+        elif why := sensitive(node):
+            plan.kept[node] = why
+        elif row.role is Role.MOVE:
+            plan.kept[node] = "it moves float32 data"
+        elif not any(map(plan.is_low, touched)):
+            plan.kept[node] = "between tensors that stay float32"
+
+
+def is_mask(node: Node, index: int) -> bool:
+    """Whether an input is an additive mask, whose lowest numbers only have to be low enough."""
+    return node.key == "burnish::Attention" and index == _MASK
