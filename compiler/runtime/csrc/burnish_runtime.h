@@ -5,8 +5,13 @@
  * process, with global symbols, before it is loaded: it replaces TVM's thread pool by its
  * own, and the registration that comes last counts.
  *
- * Every function that returns int returns 0 on success; otherwise burnish_last_error() of the same
- * thread says what went wrong. A session may be used from several threads at once.
+ * Every function that returns int returns BURNISH_OK (0) or another BurnishStatus, and then
+ * burnish_last_error() of the same thread says what went wrong. A session and a model may be used
+ * from several threads at once.
+ *
+ * A program loads an artifact, the folder that `burnish compile` writes, as a BurnishModel, which
+ * checks the artifact and the inputs of every call. A BurnishSession is the part below, for callers
+ * that have made these checks themselves.
  */
 #ifndef BURNISH_RUNTIME_H_
 #define BURNISH_RUNTIME_H_
@@ -19,7 +24,19 @@
 extern "C" {
 #endif
 
+/* Version of the manifest that this runtime reads. */
+#define BURNISH_SCHEMA_VERSION 2
+
+/* What a function returns. The numbers are the exit codes of the burnish command. */
+typedef enum {
+  BURNISH_OK = 0,
+  BURNISH_INVALID = 2,     /* a file or an argument is wrong: damaged, of another machine, ... */
+  BURNISH_FAILED = 4,      /* the model failed, or does not take these inputs */
+  BURNISH_UNAVAILABLE = 5  /* a library or a device is not available here */
+} BurnishStatus;
+
 typedef struct BurnishSession BurnishSession;
+typedef struct BurnishModel BurnishModel;
 
 /* DLPack's data type: code (DLDataTypeCode), bits and lanes. */
 typedef struct {
@@ -58,6 +75,17 @@ typedef struct {
   int64_t start_ns;
   int64_t duration_ns;
 } BurnishKernelTime;
+
+/* An input or output of a model. `shape` has -1 for a dimension whose size is not fixed; `dims` has
+ * the text of every dimension: its size, the name of a symbol, an expression of names, or "". All
+ * live as long as the model. */
+typedef struct {
+  const char* name;
+  BurnishDType dtype;
+  int32_t ndim;
+  const int64_t* shape;
+  const char* const* dims;
+} BurnishTensorInfo;
 
 /* The message of the last failure in this thread. */
 BURNISH_API const char* burnish_last_error(void);
@@ -98,6 +126,37 @@ BURNISH_API int burnish_session_profile(BurnishSession* session, const void* con
 
 /* Bytes that the session's allocator has taken from the system. */
 BURNISH_API int64_t burnish_session_memory(const BurnishSession* session);
+
+/*
+ * Load an artifact.
+ *
+ * Checked before any of its code is loaded: the schema version, that it was compiled for this
+ * machine and for features that this CPU has, the hash of the code, and the hash of the weights
+ * file's header and of both ends of every weight. `device_id` counts devices of the kind that the
+ * model was compiled for; it is 0 for the CPU.
+ */
+BURNISH_API int burnish_model_load(const char* path, int32_t device_id, BurnishModel** model);
+
+/* Free the model. No run of it may be under way. Outputs that are still held stay valid. */
+BURNISH_API void burnish_model_free(BurnishModel* model);
+
+/* The inputs and outputs, in the order that burnish_model_run takes and gives them. */
+BURNISH_API int32_t burnish_model_num_inputs(const BurnishModel* model);
+BURNISH_API int32_t burnish_model_num_outputs(const BurnishModel* model);
+BURNISH_API const BurnishTensorInfo* burnish_model_inputs(const BurnishModel* model);
+BURNISH_API const BurnishTensorInfo* burnish_model_outputs(const BurnishModel* model);
+
+/*
+ * Run the model once on `threads` threads, after checking the inputs' sizes against the model.
+ *
+ * `data` has a pointer to the contiguous elements of each input, `ndims` their ranks, `shapes` their
+ * shapes one after the other; elements are of the type that burnish_model_inputs() tells. The
+ * inputs are only read, and only during the call. `outputs` has room for all outputs; each goes to
+ * burnish_tensor_release.
+ */
+BURNISH_API int burnish_model_run(BurnishModel* model, const void* const* data,
+                                  const int32_t* ndims, const int64_t* shapes, int32_t threads,
+                                  BurnishTensor* outputs);
 
 /* Give up an output. */
 BURNISH_API void burnish_tensor_release(void* handle);

@@ -1,12 +1,10 @@
 #include <tvm/ffi/tvm_ffi.h>
 
-#include <exception>
 #include <memory>
-#include <new>
-#include <string>
 #include <vector>
 
 #include "burnish_runtime.h"
+#include "failure.h"
 #include "parallel.h"
 #include "session.h"
 
@@ -15,24 +13,6 @@ struct BurnishSession {
 };
 
 namespace {
-
-thread_local std::string last_error;
-
-// Runs `body`; an exception becomes the thread's last error.
-template <typename Body>
-int Guarded(Body&& body) {
-  try {
-    body();
-    return 0;
-  } catch (const tvm::ffi::Error& error) {
-    last_error = error.kind() + ": " + error.message();
-  } catch (const std::bad_alloc&) {
-    last_error = "out of memory";
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  }
-  return 1;
-}
 
 // Runs when the library is loaded: later than libtvm_runtime, before any model.
 [[maybe_unused]] const bool registered = [] {
@@ -44,7 +24,7 @@ int Guarded(Body&& body) {
 
 extern "C" {
 
-const char* burnish_last_error(void) { return last_error.c_str(); }
+const char* burnish_last_error(void) { return burnish::LastError(); }
 
 int burnish_default_threads(void) { return burnish::DefaultThreads(); }
 
@@ -52,7 +32,7 @@ int burnish_session_create(const char* library_path, const char* weights_path,
                            const BurnishInputSpec* inputs, int32_t num_inputs,
                            const BurnishWeightSpec* weights, int32_t num_weights,
                            int32_t num_outputs, BurnishSession** session) {
-  return Guarded([&] {
+  return burnish::Guarded([&] {
     *session = new BurnishSession{std::make_unique<burnish::Session>(
         library_path, weights_path,
         std::vector<BurnishInputSpec>(inputs, inputs + num_inputs), weights, num_weights,
@@ -64,13 +44,13 @@ void burnish_session_free(BurnishSession* session) { delete session; }
 
 int burnish_session_run(BurnishSession* session, const void* const* data, const int64_t* shapes,
                         int32_t threads, BurnishTensor* outputs) {
-  return Guarded([&] { session->impl->Run(data, shapes, threads, outputs); });
+  return burnish::Guarded([&] { session->impl->Run(data, shapes, threads, outputs); });
 }
 
 int burnish_session_profile(BurnishSession* session, const void* const* data,
                             const int64_t* shapes, int32_t threads, BurnishTensor* outputs,
                             BurnishKernelTime* times, int64_t capacity, int64_t* num_times) {
-  return Guarded([&] {
+  return burnish::Guarded([&] {
     *num_times = session->impl->Profile(data, shapes, threads, outputs, times, capacity);
   });
 }
