@@ -24,9 +24,9 @@ def _rules() -> Mapping[str, KernelRule]:
 
 
 def _table() -> TableEmitter:
-    from burnish.backends.cpu.rules import table
+    from burnish.backends.cpu.rules.table import TABLE
 
-    return table
+    return TABLE
 
 
 def _codegen() -> Callable[[Any, Any], Any]:

@@ -16,7 +16,8 @@ from onnx import helper, numpy_helper
 from burnish.artifact import cpu_features
 from burnish.backends.cpu.codegen import build_kernels
 from burnish.backends.cpu.isa import ISAS, Isa
-from burnish.backends.cpu.rules.node_kernel import NodeKernel, node_kernel
+from burnish.backends.cpu.rules.node_kernel import node_kernel
+from burnish.backends.te_table import NodeKernel
 from burnish.ir import Graph, Node, TensorType, Value
 from burnish.ir.dims import evaluate, parse_dim
 from burnish.ir.graph import Constant

@@ -54,9 +54,9 @@ def _rules() -> Mapping[str, KernelRule]:
 
 def _table() -> TableEmitter:
     # The operator table of the CPU backends writes loops; without vectors, they are plain C.
-    from burnish.backends.cpu.rules import table
+    from burnish.backends.cpu.rules.table import TABLE
 
-    return table
+    return TABLE
 
 
 def _codegen() -> Callable[[Any, Any], Any]:
