@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+import onnx
+
 from burnish.errors import ModelError, ShapeError
 from burnish.importers.schema import check_node
 from burnish.ir.builder import Builder
@@ -16,8 +18,13 @@ from burnish.ir.graph import Graph, Node
 from burnish.ir.infer import infer_node
 from burnish.ir.infer.control import seed_body
 
-#: The opset that the IR is written in.
-CANONICAL_OPSET = 25
+#: The newest opset whose operators are all known here. What a later one changes would be read with
+#: its old meaning: the importer refuses it.
+NEWEST_OPSET = 28
+
+#: The opset that the IR is written in: ONNX answers questions about newer operators with the newest
+#: that it knows.
+CANONICAL_OPSET = min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
 
 #: Changes the node in place or replaces it; returns nodes to be inferred after it.
 Upgrade: TypeAlias = "Callable[[Builder, Node], list[Node] | None]"
@@ -52,6 +59,7 @@ def upgrade_graph(graph: Graph, versions: Mapping[Node, int]) -> None:
         ShapeError: A node contradicts its operator.
     """
     import burnish.importers.upgrade_contrib
+    import burnish.importers.upgrade_early
     import burnish.importers.upgrade_rules  # noqa: F401  (the imports fill the table)
 
     model_version = graph.opset.get("", CANONICAL_OPSET)

@@ -16,14 +16,15 @@ from burnish.ir.types import to_numpy
 ALWAYS = CANONICAL_OPSET + 1
 
 
-def _attribute_to_input(b: Builder, node: Node, name: str, index: int) -> None:
+def attribute_to_input(b: Builder, node: Node, name: str, index: int) -> None:
     """Turn a list-of-integers attribute into constant input ``index``."""
     value = node.attrs.pop(name, None)
     if value is not None:
-        _set_input(node, index, b.ints(_ints(value), name))
+        set_input(node, index, b.ints(_ints(value), name))
 
 
-def _set_input(node: Node, index: int, value: Value | None) -> None:
+def set_input(node: Node, index: int, value: Value | None) -> None:
+    """Set an input that may lie beyond those that a node has."""
     inputs = list(node.inputs)
     inputs += [None] * (index + 1 - len(inputs))
     inputs[index] = value
@@ -47,20 +48,20 @@ def _scalar_like(b: Builder, node: Node, value: float, name: str) -> Value:
 @upgrade("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare", until=18)
 def axes_as_input(b: Builder, node: Node) -> None:
     """``axes`` was an attribute."""
-    _attribute_to_input(b, node, "axes", 1)
+    attribute_to_input(b, node, "axes", 1)
 
 
 @upgrade("Slice", until=10)
 def slice_9(b: Builder, node: Node) -> None:
     """All parameters were attributes."""
     for index, name in enumerate(("starts", "ends", "axes"), start=1):
-        _attribute_to_input(b, node, name, index)
+        attribute_to_input(b, node, name, index)
 
 
 @upgrade("Split", until=13)
 def split_12(b: Builder, node: Node) -> None:
     """``split`` was an attribute."""
-    _attribute_to_input(b, node, "split", 1)
+    attribute_to_input(b, node, "split", 1)
 
 
 @upgrade("Split", until=18)
@@ -80,7 +81,7 @@ def split_17(b: Builder, node: Node) -> None:
 @upgrade("TopK", until=10)
 def top_k_9(b: Builder, node: Node) -> None:
     """``k`` was an attribute."""
-    _set_input(node, 1, b.ints([node.int_attr("k")], "k"))
+    set_input(node, 1, b.ints([node.int_attr("k")], "k"))
     node.attrs.pop("k", None)
 
 
@@ -90,7 +91,7 @@ def clip_10(b: Builder, node: Node) -> None:
     for index, name in ((1, "min"), (2, "max")):
         if name in node.attrs:
             bound = _scalar_like(b, node, node.float_attr(name), name)
-            _set_input(node, index, bound)
+            set_input(node, index, bound)
             del node.attrs[name]
 
 
@@ -99,9 +100,9 @@ def pad_10(b: Builder, node: Node) -> None:
     """Pads and value were attributes."""
     value = node.float_attr("value")
     node.attrs.pop("value", None)
-    _attribute_to_input(b, node, "pads", 1)
+    attribute_to_input(b, node, "pads", 1)
     if node.str_attr("mode", "constant") == "constant" and value:
-        _set_input(node, 2, _scalar_like(b, node, value, "pad_value"))
+        set_input(node, 2, _scalar_like(b, node, value, "pad_value"))
 
 
 @upgrade("Dropout", until=12)
@@ -182,7 +183,7 @@ def upsample(b: Builder, node: Node) -> None:
         if not isinstance(scales, tuple):
             raise ModelError("scales are no list")
         array = np.asarray([float(s) for s in scales], np.float32)
-        _set_input(node, 1, b.constant(array, "scales"))
+        set_input(node, 1, b.constant(array, "scales"))
     _resize_10(node)
 
 
@@ -261,7 +262,7 @@ def dft_17(b: Builder, node: Node) -> None:
     """``axis`` was an attribute, 1 by default."""
     axis = node.int_attr("axis", 1)
     node.attrs.pop("axis", None)
-    _set_input(node, 2, b.ints(axis, "axis"))
+    set_input(node, 2, b.ints(axis, "axis"))
 
 
 @upgrade("GridSample", until=20)

@@ -12,9 +12,10 @@ import onnx
 
 from burnish.errors import ModelError
 from burnish.importers.reader import opset_of
+from burnish.importers.upgrade import CANONICAL_OPSET
 
-MIN_OPSET, MAX_OPSET = 7, 25
-MAX_IR_VERSION = 13
+MIN_OPSET = 1
+MAX_IR_VERSION = 14
 _GOOD = {
     onnx.AttributeProto.FLOAT,
     onnx.AttributeProto.INT,
@@ -35,9 +36,9 @@ def check_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     for owner in (model, *model.functions):
         version = opset_of(owner).get("")
-        if version is not None and not MIN_OPSET <= version <= MAX_OPSET:
+        if version is not None and not MIN_OPSET <= version <= CANONICAL_OPSET:
             raise ModelError(
-                f"the model uses opset {version}; supported are {MIN_OPSET} to {MAX_OPSET}",
+                f"the model uses opset {version}; supported are {MIN_OPSET} to {CANONICAL_OPSET}",
                 hint="convert it with onnx.version_converter, or export it again",
             )
     if model.ir_version > MAX_IR_VERSION:

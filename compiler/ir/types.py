@@ -51,6 +51,12 @@ _ROWS: Final = (
     DType("float8_e5m2fnuz", 20, np.dtype(ml_dtypes.float8_e5m2fnuz), 8),
     DType("uint4", 21, np.dtype(ml_dtypes.uint4), 4),
     DType("int4", 22, np.dtype(ml_dtypes.int4), 4),
+    DType("float4_e2m1fn", 23, np.dtype(ml_dtypes.float4_e2m1fn), 4),
+    DType("float8_e8m0fnu", 24, np.dtype(ml_dtypes.float8_e8m0fnu), 8),
+    DType("uint2", 25, np.dtype(ml_dtypes.uint2), 2),
+    DType("int2", 26, np.dtype(ml_dtypes.int2), 2),
+    DType("float6_e2m3fn", 27, np.dtype(ml_dtypes.float6_e2m3fn), 6),
+    DType("float6_e3m2fn", 28, np.dtype(ml_dtypes.float6_e3m2fn), 6),
 )
 BY_NAME: Final = {row.name: row for row in _ROWS}
 BY_ONNX: Final = {row.onnx: row for row in _ROWS}

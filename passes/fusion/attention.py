@@ -330,6 +330,8 @@ class LowerOnnxAttention(Rule):
             return NoMatch("the cache or the scores are used", node)
         if node.float_attr("softcap") != 0.0:
             return NoMatch("the scores are capped", node)
+        if any(node.int_attr(f"{side}_window_size", -1) != -1 for side in ("left", "right")):
+            return NoMatch("each query sees a window of the keys", node)
         rank = q.t.rank
         heads = node.int_attr("q_num_heads") if rank == 3 else q.shape[1]
         kv_heads = node.int_attr("kv_num_heads") if rank == 3 else k.shape[1]
