@@ -18,6 +18,11 @@ from burnish.errors import TargetUnavailableError
 #: File name of the native library; ``burnish.runtime.build`` gives it to the build.
 LIBRARY_NAME = "libburnish_runtime.so"
 
+#: What a function returns when a library or device is missing, and when an artifact is not for
+#: this machine: ``BurnishStatus``.
+UNAVAILABLE = 5
+INVALID = 2
+
 # Where the wheels have their libraries, below the package.
 _LIBRARY_DIRS = ("lib", "lib64", "")
 
@@ -26,6 +31,12 @@ class DType(ctypes.Structure):
     """``BurnishDType``: DLPack's type code, bits and lanes."""
 
     _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
+
+
+class Device(ctypes.Structure):
+    """``BurnishDevice``."""
+
+    _fields_ = (("type", ctypes.c_int32), ("id", ctypes.c_int32), ("arch", ctypes.c_char_p))
 
 
 class InputSpec(ctypes.Structure):
@@ -104,6 +115,7 @@ def _declare(lib: ctypes.CDLL) -> None:
     lib.burnish_default_threads.restype = status
     lib.burnish_session_create.restype = status
     lib.burnish_session_create.argtypes = (
+        Device,
         ctypes.c_char_p,
         ctypes.c_char_p,
         ctypes.POINTER(InputSpec),

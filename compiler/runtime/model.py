@@ -47,6 +47,7 @@ class CompiledModel:
     Args:
         artifact: A checked artifact.
         threads: Threads of a call; None for all CPUs that the process may use.
+        device: Which GPU, for a model compiled for one.
         temporary: The temporary folder the artifact lies in, removed with the model.
     """
 
@@ -55,14 +56,17 @@ class CompiledModel:
         artifact: Artifact,
         *,
         threads: int | None = None,
+        device: int = 0,
         temporary: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
         manifest = artifact.manifest
         self._artifact = artifact
         self._temporary = temporary
+        #: Inputs of one call of what the model was compiled from, where that was not ONNX.
+        self.example_inputs: Any = None
         self._names = [info.name for info in manifest.outputs]
         self._binder = InputBinder(manifest.inputs, manifest.symbols, manifest.conditions)
-        self._session: Session | None = Session(artifact)
+        self._session: Session | None = Session(artifact, device)
         self._threads = 1
         self.threads = default_threads() if threads is None else threads
 
@@ -89,7 +93,7 @@ class CompiledModel:
 
     @property
     def memory(self) -> int:
-        """Bytes held for activations and outputs; weights are mapped from the file."""
+        """Bytes held for activations and outputs, on a GPU too; weights are not counted."""
         return self._open().memory
 
     def get_inputs(self) -> list[NodeArg]:
@@ -206,7 +210,11 @@ def _node_arg(info: TensorInfo) -> NodeArg:
 
 
 def load(
-    path: str | os.PathLike[str], threads: int | None = None, *, verify: bool = False
+    path: str | os.PathLike[str],
+    threads: int | None = None,
+    *,
+    verify: bool = False,
+    device: int = 0,
 ) -> CompiledModel:
     """Load an artifact.
 
@@ -218,10 +226,12 @@ def load(
         path: The folder that was compiled.
         threads: Threads of a call; None for all CPUs that the process may use.
         verify: Check the hash of all weights too: about a second per gigabyte.
+        device: Which GPU, for a model compiled for one: its number, from 0.
 
     Raises:
         InputFileError: There is no such folder.
         ArtifactError: The artifact is damaged, of another schema, or for another machine.
-        TargetUnavailableError: burnish's native library or TVM's runtime is not installed.
+        TargetUnavailableError: burnish's native library or TVM's runtime is not installed, or
+            there is no GPU, driver or CUDA library for a model that needs one.
     """
-    return CompiledModel(open_artifact(path, verify=verify), threads=threads)
+    return CompiledModel(open_artifact(path, verify=verify), threads=threads, device=device)

@@ -10,13 +10,16 @@ from typing import Any, cast
 import numpy as np
 
 from burnish.artifact.dtypes import DATA_TYPES
-from burnish.artifact.manifest import TensorInfo
+from burnish.artifact.manifest import TargetInfo, TensorInfo
 from burnish.artifact.reader import Artifact
-from burnish.errors import ArtifactError, RunError
+from burnish.errors import ArtifactError, BurnishError, RunError, TargetUnavailableError
 from burnish.runtime import library
 from burnish.runtime.inputs import Array, as_bfloat16
 
 _PROFILE_CAPACITY = 1 << 16
+# DLPack's device types.
+_CPU = 1
+_CUDA = 2
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ class Session:
 
     Args:
         artifact: The checked artifact.
+        device: Which of the devices of the artifact's kind; 0 if that is the CPU.
 
     Raises:
-        ArtifactError: The library cannot be loaded.
+        ArtifactError: The library cannot be loaded, or not on this GPU.
+        TargetUnavailableError: There is no such device here, or no driver or library for it.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, device: int = 0) -> None:
         self._native = library.native()
         self._handle = ctypes.c_void_p()
         manifest = artifact.manifest
@@ -71,7 +76,8 @@ class Session:
                 for info, offset in zip(manifest.weights, artifact.offsets, strict=True)
             ]
         )
-        failed = self._native.burnish_session_create(
+        status = self._native.burnish_session_create(
+            _device(manifest.target, device),
             bytes(artifact.library_path),
             bytes(artifact.weights_path) if manifest.weights else None,
             inputs,
@@ -81,12 +87,8 @@ class Session:
             len(manifest.outputs),
             ctypes.byref(self._handle),
         )
-        if failed:
-            raise ArtifactError(
-                f"the model library cannot be loaded: {library.last_error()}",
-                at=str(artifact.path),
-                hint="compile the model again",
-            )
+        if status:
+            raise _load_error(status, artifact)
         self._run = self._native.burnish_session_run
         self._release = self._native.burnish_tensor_release
         self._results = library.Tensor * len(manifest.outputs)
@@ -165,6 +167,25 @@ class _Output:
         }
         array = np.asarray(_OutputMemory(interface, result.handle, release))
         return as_bfloat16(array) if self._bfloat16 else array
+
+
+def _device(target: TargetInfo, number: int) -> library.Device:
+    if target.device == "cuda":
+        return library.Device(_CUDA, number, target.isa.encode())
+    return library.Device(_CPU, number, None)
+
+
+def _load_error(status: int, artifact: Artifact) -> BurnishError:
+    message, at = library.last_error(), str(artifact.path)
+    if status == library.UNAVAILABLE:
+        hint = "run it where the device is, or compile the model for a target of this machine"
+        return TargetUnavailableError(message, at=at, hint=hint)
+    if status == library.INVALID:
+        hint = "compile the model for this machine's device (see `burnish targets`)"
+        return ArtifactError(message, at=at, hint=hint)
+    return ArtifactError(
+        f"the model library cannot be loaded: {message}", at=at, hint="compile the model again"
+    )
 
 
 def _dtype(name: str) -> library.DType:

@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "dynamic.h"
+
 namespace ffi = tvm::ffi;
 
 namespace burnish {
@@ -31,14 +33,19 @@ size_t BlockSize(size_t bytes) {
   return size;
 }
 
-void* AlignedAlloc(size_t capacity) {
-  bool huge = capacity >= 2 * kHugePage;
-  void* data = nullptr;
-  if (posix_memalign(&data, huge ? kHugePage : kAlignment, capacity) != 0) throw std::bad_alloc();
-  // Fewer page faults and TLB misses where the system allows it; otherwise no effect.
-  if (huge) madvise(data, capacity / kHugePage * kHugePage, MADV_HUGEPAGE);
-  return data;
-}
+class HostMemoryImpl final : public Memory {
+ public:
+  DLDevice device() const override { return {kDLCPU, 0}; }
+  void* Alloc(size_t capacity) override {
+    bool huge = capacity >= 2 * kHugePage;
+    void* data = nullptr;
+    if (posix_memalign(&data, huge ? kHugePage : kAlignment, capacity) != 0) throw std::bad_alloc();
+    // Fewer page faults and TLB misses where the system allows it; otherwise no effect.
+    if (huge) madvise(data, capacity / kHugePage * kHugePage, MADV_HUGEPAGE);
+    return data;
+  }
+  void Free(void* data) override { std::free(data); }
+};
 
 // The virtual machine's storage object: one block that tensors are cut from.
 class StorageObj : public ffi::Object {
@@ -79,15 +86,18 @@ ffi::Tensor TensorIn(const Storage& storage, int64_t offset, ffi::ShapeView shap
   TVM_FFI_CHECK(offset >= 0 && offset + needed <= storage->bytes, InternalError)
       << "a tensor of " << needed << " bytes at offset " << offset << " exceeds its storage of "
       << storage->bytes << " bytes";
-  return ffi::Tensor::FromNDAlloc(StorageView{storage}, shape, dtype, DLDevice{kDLCPU, 0}, offset);
+  return ffi::Tensor::FromNDAlloc(StorageView{storage}, shape, dtype, storage->arena->device(),
+                                 offset);
 }
 
 class ArenaModuleObj : public ffi::ModuleObj {
  public:
-  explicit ArenaModuleObj(std::shared_ptr<Arena> arena) {
+  ArenaModuleObj(std::shared_ptr<Arena> first, std::shared_ptr<Arena> host) : host_(host) {
     // (vm, shape in elements of the dtype, device, dtype, scope) -> storage
-    alloc_storage_ = ffi::Function::FromPacked([arena](ffi::PackedArgs args, ffi::Any* result) {
+    alloc_storage_ = ffi::Function::FromPacked([=](ffi::PackedArgs args, ffi::Any* result) {
       ffi::Shape shape = args[1].cast<ffi::Shape>();
+      // The machine's devices in their order; -1 is the host as well.
+      const std::shared_ptr<Arena>& arena = args[2].cast<int64_t>() == 0 ? first : host;
       *result = MakeStorage(arena, ffi::GetDataSize(shape.Product(), args[3].cast<DLDataType>()));
     });
     // (storage, offset, shape, dtype[, scope]) -> tensor
@@ -100,10 +110,11 @@ class ArenaModuleObj : public ffi::ModuleObj {
   ffi::Optional<ffi::Function> GetFunction(const ffi::String& name) final {
     if (name == "vm.builtin.alloc_storage") return alloc_storage_;
     if (name == "vm.builtin.alloc_tensor") return alloc_tensor_;
-    return std::nullopt;
+    return DynamicFunction(name, host_);
   }
 
  private:
+  std::shared_ptr<Arena> host_;
   ffi::Function alloc_storage_{nullptr};
   ffi::Function alloc_tensor_{nullptr};
 };
@@ -111,7 +122,7 @@ class ArenaModuleObj : public ffi::ModuleObj {
 }  // namespace
 
 Arena::~Arena() {
-  for (const auto& [address, capacity] : blocks_) std::free(reinterpret_cast<void*>(address));
+  for (const auto& [address, capacity] : blocks_) memory_->Free(reinterpret_cast<void*>(address));
 }
 
 Arena::Block Arena::Take(size_t bytes) {
@@ -123,7 +134,7 @@ Arena::Block Arena::Take(size_t bytes) {
     idle_.erase(best);
     return block;
   }
-  Block block{AlignedAlloc(capacity), capacity};
+  Block block{memory_->Alloc(capacity), capacity};
   blocks_.emplace(reinterpret_cast<uintptr_t>(block.data), capacity);
   bytes_ += capacity;
   return block;
@@ -144,7 +155,7 @@ void Arena::EndRun() {
     }
     bytes_ -= block->first;
     blocks_.erase(reinterpret_cast<uintptr_t>(block->second.data));
-    std::free(block->second.data);
+    memory_->Free(block->second.data);
     block = idle_.erase(block);
   }
 }
@@ -168,8 +179,10 @@ ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, ffi::ShapeView shap
   return TensorIn(MakeStorage(arena, ffi::GetDataSize(shape.Product(), dtype)), 0, shape, dtype);
 }
 
-ffi::Module ArenaModule(std::shared_ptr<Arena> arena) {
-  return ffi::Module(ffi::make_object<ArenaModuleObj>(std::move(arena)));
+ffi::Module ArenaModule(std::shared_ptr<Arena> first, std::shared_ptr<Arena> host) {
+  return ffi::Module(ffi::make_object<ArenaModuleObj>(std::move(first), std::move(host)));
 }
+
+std::unique_ptr<Memory> HostMemory() { return std::make_unique<HostMemoryImpl>(); }
 
 }  // namespace burnish

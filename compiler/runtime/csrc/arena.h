@@ -10,8 +10,23 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 namespace burnish {
+
+// Where an arena's blocks come from.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  // Whose memory it is.
+  virtual DLDevice device() const = 0;
+  // Memory that is aligned to at least 64 bytes; throws if there is none left.
+  virtual void* Alloc(size_t bytes) = 0;
+  virtual void Free(void* data) = 0;
+};
+
+// The CPU's.
+std::unique_ptr<Memory> HostMemory();
 
 // Blocks of 64-byte aligned memory that are reused by the best fit.
 //
@@ -26,7 +41,7 @@ class Arena {
     size_t capacity = 0;
   };
 
-  Arena() = default;
+  explicit Arena(std::unique_ptr<Memory> memory) : memory_(std::move(memory)) {}
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -39,6 +54,7 @@ class Arena {
   // Whether the address lies in one of this arena's blocks.
   bool Owns(const void* address) const;
   size_t bytes() const;
+  DLDevice device() const { return memory_->device(); }
 
  private:
   struct Idle {
@@ -46,6 +62,7 @@ class Arena {
     uint64_t since;  // the run that gave it back
   };
 
+  std::unique_ptr<Memory> memory_;
   mutable std::mutex mutex_;
   std::multimap<size_t, Idle> idle_;       // by capacity
   std::map<uintptr_t, size_t> blocks_;     // address -> capacity, in use or idle
@@ -57,9 +74,10 @@ class Arena {
 tvm::ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, tvm::ffi::ShapeView shape,
                              DLDataType dtype);
 
-// A module that answers the virtual machine's allocation built-ins with this arena. The machine
-// looks among a module's imports before it takes TVM's built-ins.
-tvm::ffi::Module ArenaModule(std::shared_ptr<Arena> arena);
+// A module that answers the virtual machine's allocation built-ins with these arenas. The machine
+// looks among a module's imports before it takes TVM's built-ins. `first` serves its first device,
+// `host` the CPU; for a model on the CPU they are the same.
+tvm::ffi::Module ArenaModule(std::shared_ptr<Arena> first, std::shared_ptr<Arena> host);
 
 }  // namespace burnish
 

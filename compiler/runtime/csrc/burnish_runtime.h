@@ -45,6 +45,14 @@ typedef struct {
   uint16_t lanes;
 } BurnishDType;
 
+/* Where a model's kernels run: DLPack's device type (1 the CPU, 2 CUDA), which of them, and for CUDA
+ * the architecture that they were compiled for ("sm_80"; otherwise NULL). */
+typedef struct {
+  int32_t type;
+  int32_t id;
+  const char* arch;
+} BurnishDevice;
+
 /* Dtype and rank of an input of the model. */
 typedef struct {
   BurnishDType dtype;
@@ -94,15 +102,16 @@ BURNISH_API const char* burnish_last_error(void);
 BURNISH_API int burnish_default_threads(void);
 
 /*
- * Load a model library and map its weights.
+ * Load a model library and map its weights; for CUDA, copy them to the device.
  *
  * `library_path` must contain a slash. `weights_path` may be NULL if there are no weights. The
  * model's function "main" takes the inputs and then the weights, both in the order given here.
  */
-BURNISH_API int burnish_session_create(const char* library_path, const char* weights_path,
-                                       const BurnishInputSpec* inputs, int32_t num_inputs,
-                                       const BurnishWeightSpec* weights, int32_t num_weights,
-                                       int32_t num_outputs, BurnishSession** session);
+BURNISH_API int burnish_session_create(BurnishDevice device, const char* library_path,
+                                       const char* weights_path, const BurnishInputSpec* inputs,
+                                       int32_t num_inputs, const BurnishWeightSpec* weights,
+                                       int32_t num_weights, int32_t num_outputs,
+                                       BurnishSession** session);
 
 /* Free the session. No run of it may be under way. Outputs that are still held stay valid. */
 BURNISH_API void burnish_session_free(BurnishSession* session);

@@ -28,13 +28,13 @@ const char* burnish_last_error(void) { return burnish::LastError(); }
 
 int burnish_default_threads(void) { return burnish::DefaultThreads(); }
 
-int burnish_session_create(const char* library_path, const char* weights_path,
-                           const BurnishInputSpec* inputs, int32_t num_inputs,
-                           const BurnishWeightSpec* weights, int32_t num_weights,
-                           int32_t num_outputs, BurnishSession** session) {
+int burnish_session_create(BurnishDevice device, const char* library_path,
+                           const char* weights_path, const BurnishInputSpec* inputs,
+                           int32_t num_inputs, const BurnishWeightSpec* weights,
+                           int32_t num_weights, int32_t num_outputs, BurnishSession** session) {
   return burnish::Guarded([&] {
     *session = new BurnishSession{std::make_unique<burnish::Session>(
-        library_path, weights_path,
+        device, library_path, weights_path,
         std::vector<BurnishInputSpec>(inputs, inputs + num_inputs), weights, num_weights,
         num_outputs)};
   });

@@ -74,10 +74,12 @@ std::string DigestOf(const std::string& content) {
 }
 
 std::unique_ptr<Session> Open(const Manifest& manifest, const std::string& path, int device_id) {
-  if (manifest.device != "cpu" || device_id != 0) {
+  if (manifest.device != "cpu" && manifest.device != "cuda") {
     throw Failure(BURNISH_UNAVAILABLE, "the model was compiled for the device " + manifest.device +
                                            ", which this runtime does not have");
   }
+  bool cuda = manifest.device == "cuda";
+  BurnishDevice device{cuda ? kDLCUDA : kDLCPU, device_id, cuda ? manifest.isa.c_str() : nullptr};
   std::string library = path + "/" + kLibrary;
   CheckDigest(kLibrary, DigestOf(ReadFile(library)), CheckSize(manifest, path, kLibrary).sha256);
   std::string weights = path + "/" + kWeights;
@@ -102,7 +104,7 @@ std::unique_ptr<Session> Open(const Manifest& manifest, const std::string& path,
   }
   // Without a slash in its name the loader would look for the library in the system's folders.
   std::string file = library[0] == '/' ? library : "./" + library;
-  return std::make_unique<Session>(file, specs.empty() ? nullptr : weights.c_str(),
+  return std::make_unique<Session>(device, file, specs.empty() ? nullptr : weights.c_str(),
                                    std::move(inputs), specs.data(),
                                    static_cast<int32_t>(specs.size()),
                                    static_cast<int32_t>(manifest.outputs.size()));

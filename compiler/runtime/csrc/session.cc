@@ -14,6 +14,7 @@
 #include <tuple>
 #include <utility>
 
+#include "failure.h"
 #include "parallel.h"
 
 namespace ffi = tvm::ffi;
@@ -21,7 +22,6 @@ namespace ffi = tvm::ffi;
 namespace burnish {
 namespace {
 
-constexpr DLDevice kCpu{kDLCPU, 0};
 // TVM's AllocatorType::kPooled, for the little that does not come from the arena (shape heaps).
 constexpr int kPooledAllocator = 2;
 
@@ -34,8 +34,8 @@ struct Borrowed {
   void FreeData(DLTensor*) {}
 };
 
-ffi::Tensor Borrow(void* data, ffi::ShapeView shape, BurnishDType dtype) {
-  return ffi::Tensor::FromNDAlloc(Borrowed{data}, shape, ToDLDataType(dtype), kCpu);
+ffi::Tensor Borrow(void* data, ffi::ShapeView shape, BurnishDType dtype, DLDevice device) {
+  return ffi::Tensor::FromNDAlloc(Borrowed{data}, shape, ToDLDataType(dtype), device);
 }
 
 DLTensor* Raw(const ffi::Tensor& tensor) {
@@ -134,29 +134,70 @@ class Session::Lease {
   bool done_ = false;
 };
 
-Session::Session(const std::string& library_path, const char* weights_path,
+DeviceCopy::DeviceCopy(const CudaDevice& device, const MappedFile& file)
+    : memory_(device.memory()), data_(memory_->Alloc(std::max<uint64_t>(file.size(), 1))) {
+  device.Upload(data_, file.At(0, file.size()), file.size());
+}
+
+Session::Session(BurnishDevice device, const std::string& library_path, const char* weights_path,
                  std::vector<BurnishInputSpec> inputs, const BurnishWeightSpec* weights,
                  int32_t num_weights, int32_t num_outputs)
-    : arena_(std::make_shared<Arena>()), inputs_(std::move(inputs)), num_outputs_(num_outputs) {
-  if (weights_path != nullptr) weights_file_ = std::make_unique<MappedFile>(weights_path);
+    : arena_(std::make_shared<Arena>(HostMemory())),
+      host_arena_(arena_),
+      inputs_(std::move(inputs)),
+      num_outputs_(num_outputs) {
+  if (device.type == kDLCUDA) {
+    cuda_ = std::make_unique<CudaDevice>(device.id, device.arch);
+    arena_ = std::make_shared<Arena>(cuda_->memory());
+  } else if (device.type != kDLCPU || device.id != 0) {
+    throw Failure(BURNISH_UNAVAILABLE, "there is no device " + std::to_string(device.id) +
+                                           " of the kind that the model was compiled for");
+  }
+  LoadWeights(weights_path, weights, num_weights);
+  executable_ = LoadLibrary(library_path);
+  idle_.push_back(MakeInstance());
+}
+
+void Session::LoadWeights(const char* path, const BurnishWeightSpec* weights,
+                          int32_t num_weights) {
+  if (path != nullptr) weights_file_ = std::make_unique<MappedFile>(path);
+  if (cuda_ != nullptr && weights_file_ != nullptr) {
+    device_weights_ = std::make_unique<DeviceCopy>(*cuda_, *weights_file_);
+  }
   weights_.reserve(num_weights);
   for (int32_t i = 0; i < num_weights; ++i) {
     const BurnishWeightSpec& spec = weights[i];
     if (weights_file_ == nullptr) throw std::runtime_error("the model has weights but no file");
     ffi::ShapeView shape(spec.shape, spec.ndim);
     uint64_t bytes = ffi::GetDataSize(shape.Product(), ToDLDataType(spec.dtype));
-    weights_.push_back(Borrow(weights_file_->At(spec.offset, bytes), shape, spec.dtype));
+    void* data = weights_file_->At(spec.offset, bytes);
+    if (device_weights_ != nullptr) data = device_weights_->At(spec.offset);
+    weights_.push_back(Borrow(data, shape, spec.dtype, arena_->device()));
   }
-  executable_ = LoadLibrary(library_path);
-  idle_.push_back(MakeInstance());
+  if (cuda_ == nullptr) return;
+  // The device has its copy.
+  cuda_->Synchronize();
+  weights_file_ = nullptr;
+}
+
+size_t Session::memory() const {
+  return arena_->bytes() + (host_arena_ == arena_ ? 0 : host_arena_->bytes());
 }
 
 std::unique_ptr<Session::Instance> Session::MakeInstance() const {
   ffi::Module machine = Lookup(*executable_, "vm_load_executable")().cast<ffi::Module>();
   // The machine copied the executable's list of imports: ours is seen by this machine alone, so two
   // sessions of one library do not share an arena.
-  machine->ImportModule(ArenaModule(arena_));
-  Lookup(machine, "vm_initialization")(static_cast<int>(kDLCPU), 0, kPooledAllocator);
+  machine->ImportModule(ArenaModule(arena_, host_arena_));
+  ffi::Function initialize = Lookup(machine, "vm_initialization");
+  constexpr int kHost = kDLCPU;
+  if (cuda_ == nullptr) {
+    initialize(kHost, 0, kPooledAllocator);
+  } else {
+    DLDevice device = cuda_->device();
+    initialize(static_cast<int>(device.device_type), device.device_id, kPooledAllocator, kHost, 0,
+               kPooledAllocator);
+  }
   ffi::Function main = Lookup(machine, "main");
   auto instance = std::unique_ptr<Instance>(
       new Instance{std::move(machine), std::move(main),
@@ -172,15 +213,23 @@ void Session::BindInputs(Instance* instance, const void* const* data,
     ffi::Tensor& bound = instance->inputs[i];
     ffi::ShapeView shape(shapes, inputs_[i].ndim);
     shapes += inputs_[i].ndim;
-    void* address = const_cast<void*>(data[i]);
-    // The tensor of the last run serves again if nobody else holds it and the shape is the same.
-    if (bound.defined() && bound.use_count() == 1 &&
-        std::equal(shape.begin(), shape.end(), Raw(bound)->shape)) {
-      Raw(bound)->data = address;
-    } else {
-      bound = Borrow(address, shape, inputs_[i].dtype);
-    }
+    BindInput(&bound, shape, inputs_[i].dtype, const_cast<void*>(data[i]));
     instance->args[i] = bound;
+  }
+}
+
+void Session::BindInput(ffi::Tensor* bound, ffi::ShapeView shape, BurnishDType dtype,
+                        void* address) const {
+  // The tensor of the last run serves again if nobody else holds it and the shape is the same.
+  bool again = bound->defined() && bound->use_count() == 1 &&
+               std::equal(shape.begin(), shape.end(), Raw(*bound)->shape);
+  if (cuda_ != nullptr) {
+    if (!again) *bound = AllocTensor(arena_, shape, ToDLDataType(dtype));
+    cuda_->Upload(Address(*bound), address, ffi::GetDataSize(*Raw(*bound)));
+  } else if (again) {
+    Raw(*bound)->data = address;
+  } else {
+    *bound = Borrow(address, shape, dtype, arena_->device());
   }
 }
 
@@ -200,17 +249,23 @@ void Session::HandOver(const ffi::Any& result, BurnishTensor* outputs) const {
   for (size_t i = 0; i < tensors.size(); ++i) {
     ffi::Tensor& tensor = tensors[i];
     // An output may be an input, a weight, a constant or another output under a second name. The
-    // caller owns what it gets and may write to it, so those are copied.
-    bool shared = !arena_->Owns(Address(tensor)) ||
+    // caller owns what it gets and may write to it, so those are copied, as is what lies on a GPU.
+    bool on_device = Raw(tensor)->device.device_type != kDLCPU;
+    bool shared = on_device || !host_arena_->Owns(Address(tensor)) ||
                   std::any_of(tensors.begin(), tensors.begin() + i, [&](const ffi::Tensor& other) {
                     return Address(other) == Address(tensor);
                   });
     if (!shared) continue;
-    ffi::Tensor copy = AllocTensor(arena_, tensor.shape(), tensor.dtype());
+    ffi::Tensor copy = AllocTensor(host_arena_, tensor.shape(), tensor.dtype());
     size_t bytes = ffi::GetDataSize(*Raw(tensor));
-    if (bytes > 0) std::memcpy(Address(copy), Address(tensor), bytes);
+    if (on_device) {
+      cuda_->Download(Address(copy), Address(tensor), bytes);
+    } else if (bytes > 0) {
+      std::memcpy(Address(copy), Address(tensor), bytes);
+    }
     tensor = std::move(copy);
   }
+  if (cuda_ != nullptr) cuda_->Synchronize();
   for (size_t i = 0; i < tensors.size(); ++i) {
     const DLTensor* raw = Raw(tensors[i]);
     outputs[i].data = Address(tensors[i]);
@@ -225,12 +280,14 @@ void Session::HandOver(const ffi::Any& result, BurnishTensor* outputs) const {
 void Session::RunOn(Instance* instance, const void* const* data, const int64_t* shapes, int threads,
                     BurnishTensor* outputs) const {
   ThreadScope scope(threads);
+  if (cuda_ != nullptr) cuda_->Use();
   BindInputs(instance, data, shapes);
   ffi::Any result;
   instance->main.CallPacked(instance->args.data(), static_cast<int32_t>(instance->args.size()),
                             &result);
   HandOver(result, outputs);
   arena_->EndRun();
+  if (host_arena_ != arena_) host_arena_->EndRun();
 }
 
 void Session::Run(const void* const* data, const int64_t* shapes, int threads,
@@ -246,7 +303,11 @@ int64_t Session::Profile(const void* const* data, const int64_t* shapes, int thr
   Lease lease(this);
   int64_t count = 0;
   Clock::time_point origin;
-  auto now = [&origin] {
+  std::unique_ptr<CudaTimeline> timeline;
+  if (cuda_ != nullptr) timeline = std::make_unique<CudaTimeline>(*cuda_);
+  // Nanoseconds since the origin; on a GPU the number of a mark, whose time is known afterwards.
+  auto now = [&]() -> int64_t {
+    if (timeline != nullptr) return timeline->Mark();
     return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - origin).count();
   };
   // (function, name, before, result, arguments...), called before and after each function.
@@ -254,11 +315,12 @@ int64_t Session::Profile(const void* const* data, const int64_t* shapes, int thr
     if (args[2].cast<bool>()) {
       if (count < capacity) times[count] = {args[1].cast<const char*>(), now(), 0};
     } else {
-      if (count < capacity) times[count].duration_ns = now() - times[count].start_ns;
+      if (count < capacity) times[count].duration_ns = now();
       ++count;
     }
   });
   Lookup(lease.get()->machine, "set_instrument")(instrument);
+  if (timeline != nullptr) timeline->Mark();
   origin = Clock::now();
   // The instrument refers to this frame: the lease is not marked done, so the machine goes with it.
   RunOn(lease.get(), data, shapes, threads, outputs);
@@ -266,6 +328,13 @@ int64_t Session::Profile(const void* const* data, const int64_t* shapes, int thr
     for (int32_t i = 0; i < num_outputs_; ++i) burnish_tensor_release(outputs[i].handle);
     throw std::runtime_error("the run has " + std::to_string(count) + " calls, more than " +
                              std::to_string(capacity));
+  }
+  std::vector<int64_t> marks;
+  if (timeline != nullptr) marks = timeline->Read();
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t begin = times[i].start_ns, end = times[i].duration_ns;
+    times[i].start_ns = timeline == nullptr ? begin : marks[begin];
+    times[i].duration_ns = timeline == nullptr ? end - begin : marks[end] - marks[begin];
   }
   return count;
 }

@@ -13,6 +13,7 @@
 
 #include "arena.h"
 #include "burnish_runtime.h"
+#include "cuda.h"
 
 namespace burnish {
 
@@ -25,10 +26,25 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   // Address of [offset, offset + bytes); throws if it is not all in the file.
   void* At(uint64_t offset, uint64_t bytes) const;
+  uint64_t size() const { return size_; }
 
  private:
   void* data_ = nullptr;
   uint64_t size_ = 0;
+};
+
+// Memory of a device that holds a copy of a file.
+class DeviceCopy {
+ public:
+  DeviceCopy(const CudaDevice& device, const MappedFile& file);
+  ~DeviceCopy() { memory_->Free(data_); }
+  DeviceCopy(const DeviceCopy&) = delete;
+  DeviceCopy& operator=(const DeviceCopy&) = delete;
+  void* At(uint64_t offset) const { return static_cast<char*>(data_) + offset; }
+
+ private:
+  std::unique_ptr<Memory> memory_;
+  void* data_;
 };
 
 // A loaded model library. Sessions of one file share it: loading it twice would leave the code with
@@ -37,7 +53,7 @@ std::shared_ptr<tvm::ffi::Module> LoadLibrary(const std::string& path);
 
 class Session {
  public:
-  Session(const std::string& library_path, const char* weights_path,
+  Session(BurnishDevice device, const std::string& library_path, const char* weights_path,
           std::vector<BurnishInputSpec> inputs, const BurnishWeightSpec* weights,
           int32_t num_weights, int32_t num_outputs);
 
@@ -45,7 +61,7 @@ class Session {
   // Returns the number of records; throws if there are more than `capacity`.
   int64_t Profile(const void* const* data, const int64_t* shapes, int threads,
                   BurnishTensor* outputs, BurnishKernelTime* times, int64_t capacity);
-  size_t memory() const { return arena_->bytes(); }
+  size_t memory() const;
 
  private:
   // One virtual machine with its argument list: what one thread needs to run the model.
@@ -57,13 +73,21 @@ class Session {
   };
   class Lease;
 
+  void LoadWeights(const char* path, const BurnishWeightSpec* weights, int32_t num_weights);
   std::unique_ptr<Instance> MakeInstance() const;
   void RunOn(Instance* instance, const void* const* data, const int64_t* shapes, int threads,
              BurnishTensor* outputs) const;
   void BindInputs(Instance* instance, const void* const* data, const int64_t* shapes) const;
+  void BindInput(tvm::ffi::Tensor* bound, tvm::ffi::ShapeView shape, BurnishDType dtype,
+                 void* address) const;
   void HandOver(const tvm::ffi::Any& result, BurnishTensor* outputs) const;
 
+  // For a model on a GPU: the device, and what it has of its own.
+  std::unique_ptr<CudaDevice> cuda_;
+  std::unique_ptr<DeviceCopy> device_weights_;
+  // Where the kernels' memory comes from, and the outputs'. On the CPU they are one.
   std::shared_ptr<Arena> arena_;
+  std::shared_ptr<Arena> host_arena_;
   std::unique_ptr<MappedFile> weights_file_;
   std::shared_ptr<tvm::ffi::Module> executable_;
   std::vector<BurnishInputSpec> inputs_;
