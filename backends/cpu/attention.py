@@ -67,7 +67,7 @@ _MOST_ROWS = 12
 
 def attention(isa: Isa, spec: AttentionSpec, name: str = "attention") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         args = [k.input(f"x{i}", shape) for i, shape in enumerate(spec.arguments)]
         mask = Mask.declare(k, spec)
         out = k.output("out", spec.output_shape())
@@ -318,9 +318,7 @@ class _Blocks:
             keys = [let(minimum(part.key + (row + r), self.keys - 1)) for r in range(rows)]
             starts = [let(base + at * where.sequence) for at in keys]
             tile = RegisterTile.zero(rows, vectors, self.acc)
-            with serial(self.spec.width) as d:
-                offsets = [s + d * where.width for s in starts]
-                tile.step(self.k.flat, offsets, buffers.packed, d * self.stride + start)
+            self._dot_keys(tile, starts, buffers.packed, start)
             for c in range(vectors):
                 column = start + c * lanes
                 top = load(buffers.tops, column, lanes)
@@ -331,6 +329,24 @@ class _Blocks:
                     top = let(select(top < value, value, top))
                 if not self.mask.by_query:
                     store(buffers.tops, column, top)
+
+    def _dot_keys(
+        self, tile: RegisterTile, starts: list[Index], packed: Any, column: Index
+    ) -> None:
+        """Dot products of keys with the packed queries from ``column`` on."""
+        where, stride = self.spec.k, self.stride
+        if where.width == 1:
+            tile.stream(
+                self.k.flat,
+                lambda d: [s + d for s in starts],
+                packed,
+                lambda d: d * stride + column,
+                (0, self.spec.width),
+            )
+            return
+        with serial(self.spec.width) as d:
+            offsets = [s + d * where.width for s in starts]
+            tile.step(self.k.flat, offsets, packed, d * stride + column)
 
     def _causal(self, value: Expr, key: Index, query: Index) -> Expr:
         if not self.spec.causal:

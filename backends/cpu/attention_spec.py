@@ -72,6 +72,7 @@ class AttentionSpec:
         nan_to_zero: Probabilities that are not a number count as 0.
         heads_first: The output is [batch, heads, queries, value_width], else
             [batch, queries, heads * value_width].
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     batch: Index
@@ -92,6 +93,7 @@ class AttentionSpec:
     causal_offset: Index = 0
     nan_to_zero: bool = False
     heads_first: bool = False
+    dtype: str = "float32"
 
     def output_shape(self) -> tuple[Index, ...]:
         """Shape of the result."""

@@ -20,7 +20,9 @@ from tvm import tirx
 
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import (
+    FloatArray,
     accumulators,
+    as_stored,
     emit_gemm,
     finish_rows,
     for_columns,
@@ -73,6 +75,7 @@ class ConvSpec:
         groups: Groups; ``ic`` and ``oc`` are divisible by it.
         postops: Applied to the result.
         tile: Overrides the tile rule: pixels by vectors of output channels.
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     n: Index
@@ -87,6 +90,7 @@ class ConvSpec:
     groups: int = 1
     postops: tuple[PostOp, ...] = ()
     tile: Tile | None = None
+    dtype: str = "float32"
 
     @property
     def oh(self) -> Index:
@@ -156,9 +160,9 @@ def for_powers(begin: Index, end: Index, below: int, tile: Callable[[Index, int]
             tile(hold(begin + floordiv(left, 2 * size) * (2 * size)), size)
 
 
-def pack_conv(w: npt.ArrayLike, spec: ConvSpec, isa: Isa) -> npt.NDArray[np.float32]:
+def pack_conv(w: npt.ArrayLike, spec: ConvSpec, isa: Isa) -> FloatArray:
     """Constant ONNX weights [OC, IC/groups, KH, KW] as the kernel of ``spec`` reads them: 1-D."""
-    array = np.asarray(w, dtype=np.float32)
+    array = as_stored(w)
     ic, oc = spec.ic // spec.groups, spec.oc // spec.groups
     if array.shape != (spec.oc, ic, *spec.kernel):
         raise ValueError(f"weights of shape {array.shape} for {(spec.oc, ic, *spec.kernel)}")
@@ -176,7 +180,7 @@ def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
     ic, oc = spec.ic // spec.groups, spec.oc // spec.groups
     depth = ic * spec.kernel[0] * spec.kernel[1]
     columns = spec.columns(isa)
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         shape = (spec.n, spec.oh, spec.ow, spec.oc)
         x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
         w = k.input("w", (spec.groups * packed_size(depth, oc, isa),))
@@ -355,17 +359,32 @@ class _Direct:
                 """Kernel columns [lo, hi) for some pixels of the tile."""
                 if isinstance(lo, int) and isinstance(hi, int) and lo >= hi:
                     return
+
+                def bring_next(j: Index) -> None:
+                    if ahead is not None and len(rows) == tile.rows:
+                        prefetch(self.w.flat, ahead + (kh * (kw * ic) + j) * lanes)
+
                 if dw == 1 and spec.groups == 1:  # the window's row is contiguous
-                    with serial(lo * ic, hi * ic) as j:
-                        offsets = [base + (p + j) for p in pixels]
-                        if ahead is not None and len(rows) == tile.rows:
-                            prefetch(self.w.flat, ahead + (kh * (kw * ic) + j) * lanes)
-                        tile.step(self.x.flat, offsets, self.w.flat, weights + j * wide, rows)
+                    tile.stream(
+                        self.x.flat,
+                        lambda j: [base + (p + j) for p in pixels],
+                        self.w.flat,
+                        lambda j: weights + j * wide,
+                        (lo * ic, hi * ic),
+                        unit=ic,
+                        rows=rows,
+                        before=bring_next,
+                    )
                     return
-                with serial(lo, hi) as t, serial(ic) as i:
-                    offsets = [base + (p + t * (dw * spec.ic) + i) for p in pixels]
-                    where = weights + (t * ic + i) * wide
-                    tile.step(self.x.flat, offsets, self.w.flat, where, rows)
+                with serial(lo, hi) as t:
+                    tile.stream(
+                        self.x.flat,
+                        lambda i: [base + (p + t * (dw * spec.ic) + i) for p in pixels],
+                        self.w.flat,
+                        lambda i: weights + (t * ic + i) * wide,
+                        (0, ic),
+                        rows=rows,
+                    )
 
             if bounds is None:
                 taps(0, kw, range(tile.rows))

@@ -20,7 +20,9 @@ from tvm import tirx
 from burnish.backends.cpu.conv import for_powers, locate
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import (
+    FloatArray,
     accumulators,
+    as_stored,
     finish_rows,
     for_columns,
     pack_columns,
@@ -68,6 +70,7 @@ class ConvTransposeSpec:
         output_padding: Rows and columns added at the end of the output.
         postops: Applied to the result.
         tile: Overrides the tile rule: pixels by vectors of output channels.
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     n: Index
@@ -83,6 +86,7 @@ class ConvTransposeSpec:
     output_padding: tuple[int, int] = (0, 0)
     postops: tuple[PostOp, ...] = ()
     tile: Tile | None = None
+    dtype: str = "float32"
 
     def _out(self, size: Index, axis: int) -> Index:
         reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1 + self.output_padding[axis]
@@ -108,11 +112,9 @@ class ConvTransposeSpec:
         return tile_columns(isa, limit, depth, self.oc // self.groups, self.tile)
 
 
-def pack_conv_transpose(
-    w: npt.ArrayLike, spec: ConvTransposeSpec, isa: Isa
-) -> npt.NDArray[np.float32]:
+def pack_conv_transpose(w: npt.ArrayLike, spec: ConvTransposeSpec, isa: Isa) -> FloatArray:
     """Constant ONNX weights [IC, OC/groups, KH, KW] as the kernel of ``spec`` reads them: 1-D."""
-    array = np.asarray(w, dtype=np.float32)
+    array = as_stored(w)
     ic, oc = spec.ic // spec.groups, spec.oc // spec.groups
     if array.shape != (spec.ic, oc, *spec.kernel):
         raise ValueError(f"weights of shape {array.shape} for {(spec.ic, oc, *spec.kernel)}")
@@ -128,7 +130,7 @@ def pack_conv_transpose(
 def conv_transpose(isa: Isa, spec: ConvTransposeSpec, name: str = "conv_transpose") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
     depth = spec.ic // spec.groups * spec.kernel[0] * spec.kernel[1]
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         shape = (spec.n, spec.oh, spec.ow, spec.oc)
         x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
         w = k.input("w", (spec.groups * packed_size(depth, spec.oc // spec.groups, isa),))
@@ -310,10 +312,14 @@ class _Transposed:
                     def channels(
                         which: Sequence[int], base: Index = base, weights: Index = weights
                     ) -> None:
-                        with serial(ic) as c:
-                            offsets = [base + (r * spec.ic + c) for r in range(tile.rows)]
-                            at_weights = weights + c * wide
-                            tile.step(self.x.flat, offsets, self.w.flat, at_weights, which)
+                        tile.stream(
+                            self.x.flat,
+                            lambda c: [base + (r * spec.ic + c) for r in range(tile.rows)],
+                            self.w.flat,
+                            lambda c: weights + c * wide,
+                            (0, ic),
+                            rows=which,
+                        )
 
                     if rows is None:
                         self._guarded(tile.rows, begin + at, channels)

@@ -18,7 +18,7 @@ from tvm import tirx
 
 from burnish.backends.cpu.conv import ConvSpec, for_powers
 from burnish.backends.cpu.epilogue import Epilogue
-from burnish.backends.cpu.gemm import finish_rows, for_columns
+from burnish.backends.cpu.gemm import FloatArray, as_stored, finish_rows, for_columns
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns, vector_count
 from burnish.backends.cpu.tir import (
@@ -47,12 +47,12 @@ from burnish.errors import CompileError
 _MAX_UNROLLED = 9
 
 
-def pack_depthwise(w: npt.ArrayLike, spec: ConvSpec, isa: Isa) -> npt.NDArray[np.float32]:
+def pack_depthwise(w: npt.ArrayLike, spec: ConvSpec, isa: Isa) -> FloatArray:
     """Constant ONNX weights [C, 1, KH, KW] as the kernel reads them: 1-D of [KH, KW, C padded]."""
-    array = np.asarray(w, dtype=np.float32)
+    array = as_stored(w)
     if array.shape != (spec.oc, 1, *spec.kernel):
         raise ValueError(f"weights of shape {array.shape} for {(spec.oc, 1, *spec.kernel)}")
-    packed = np.zeros((*spec.kernel, vector_count(spec.oc, isa) * isa.lanes), np.float32)
+    packed = np.zeros((*spec.kernel, vector_count(spec.oc, isa) * isa.lanes), array.dtype)
     packed[:, :, : spec.oc] = array[:, 0].transpose(1, 2, 0)
     return packed.reshape(-1)
 
@@ -90,7 +90,7 @@ def depthwise(isa: Isa, spec: ConvSpec, name: str = "depthwise") -> Kernel:
         Columns(f, b, Tile(tile.rows, v), t)
         for f, b, v, t in plan_columns(spec.oc, tile.vectors, isa)
     )
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         shape = (spec.n, spec.oh, spec.ow, spec.oc)
         x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
         kh, kw = spec.kernel

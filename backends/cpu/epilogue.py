@@ -76,8 +76,10 @@ class Epilogue:
         """
         channels = -(-shape[-1] // k.isa.lanes) * k.isa.lanes
         shapes = {"full": tuple(shape), "channel": (channels,), "scalar": (1,)}
+        # Constants are packed in float32 whatever the tensors are stored in.
+        dtypes = {"full": None, "channel": "float32", "scalar": "float32"}
         steps = tuple(
-            (p, k.input(f"operand{i}", shapes[p.operand]) if p.operand else None)
+            (p, k.input(f"operand{i}", shapes[p.operand], dtypes[p.operand]) if p.operand else None)
             for i, p in enumerate(postops)
         )
         long = [i for i, p in enumerate(postops) if p.op in vmath.LONG]

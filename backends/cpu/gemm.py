@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,9 @@ from burnish.backends.cpu.tir import (
 )
 from burnish.ir.postops import PostOp
 
+#: Weights in float32 or float16.
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+
 #: Above this size weights are read once, whatever it costs to read the left operand again.
 _LARGE_WEIGHTS = 2 * 1024 * 1024
 
@@ -51,6 +55,7 @@ class GemmSpec:
         n: Last dimension of ``y``.
         postops: Applied to the product.
         tile: Overrides the tile rule.
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     lead: tuple[Index, ...]
@@ -58,6 +63,7 @@ class GemmSpec:
     n: int
     postops: tuple[PostOp, ...] = ()
     tile: Tile | None = None
+    dtype: str = "float32"
 
     @property
     def rows(self) -> Index:
@@ -75,15 +81,19 @@ def packed_size(depth: int, n: int, isa: Isa) -> int:
     return depth * vector_count(n, isa) * isa.lanes
 
 
-def pack_columns(
-    w: npt.NDArray[np.float32], columns: tuple[Columns, ...], isa: Isa
-) -> npt.NDArray[np.float32]:
+def as_stored(w: npt.ArrayLike) -> FloatArray:
+    """Weights in the type that they are packed in: float16 as it is, else float32."""
+    array = np.asarray(w)
+    return array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
+
+
+def pack_columns(w: FloatArray, columns: tuple[Columns, ...], isa: Isa) -> FloatArray:
     """Weights [depth, N] by column blocks: block, depth, column in the block; 1-D.
 
     The columns of the last vector that ``w`` does not have are 0.
     """
     depth, n = w.shape
-    padded = np.zeros((depth, vector_count(n, isa) * isa.lanes), np.float32)
+    padded = np.zeros((depth, vector_count(n, isa) * isa.lanes), w.dtype)
     padded[:, :n] = w
     parts = []
     for c in columns:
@@ -93,9 +103,9 @@ def pack_columns(
     return np.concatenate(parts)
 
 
-def pack_gemm(w: npt.ArrayLike, spec: GemmSpec, isa: Isa) -> npt.NDArray[np.float32]:
-    """Constant ``w`` [K, N] float32 as the kernel of ``spec`` reads it: 1-D."""
-    array = np.asarray(w, dtype=np.float32)
+def pack_gemm(w: npt.ArrayLike, spec: GemmSpec, isa: Isa) -> FloatArray:
+    """Constant ``w`` [K, N] as the kernel of ``spec`` reads it: 1-D."""
+    array = as_stored(w)
     if array.shape != (spec.k, spec.n):
         raise ValueError(f"weights of shape {array.shape} for a spec of {(spec.k, spec.n)}")
     return pack_columns(array, spec.columns(isa), isa)
@@ -104,7 +114,7 @@ def pack_gemm(w: npt.ArrayLike, spec: GemmSpec, isa: Isa) -> npt.NDArray[np.floa
 def gemm(isa: Isa, spec: GemmSpec, name: str = "gemm") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
     columns = spec.columns(isa)
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", (*spec.lead, spec.k))
         w = k.input("w", (packed_size(spec.k, spec.n, isa),))
         epilogue = Epilogue.declare(k, spec.postops, (*spec.lead, spec.n))
@@ -232,12 +242,20 @@ def _micro(
         lines = -(-vectors // tiles)
         number = vectors + floordiv(row, count) * lines
         ahead = hold(panel + number * (depth * lanes))
-    with serial(depth) as step:
-        offsets = [s + step for s in starts]
+
+    def bring_next(step: Index) -> None:
         if ahead is not None:
             for line in range(lines):
                 prefetch(w.flat, ahead + (step * lines + line) * lanes)
-        tile.step(x.flat, offsets, w.flat, panel + step * (vectors * lanes))
+
+    tile.stream(
+        x.flat,
+        lambda step: [s + step for s in starts],
+        w.flat,
+        lambda step: panel + step * (vectors * lanes),
+        (0, depth),
+        before=bring_next,
+    )
     for r in range(count):
         for v in range(vectors):
             column = first * lanes + v * lanes

@@ -66,6 +66,7 @@ class MatmulSpec:
         transpose_b: Whether ``b`` is [..., N, K].
         scale: Factor of the product.
         postops: Applied to the scaled product; need a static ``n``.
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     a_batch: tuple[Index, ...]
@@ -76,6 +77,7 @@ class MatmulSpec:
     transpose_b: bool = False
     scale: float = 1.0
     postops: tuple[PostOp, ...] = ()
+    dtype: str = "float32"
 
     @property
     def batch(self) -> tuple[Index, ...]:
@@ -107,7 +109,7 @@ def matmul(isa: Isa, spec: MatmulSpec, name: str = "matmul") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
     if spec.postops and not isinstance(static(spec.n), int):
         raise CompileError("post-ops of a product with a symbolic number of columns")
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         a = k.input("a", (*spec.a_batch, spec.m, spec.k))
         inner = (spec.n, spec.k) if spec.transpose_b else (spec.k, spec.n)
         b = k.input("b", (*spec.b_batch, *inner))
@@ -268,9 +270,13 @@ class _Matmul:
         lanes = self.isa.lanes
         tile = RegisterTile.zero(count, panel.vectors, acc)
         starts = [hold(panel.at[0] + (row + r) * k) for r in range(count)]
-        with serial(k) as step:
-            offsets = [s + step for s in starts]
-            tile.step(self.a.flat, offsets, buffer, step * (panel.vectors * lanes))
+        tile.stream(
+            self.a.flat,
+            lambda step: [s + step for s in starts],
+            buffer,
+            lambda step: step * (panel.vectors * lanes),
+            (0, k),
+        )
         panel.write(row, count, tile.at)
 
 

@@ -11,7 +11,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from burnish.backends.cpu.tir import Acc, Expr, Index, constant, let, load, splat
+from burnish.backends.cpu.tir import (
+    Acc,
+    Expr,
+    Index,
+    Narrow,
+    constant,
+    floordiv,
+    floormod,
+    hold,
+    let,
+    load,
+    local,
+    serial,
+    splat,
+    store,
+    when,
+)
+
+#: Rows whose widened elements share a stack array, so that it stays small.
+_ROWS_PER_CELL = 8
 
 
 @dataclass(frozen=True)
@@ -79,13 +98,87 @@ class RegisterTile:
             rows: Rows that take part; all by default.
             valid: Lanes of the last vector that may be read from ``b``.
         """
+        chosen = range(self.rows) if rows is None else rows
+        self._step(lambda r: load(a, a_offsets[r]), b, b_offset, chosen, valid)
+
+    def _step(
+        self,
+        a: Callable[[int], Expr],
+        b: Any,
+        b_offset: Index,
+        rows: Sequence[int],
+        valid: int | None,
+    ) -> None:
         lanes = self.acc.lanes
         bs = [
             let(load(b, b_offset + v * lanes, lanes, valid if v == self.vectors - 1 else None))
             for v in range(self.vectors)
         ]
-        for r in range(self.rows) if rows is None else rows:
-            x = let(splat(let(load(a, a_offsets[r])), lanes))
+        for r in rows:
+            x = let(splat(let(a(r)), lanes))
             for v in range(self.vectors):
                 i = r * self.vectors + v
                 self.acc[i] = self.dot.accumulate(self.acc[i], x, bs[v])
+
+    def stream(
+        self,
+        a: Any,
+        a_offsets: Callable[[Index], Sequence[Index]],
+        b: Any,
+        b_offset: Callable[[Index], Index],
+        span: tuple[Index, Index],
+        *,
+        unit: int = 1,
+        rows: Sequence[int] | None = None,
+        before: Callable[[Index], None] = lambda step: None,
+    ) -> None:
+        """Steps over neighbours of ``a``.
+
+        Elements in 16 bits are widened a vector at a time, and broadcast from a stack array: one
+        by one the conversions would take longer than the multiply-adds.
+
+        Args:
+            a: 1-D buffer of the broadcast operand.
+            a_offsets: Offset in ``a`` for each row of the tile at a step; steps are neighbours.
+            b: 1-D buffer of the vector operand.
+            b_offset: Offset of the first vector at a step.
+            span: First step and the end of the steps.
+            unit: What their number is a multiple of.
+            rows: Rows that take part; all by default.
+            before: Called at the start of every step.
+        """
+        chosen = range(self.rows) if rows is None else rows
+        first, end = span
+        if not isinstance(a, Narrow):
+            with serial(first, end) as step:
+                offsets = a_offsets(step)
+                before(step)
+                self._step(lambda r: load(a, offsets[r]), b, b_offset(step), chosen, None)
+            return
+        lanes = self.acc.lanes
+        cells = [local(_ROWS_PER_CELL * lanes) for _ in range(0, self.rows, _ROWS_PER_CELL)]
+        count = end - first
+
+        def widened(start: Index, steps: Index, valid: Index | None) -> None:
+            offsets = a_offsets(start)
+            for r in chosen:
+                place = r % _ROWS_PER_CELL * lanes
+                store(cells[r // _ROWS_PER_CELL], place, load(a, offsets[r], lanes, valid))
+            with serial(steps) as i:
+                before(start + i)
+
+                def element(r: int) -> Expr:
+                    return load(cells[r // _ROWS_PER_CELL], r % _ROWS_PER_CELL * lanes + i)
+
+                self._step(element, b, b_offset(start + i), chosen, None)
+
+        whole = hold(floordiv(count, lanes))
+        with serial(whole) as block:
+            widened(hold(first + block * lanes), lanes, None)
+        if unit % lanes:
+            rest = hold(floormod(count, lanes))
+            if not isinstance(rest, int):
+                with when(rest > 0):
+                    widened(hold(first + whole * lanes), rest, rest)
+            elif rest:
+                widened(first + whole * lanes, rest, rest)

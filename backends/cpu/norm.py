@@ -52,6 +52,7 @@ class NormSpec:
         skip: Whether a second input is added before normalizing.
         sum_output: Whether ``x + skip`` is a second output.
         postops: Applied to the result.
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     lead: tuple[Index, ...]
@@ -63,6 +64,7 @@ class NormSpec:
     skip: bool = False
     sum_output: bool = False
     postops: tuple[PostOp, ...] = ()
+    dtype: str = "float32"
 
 
 def norm(isa: Isa, spec: NormSpec, name: str = "norm") -> Kernel:
@@ -72,7 +74,7 @@ def norm(isa: Isa, spec: NormSpec, name: str = "norm") -> Kernel:
     [width] as far as the spec has them, the operands of the post-ops, ``y``, the sum.
     """
     shape = (*spec.lead, spec.width)
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", shape)
         skip = k.input("skip", shape) if spec.skip else None
         scale = k.input("scale", (spec.width,)) if spec.scale else None
@@ -83,12 +85,17 @@ def norm(isa: Isa, spec: NormSpec, name: str = "norm") -> Kernel:
         rows = static(product(static(d) for d in spec.lead))
         with each_row(rows, spec.width) as row:
             base = let(row * spec.width)
+            addend = None
             source = x
-            if skip is not None:
-                # The row of the sum is kept where it is needed anyway.
+            if skip is not None and (spec.dtype == "float32" or spec.sum_output):
                 _add_row(isa, x, skip, total, base, spec.width)
+            if skip is not None and spec.dtype == "float32":
+                # The row of the sum is kept where it is needed anyway.
                 source = total
-            _norm_row(isa, spec, source, y, base, (scale, bias, epilogue))
+            elif skip is not None:
+                # Added again at every reading: what is stored is rounded.
+                addend = skip
+            _norm_row(isa, spec, (source, addend), y, base, (scale, bias, epilogue))
     return k.result
 
 
@@ -103,7 +110,7 @@ def _add_row(isa: Isa, x: Tensor, skip: Tensor, total: Tensor, base: Index, widt
 def _norm_row(
     isa: Isa,
     spec: NormSpec,
-    source: Tensor,
+    terms: tuple[Tensor, Tensor | None],
     y: Tensor,
     base: Index,
     affine: tuple[Tensor | None, Tensor | None, Epilogue],
@@ -111,8 +118,11 @@ def _norm_row(
     lanes = isa.lanes
     scale, bias, epilogue = affine
 
+    source, addend = terms
+
     def read(p: Index, valid: Index | None) -> Expr:
-        return source.load(base + p, lanes, valid)
+        value = source.load(base + p, lanes, valid)
+        return value if addend is None else value + addend.load(base + p, lanes, valid)
 
     mean, factor = statistics(lanes, spec.width, read, spec.epsilon, centred=spec.kind == "layer")
 
@@ -168,6 +178,7 @@ class GroupNormSpec:
         groups: Groups of neighbouring channels with statistics of their own; as many as channels
             makes it InstanceNormalization-22.
         epsilon: Added to the variance.
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     batch: Index
@@ -175,6 +186,7 @@ class GroupNormSpec:
     spatial: tuple[Index, ...]
     groups: int
     epsilon: float = 1e-5
+    dtype: str = "float32"
 
 
 def group_norm(isa: Isa, spec: GroupNormSpec, name: str = "group_norm") -> Kernel:
@@ -186,7 +198,7 @@ def group_norm(isa: Isa, spec: GroupNormSpec, name: str = "group_norm") -> Kerne
     shape = (spec.batch, spec.channels, *spec.spatial)
     each = spec.channels // spec.groups
     lanes = isa.lanes
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", shape)
         scale = k.input("scale", (spec.channels,))
         bias = k.input("bias", (spec.channels,))

@@ -58,6 +58,7 @@ class PoolSpec:
         dilations: Along rows and columns.
         ceil_mode: Round the output size up (ONNX ceil_mode = 1).
         count_include_pad: Average over padded positions too.
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     kind: Literal["max", "average"]
@@ -71,6 +72,7 @@ class PoolSpec:
     dilations: tuple[int, int] = (1, 1)
     ceil_mode: bool = False
     count_include_pad: bool = False
+    dtype: str = "float32"
 
     def _out(self, size: Index, axis: int) -> Index:
         if self.kernel is None:
@@ -100,7 +102,7 @@ def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
     columns = tuple(
         Columns(f, b, Tile(1, v), t) for f, b, v, t in plan_columns(spec.c, _VECTORS, isa)
     )
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", (spec.n, spec.h, spec.w, spec.c))
         y = k.output("y", (spec.n, spec.oh, spec.ow, spec.c))
         if spec.kernel is None:

@@ -46,18 +46,20 @@ class SoftmaxSpec:
         length: Size of the axis.
         trail: Dimensions after the axis.
         log: LogSoftmax instead of Softmax.
+        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
     """
 
     lead: tuple[Index, ...]
     length: Index
     trail: tuple[Index, ...] = ()
     log: bool = False
+    dtype: str = "float32"
 
 
 def softmax(isa: Isa, spec: SoftmaxSpec, name: str = "softmax") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
     shape = (*spec.lead, spec.length, *spec.trail)
-    with kernel(name, isa) as k:
+    with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", shape)
         y = k.output("y", shape)
         inner = static(product(static(d) for d in spec.trail))

@@ -91,7 +91,7 @@ def schedule_te(
         for i, tensor in enumerate(outputs):
             arg = k.output(f"out{i}", [dim(d) for d in tensor.shape], _dtype(tensor))
             stores.append((tensor, arg.flat))
-        k.symbols(*_symbols(outputs, {tensor_key(t) for t in inputs}))
+        k.symbols(*free_symbols(outputs, {tensor_key(t) for t in inputs}))
         _emit_stages(outputs, stores, buffers, isa)
     return k.result
 
@@ -176,7 +176,7 @@ def _reductions(outputs: Sequence[te.Tensor], known: Collection[TensorKey]) -> l
     return [op.output(0) for op in _stages(outputs, known) if op.reduce_axis]
 
 
-def _symbols(outputs: Sequence[te.Tensor], known: Collection[TensorKey]) -> list[ir.Var]:
+def free_symbols(outputs: Sequence[te.Tensor], known: Collection[TensorKey]) -> list[ir.Var]:
     """Free variables of bodies and extents: shape symbols."""
     found: set[ir.Var] = set()
     bound: set[ir.Var] = set()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, TypeAlias
 
+import numpy as np
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.script.ir_builder import IRBuilder
@@ -49,6 +50,16 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class Narrow:
+    """A 1-D float16 buffer that is read and written as float32.
+
+    Reading is exact; writing rounds to the nearest, ties to even (the hardware's conversions).
+    """
+
+    buffer: Any
+
+
+@dataclass(frozen=True)
 class Tensor:
     """An argument of a kernel.
 
@@ -57,7 +68,8 @@ class Tensor:
         shape: Dimensions: ints, and int64 expressions where symbolic.
         dtype: Element type, for instance ``float32``.
         buffer: The N-D TIR buffer.
-        flat: 1-D alias of ``buffer``; vectors are read and written through it.
+        flat: 1-D alias of ``buffer``, perhaps :class:`Narrow`; vectors are read and written
+            through it.
         size: Number of elements.
     """
 
@@ -93,20 +105,28 @@ class Tensor:
 
 @dataclass
 class KernelBuilder:
-    """What ``with kernel(name, isa) as k`` yields: declares arguments, holds the result."""
+    """What ``with kernel(name, isa) as k`` yields: declares arguments, holds the result.
+
+    Attributes:
+        name: For people.
+        isa: Instruction set.
+        storage: Element type of arguments that name none: ``float32``, or ``float16``, which is
+            converted where it is read and written.
+    """
 
     name: str
     isa: Isa
+    storage: str = "float32"
     _params: list[Any] = field(default_factory=list)
     _dims: list[Any] = field(default_factory=list)
     _exprs: list[Any] = field(default_factory=list)
     _result: Kernel | None = None
 
-    def input(self, name: str, shape: Sequence[Index], dtype: str = "float32") -> Tensor:
-        """Declare the next input."""
+    def input(self, name: str, shape: Sequence[Index], dtype: str | None = None) -> Tensor:
+        """Declare the next input; without a dtype it is of the kernel's storage type."""
         return self._argument(name, shape, dtype)
 
-    def output(self, name: str, shape: Sequence[Index], dtype: str = "float32") -> Tensor:
+    def output(self, name: str, shape: Sequence[Index], dtype: str | None = None) -> Tensor:
         """Declare the next output; outputs come after all inputs."""
         return self._argument(name, shape, dtype)
 
@@ -114,7 +134,8 @@ class KernelBuilder:
         """Make the symbols in ``exprs`` known to the kernel even if no argument shape has them."""
         self._exprs += [e for e in exprs if not isinstance(e, int)]
 
-    def _argument(self, name: str, shape: Sequence[Index], dtype: str) -> Tensor:
+    def _argument(self, name: str, shape: Sequence[Index], given: str | None) -> Tensor:
+        dtype = given or self.storage
         dims = tuple(static(d) for d in shape)
         for dim in dims:
             (self._dims if isinstance(dim, tirx.Var) else self._exprs).append(dim)
@@ -123,6 +144,8 @@ class KernelBuilder:
         self._params.append(buffer)
         size = product(dims)
         flat = T.decl_buffer((i64(size),), dtype, data=buffer.data, align=4)
+        if given is None and dtype == "float16":
+            flat = Narrow(flat)
         return Tensor(name, dims, dtype, buffer, flat, size)
 
     @property
@@ -134,9 +157,9 @@ class KernelBuilder:
 
 
 @contextmanager
-def kernel(name: str, isa: Isa) -> Iterator[KernelBuilder]:
+def kernel(name: str, isa: Isa, storage: str = "float32") -> Iterator[KernelBuilder]:
     """Build one PrimFunc; ``name`` is for people, the lowering makes it unique."""
-    k = KernelBuilder(name, isa)
+    k = KernelBuilder(name, isa, storage)
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True, is_private=True):
             T.func_name(name)
@@ -334,28 +357,51 @@ def load(
         valid: Only the first ``valid`` lanes are touched (an int64 expression is allowed).
         fill: What the other lanes get.
     """
+    if isinstance(buffer, Narrow):
+        value = _load_narrow(buffer.buffer, offset, lanes, valid, fill)
+        return tirx.Cast(with_lanes("float32", lanes), value)
     if lanes == 1:
         return buffer[i64(offset)]
-    if valid is None or (isinstance(valid, int) and valid >= lanes):
+    if not _partial(valid, lanes):
         return buffer[T.ramp(i64(offset), i64(1), lanes)]
-    kind = str(buffer.dtype)
-    return let(
-        tirx.call_llvm_intrin(
-            with_lanes(kind, lanes),
-            "llvm.masked.load",
-            tirx.address_of(buffer[i64(offset)]),
-            first_lanes(valid, lanes),
-            constant(fill, lanes, kind),
-        )
+    return let(_masked_load(buffer, offset, str(buffer.dtype), lanes, valid, fill))
+
+
+def _partial(valid: Index | None, lanes: int) -> bool:
+    return valid is not None and not (isinstance(valid, int) and valid >= lanes)
+
+
+def _masked_load(
+    buffer: Any, offset: Index, kind: str, lanes: int, valid: Index | None, fill: float
+) -> Expr:
+    return tirx.call_llvm_intrin(
+        with_lanes(kind, lanes),
+        "llvm.masked.load",
+        tirx.address_of(buffer[i64(offset)]),
+        first_lanes(valid, lanes),
+        constant(fill, lanes, kind),
     )
+
+
+def _load_narrow(buffer: Any, offset: Index, lanes: int, valid: Index | None, fill: float) -> Expr:
+    if lanes == 1 or not _partial(valid, lanes):
+        return load(buffer, offset, lanes)
+    # Masks are for 16-bit integers, where there is no arithmetic on float16.
+    bits = int(np.float16(fill).view(np.int16))
+    masked = let(_masked_load(buffer, offset, "int16", lanes, valid, bits))
+    return tirx.reinterpret(with_lanes("float16", lanes), masked)
 
 
 def store(buffer: Any, offset: Index, value: Expr, valid: Index | None = None) -> None:
     """Write a vector or scalar to a 1-D buffer; only its first ``valid`` lanes if given."""
     lanes = lanes_of(value)
+    if isinstance(buffer, Narrow):
+        buffer, value = buffer.buffer, tirx.Cast(with_lanes("float16", lanes), value)
+        if lanes > 1 and _partial(valid, lanes):
+            value = tirx.reinterpret(with_lanes("int16", lanes), value)
     if lanes == 1:
         T.buffer_store(buffer, value, [i64(offset)])
-    elif valid is None or (isinstance(valid, int) and valid >= lanes):
+    elif not _partial(valid, lanes):
         T.buffer_store(buffer, value, [T.ramp(i64(offset), i64(1), lanes)])
     else:
         T.evaluate(
@@ -371,6 +417,7 @@ def store(buffer: Any, offset: Index, value: Expr, valid: Index | None = None) -
 
 def prefetch(buffer: Any, offset: Index) -> None:
     """Ask for the cache line at an offset, which may lie outside, in the second-level cache."""
+    buffer = buffer.buffer if isinstance(buffer, Narrow) else buffer
     T.evaluate(
         tirx.call_llvm_intrin(
             "void",

@@ -52,7 +52,7 @@ def _accepts(node: Node) -> Refused | None:
         if len(value.shape) != 3 or not isinstance(value.shape[-1], int):
             return Refused("queries, keys and values are not [batch, length, heads * width]")
     mask = node.input(3)
-    if mask is not None and (mask.dtype not in ("float32", "bool") or len(mask.shape) != 4):
+    if mask is not None and (mask.dtype not in (node.output.dtype, "bool") or len(mask.shape) != 4):
         return Refused(f"no kernel for a mask {mask.type}")
     return refuse_dtype(node, 3)
 
@@ -98,6 +98,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
             mask_shape=shapes.inputs[-1] if mask is not None else (),
             causal=causal,
             nan_to_zero=nan_to_zero,
+            dtype=q.dtype,
         )
         return attention(ctx.isa, spec)
 

@@ -16,13 +16,14 @@ def postops_of(node: Node) -> tuple[PostOp, ...]:
     return parse_postops(node.strs_attr("postops"))
 
 
-def refuse_dtype(node: Node, count: int | None = None) -> Refused | None:
-    """Refuse nodes whose first ``count`` inputs, or first output, are not float32."""
-    values = [*node.inputs[:count], node.output]
-    for value in values:
-        if value is not None and value.dtype != "float32":
-            return Refused(f"no kernel for {value.dtype}")
-    return None
+def refuse_dtype(
+    node: Node, count: int | None = None, *, dtypes: tuple[str, ...] = ("float32", "float16")
+) -> Refused | None:
+    """Refuse nodes whose first ``count`` inputs and output are not all of one of ``dtypes``."""
+    found = {v.dtype for v in (*node.inputs[:count], node.output) if v is not None}
+    if len(found) == 1 and found <= set(dtypes):
+        return None
+    return Refused(f"no kernel for {' with '.join(sorted(found))}")
 
 
 def refuse_operands(node: Node, core: int) -> Refused | None:

@@ -144,8 +144,9 @@ def _emit(ctx: NodeContext, node: Node) -> None:
         view.dilations,
         groups,
         postops,
+        dtype=x.dtype,
     )
-    output = TensorType("float32", output_dims)
+    output = TensorType(x.dtype, output_dims)
     flops = product([*output.dims, 2 * ic * prod(view.kernel)])
     operands = [
         ctx.reshape(t, output_dims) if len(t.dims) > 1 else t for t in lower_operands(ctx, node, 2)

@@ -64,8 +64,9 @@ def _emit(ctx: NodeContext, node: Node) -> None:
         groups,
         (0, extra[0]) if len(kernel) == 1 else (extra[0], extra[1]),
         postops,
+        dtype=x.dtype,
     )
-    output = TensorType("float32", image_dims(node.output.shape))
+    output = TensorType(x.dtype, image_dims(node.output.shape))
 
     def pack(array: np.ndarray) -> np.ndarray:
         return pack_conv_transpose(array.reshape(ic, oc, *view.kernel), spec, ctx.isa)

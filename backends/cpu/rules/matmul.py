@@ -46,7 +46,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     )
 
     def build(shapes: CallShapes) -> Any:
-        return gemm(ctx.isa, GemmSpec(shapes.inputs[0][:-1], k, n, postops))
+        return gemm(ctx.isa, GemmSpec(shapes.inputs[0][:-1], k, n, postops, dtype=x.dtype))
 
     tile = columns[0].tile
     ctx.set(
@@ -86,7 +86,9 @@ def _emit_batched(ctx: NodeContext, node: Node) -> None:
     def build(shapes: CallShapes) -> Any:
         (*a_batch, m, k), (*b_batch, _, _) = shapes.inputs[:2]
         n = shapes.outputs[0][-1]
-        spec = MatmulSpec(tuple(a_batch), tuple(b_batch), m, k, n, transposed, scale, postops)
+        spec = MatmulSpec(
+            tuple(a_batch), tuple(b_batch), m, k, n, transposed, scale, postops, a.dtype
+        )
         return matmul(ctx.isa, spec)
 
     ctx.set(

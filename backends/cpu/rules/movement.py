@@ -45,7 +45,7 @@ def _axes(node: Node) -> tuple[int, ...] | None:
 def _accepts_reduce(node: Node) -> Refused | None:
     if not _axes(node):
         return Refused("the axes are not known, or there are none")
-    return refuse_dtype(node, 1)
+    return refuse_dtype(node, 1, dtypes=("float32",))
 
 
 def _emit_reduce(ctx: NodeContext, node: Node) -> None:

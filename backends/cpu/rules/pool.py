@@ -38,7 +38,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
 
     def build(shapes: CallShapes) -> Any:
         n, h, w, _ = shapes.inputs[0]
-        spec = PoolSpec(kind, n, h, w, c)
+        spec = PoolSpec(kind, n, h, w, c, dtype=x.dtype)
         if view is not None:
             spec = PoolSpec(
                 kind,
@@ -52,10 +52,11 @@ def _emit(ctx: NodeContext, node: Node) -> None:
                 view.dilations,
                 ceil_mode,
                 include_pad,
+                x.dtype,
             )
         return pool(ctx.isa, spec)
 
-    output = TensorType("float32", image_dims(node.output.shape))
+    output = TensorType(x.dtype, image_dims(node.output.shape))
     key = (kind, view, ceil_mode, include_pad)
     (result,) = ctx.call(node.op.lower(), key, build, [x], [output])
     ctx.set(ctx.reshape(result, node.output.shape))

@@ -49,7 +49,7 @@ def _accepts(node: Node) -> Refused | None:
         value = node.input(index)
         if value is not None and value.dtype != "float32":
             return Refused(f"no kernel for {value.dtype}")
-    return refuse_dtype(node, 1) if node.outputs[0] is not None else None
+    return refuse_dtype(node, 1, dtypes=("float32",)) if node.outputs[0] is not None else None
 
 
 def _weights(ctx: NodeContext, node: Node) -> list[Lowered]:

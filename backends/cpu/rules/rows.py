@@ -25,7 +25,9 @@ def _emit_softmax(ctx: NodeContext, node: Node) -> None:
 
     def build(shapes: CallShapes) -> Any:
         dims = shapes.inputs[0]
-        return softmax(ctx.isa, SoftmaxSpec(dims[:axis], dims[axis], dims[axis + 1 :], log))
+        return softmax(
+            ctx.isa, SoftmaxSpec(dims[:axis], dims[axis], dims[axis + 1 :], log, x.dtype)
+        )
 
     ctx.set(*ctx.call(node.op.lower(), (axis, len(x.dims)), build, [x], [node.output.t]))
 
@@ -73,7 +75,15 @@ def _emit_norm(
 
     def build(shapes: CallShapes) -> Any:
         spec = NormSpec(
-            shapes.inputs[0][:-1], width, kind, epsilon, *flags, skip, len(outputs) > 1, postops
+            shapes.inputs[0][:-1],
+            width,
+            kind,
+            epsilon,
+            *flags,
+            skip,
+            len(outputs) > 1,
+            postops,
+            tensors[0].dtype,
         )
         return norm(ctx.isa, spec)
 
@@ -108,7 +118,10 @@ def _emit_group_norm(ctx: NodeContext, node: Node) -> None:
 
     def build(shapes: CallShapes) -> Any:
         batch, _, *spatial = shapes.inputs[0]
-        return group_norm(ctx.isa, GroupNormSpec(batch, channels, tuple(spatial), groups, epsilon))
+        return group_norm(
+            ctx.isa,
+            GroupNormSpec(batch, channels, tuple(spatial), groups, epsilon, tensors[0].dtype),
+        )
 
     ctx.set(*ctx.call("group_norm", (groups, epsilon), build, tensors, [node.output.t]))
 
