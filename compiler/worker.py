@@ -85,6 +85,7 @@ def run_in_worker(
     progress: Progress | None = None,
     isolate: bool = True,
     preload_tvm: bool = True,
+    role: str = "compile worker",
     **kwargs: Any,
 ) -> Any:
     """Run a function in a process of its own.
@@ -96,6 +97,7 @@ def run_in_worker(
         isolate: False runs it in this process, for debugging.
         preload_tvm: Import tvm_ffi at the start with torch hidden from it. tvm_ffi imports torch
             where it is installed, and that takes longer than many a compilation.
+        role: What the process is called if it dies.
         kwargs: Its keyword arguments.
 
     Returns:
@@ -114,7 +116,7 @@ def run_in_worker(
     with tempfile.TemporaryDirectory(
         prefix="burnish-worker-", ignore_cleanup_errors=True
     ) as folder:
-        return _Worker(folder, progress).run(pickle.dumps(request))
+        return _Worker(folder, progress, role).run(pickle.dumps(request))
 
 
 @contextlib.contextmanager
@@ -139,6 +141,7 @@ class _Worker:
 
     folder: str
     progress: Progress | None
+    role: str
     phase: str = "start-up"
     tail: bytearray = field(default_factory=bytearray)
     removals: list[str] = field(default_factory=list)
@@ -239,7 +242,7 @@ class _Worker:
             how = f"was killed by {_signal_name(-status)}"
             if -status == signal.SIGKILL:
                 hint = "most likely the memory was used up: " + (hint or "free some, or add swap")
-        return CompileError(f"the compile worker {how}", at=self.phase, hint=hint)
+        return CompileError(f"the {self.role} {how}", at=self.phase, hint=hint)
 
 
 def _signal_name(number: int) -> str:

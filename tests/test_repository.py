@@ -45,6 +45,7 @@ LAYERS = (
     ("burnish.compilation",),
     ("burnish.api",),
     ("burnish.integrations",),
+    ("burnish.gate",),
     ("burnish.report",),
     ("burnish.cli",),
     ("burnish.__main__",),

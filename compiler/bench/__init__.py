@@ -1,6 +1,7 @@
 """Timing: how fast is a compiled model, and how fast are its peers beside it?"""
 
 from burnish.bench.bench import bench
+from burnish.bench.ratio import STATISTICS, RatioPlan, RatioResult, measure_ratio
 from burnish.bench.runners import (
     PEERS,
     BurnishRunner,
@@ -9,17 +10,24 @@ from burnish.bench.runners import (
     Runner,
     peer,
 )
+from burnish.bench.sequential import SequentialTest, Verdict
 from burnish.bench.timing import BenchResult, Timing, measure
 
 __all__ = [
     "PEERS",
+    "STATISTICS",
     "BenchResult",
     "BurnishRunner",
     "OnnxRuntimeRunner",
     "OpenVinoRunner",
+    "RatioPlan",
+    "RatioResult",
     "Runner",
+    "SequentialTest",
     "Timing",
+    "Verdict",
     "bench",
     "measure",
+    "measure_ratio",
     "peer",
 ]

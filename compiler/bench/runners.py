@@ -46,14 +46,11 @@ class Runner(Protocol):
 
 
 class BurnishRunner:
-    """A compiled model."""
+    """A compiled model, called ``name`` in reports."""
 
-    name = "burnish"
-
-    def __init__(self, model: CompiledModel) -> None:
-        from burnish import __version__
-
-        self.model, self.version = model, __version__
+    def __init__(self, model: CompiledModel, name: str = "burnish") -> None:
+        self.model, self.name = model, name
+        self.version = model.manifest.tools.get("burnish", "unknown")
 
     @property
     def threads(self) -> int:

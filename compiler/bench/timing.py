@@ -121,14 +121,14 @@ def measure(
     calls = [runner.prepare(feeds) for runner in runners]
     counts = [_slice_calls(call, warmup) for call in calls]
     samples: list[list[float]] = [[] for _ in runners]
-    with _no_collection():
+    with no_collection():
         forward = True
         while any(_unfinished(taken, iterations, duration) for taken in samples):
             order = range(len(calls))
             for i in order if forward else reversed(order):
                 if _unfinished(samples[i], iterations, duration):
                     left = counts[i] if iterations is None else iterations - len(samples[i])
-                    samples[i] += _slice(calls[i], min(counts[i], left), settle=counts[i] > 1)
+                    samples[i] += time_calls(calls[i], min(counts[i], left), settle=counts[i] > 1)
             forward = not forward
     return BenchResult(
         timings=tuple(
@@ -174,11 +174,12 @@ def _slice_calls(call: Call, warmup: int) -> int:
     """Warm up, and say how many calls make a slice."""
     for _ in range(warmup):
         call()
-    (once,) = _slice(call, 1, settle=False)
+    (once,) = time_calls(call, 1, settle=False)
     return max(1, min(200, int(_SLICE / max(once, 1e-9))))
 
 
-def _slice(call: Call, count: int, *, settle: bool) -> list[float]:
+def time_calls(call: Call, count: int, *, settle: bool) -> list[float]:
+    """Seconds of ``count`` calls, after an untimed one that finds the caches of others."""
     if settle:
         call()
     clock, taken = time.perf_counter, []
@@ -190,7 +191,8 @@ def _slice(call: Call, count: int, *, settle: bool) -> list[float]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector out of what is timed."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -61,7 +61,7 @@ def emit_json(data: Any, where: str | None) -> None:
         raise InputFileError(f"cannot write the results: {error.strerror}", at=where) from error
 
 
-def _check_json_path(context: click.Context, option: click.Parameter, value: Any) -> Any:
+def check_output_path(context: click.Context, option: click.Parameter, value: Any) -> Any:
     """Refuse a file that cannot be written now, not after minutes of work."""
     if value and value != "-":
         folder = Path(value).absolute().parent
@@ -76,7 +76,7 @@ def json_option(function: F) -> F:
         "--json",
         "json_path",
         metavar="FILE",
-        callback=_check_json_path,
+        callback=check_output_path,
         help="Write the results as JSON to FILE; - is stdout.",
     )(function)
 

@@ -21,9 +21,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compile": ("burnish.cli.compile", "Compile an ONNX model into an artifact."),
     "compare": ("burnish.cli.compare", "Compare an artifact or model with onnxruntime."),
     "bench": ("burnish.cli.bench", "Time an artifact or model, beside its peers."),
+    "check": ("burnish.cli.check", "Check models against thresholds, for CI."),
     "run": ("burnish.cli.run", "Run an artifact on inputs from a file."),
     "inspect": ("burnish.cli.inspect", "Show what is in a model or an artifact."),
     "optimize": ("burnish.cli.optimize", "Rewrite an ONNX model into a faster ONNX model."),
+    "runner": ("burnish.cli.runner", "Build a program that runs artifacts without Python."),
     "targets": ("burnish.cli.targets", "List the targets that can be compiled for."),
     "doctor": ("burnish.cli.doctor", "Check this machine and installation."),
 }
