@@ -6,7 +6,7 @@ that TVM has built.
 
 from burnish.artifact.cpu import cpu_features
 from burnish.artifact.dtypes import DATA_TYPES, DataType
-from burnish.artifact.link import link_module
+from burnish.artifact.link import compiler_command, cross_compiler, link_module
 from burnish.artifact.manifest import (
     LIBRARY_NAME,
     MANIFEST_NAME,
@@ -53,8 +53,10 @@ __all__ = [
     "Verification",
     "Weight",
     "check_destination",
+    "compiler_command",
     "copy_artifact",
     "cpu_features",
+    "cross_compiler",
     "is_artifact",
     "link_module",
     "open_artifact",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -20,7 +21,16 @@ from burnish.errors import BurnishError, CompileError, InputFileError, TargetUna
 # TVM announces every memory scope that it writes or reads, as a warning.
 _NOISE = re.compile(rb"Warning: Scope (Saving|Loaded)")
 
-_LINKERS = ("g++", "c++", "clang++")
+_COMPILERS = ("g++", "c++", "clang++")
+#: C++ compilers for the Linux of another machine, by their usual names: of Debian and Ubuntu, of
+#: ARM's own distribution, of conda. The second is the package of Debian and Ubuntu.
+_CROSS_COMPILERS = {
+    "aarch64": (
+        ("aarch64-linux-gnu-g++", "aarch64-none-linux-gnu-g++", "aarch64-conda-linux-gnu-g++"),
+        "g++-aarch64-linux-gnu",
+    ),
+    "x86_64": (("x86_64-linux-gnu-g++", "x86_64-conda-linux-gnu-g++"), "g++-x86-64-linux-gnu"),
+}
 
 # No build id and no symbols of object files: both tell one build's temporary names from another's.
 _LINK_OPTIONS = ("-shared", "-fPIC", "-Wl,--build-id=none", "-Wl,--strip-all", "-Wl,-z,noexecstack")
@@ -40,7 +50,7 @@ def link_module(executable: Any, path: Path, *, linker: str | None = None) -> No
         InputFileError: The disk is full.
         CompileError: Linking failed.
     """
-    command = _linker(linker)
+    command = compiler_command(linker)
 
     def link(output: str, objects: Sequence[str], options: Sequence[str] | None = None) -> None:
         arguments = [*command, *_LINK_OPTIONS, "-o", output, *objects, *(options or ())]
@@ -52,14 +62,45 @@ def link_module(executable: Any, path: Path, *, linker: str | None = None) -> No
         executable.export_library(str(path), fcompile=link, workspace_dir=workspace)
 
 
-def _linker(linker: str | None) -> list[str]:
-    asked = linker or os.environ.get("CXX")
-    for candidate in [shlex.split(asked)] if asked else [[name] for name in _LINKERS]:
+def compiler_command(asked: str | None = None) -> list[str]:
+    """The C++ compiler's command.
+
+    Args:
+        asked: The compiler, options included; default: the environment's ``CXX``, or the first of
+            g++, c++ and clang++ that is there.
+
+    Raises:
+        TargetUnavailableError: It is not installed.
+    """
+    asked = asked or os.environ.get("CXX")
+    for candidate in [shlex.split(asked)] if asked else [[name] for name in _COMPILERS]:
         if candidate and shutil.which(candidate[0]) is not None:
             return candidate
     raise TargetUnavailableError(
-        f"linking the model needs a C++ compiler, and {asked or _LINKERS[0]} was not found",
+        f"linking needs a C++ compiler, and {asked or _COMPILERS[0]} was not found",
         hint="install it (Debian, Ubuntu: apt install g++), or name another one in CXX",
+    )
+
+
+def cross_compiler(machine: str) -> str | None:
+    """The C++ compiler for the Linux of ``machine``; None if that is this machine's own.
+
+    Args:
+        machine: As ``platform.machine()`` gives it.
+
+    Raises:
+        TargetUnavailableError: None is installed.
+    """
+    if platform.machine() == machine:
+        return None
+    names, package = _CROSS_COMPILERS[machine]
+    for name in names:
+        if shutil.which(name) is not None:
+            return name
+    raise TargetUnavailableError(
+        f"building for {machine} on {platform.machine()} needs a cross compiler, and {names[0]} "
+        "was not found",
+        hint=f"install it (Debian, Ubuntu: apt install {package})",
     )
 
 

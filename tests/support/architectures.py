@@ -170,6 +170,26 @@ class UNet(nn.Module):
         return self.head(self.up2(torch.cat([y, a], 1)))
 
 
+class SmallCnn(nn.Module):
+    """The layers of image classifiers: a strided stem, depthwise and pointwise ones, pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 12, 7, 2, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+        )
+        self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.pointwise = nn.Conv2d(12, 20, 1)
+        self.conv = nn.Conv2d(20, 20, 3, padding=1)
+        self.head = nn.Linear(20, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] to [N, 7]."""
+        x = nn.functional.hardswish(self.pointwise(self.depthwise(self.stem(x))))
+        x = nn.functional.relu(self.conv(x) + x)
+        return torch.softmax(self.head(x.mean((2, 3))), 1)
+
+
 class Recurrent(nn.Module):
     """Tokens through two bidirectional recurrent layers to classes."""
 
@@ -283,6 +303,7 @@ _PAIR: dict[str, tuple[int | str, ...]] = {
 }
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "bert": _text("BertModel"),
     "roberta": _text("RobertaModel", attn_implementation="eager"),
     "albert": _text("AlbertModel", embedding_size=16),
     "deberta-v2": _text(
@@ -337,6 +358,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         num_attention_heads=[1, 2, 4, 4],
     ),
     "wav2vec2": Architecture(_wav2vec2, _first, {"sound": ("batch", "samples")}),
+    "cnn": Architecture(SmallCnn, _plain, {"image": ("batch", 3, 33, 33)}),
     "unet": Architecture(UNet, _plain, {"image": ("batch", 3, 32, 32)}),
     "lstm": Architecture(lambda: Recurrent(nn.LSTM), _plain, {"ids": ("batch", "sequence")}),
     "gru": Architecture(lambda: Recurrent(nn.GRU), _plain, {"ids": ("batch", "sequence")}),
