@@ -14,6 +14,7 @@ def command(json_path: str | None) -> int:
     """List the targets that can be compiled for, and which this machine can run."""
     from burnish.artifact import TargetInfo, unfit
     from burnish.backends.registry import PLANNED, backends
+    from burnish.runtime import missing_device
 
     rows = []
     for backend in backends():
@@ -31,7 +32,14 @@ def command(json_path: str | None) -> int:
                     }
                 )
                 continue
-            why = unfit(TargetInfo(target.spec, target.isa.name, target.machine, target.features))
+            info = TargetInfo(
+                target.spec,
+                target.isa.name,
+                target.machine,
+                target.features,
+                device=target.device,
+            )
+            why = unfit(info) or missing_device(info)
             rows.append(
                 {
                     "target": spec,

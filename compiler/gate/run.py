@@ -25,6 +25,7 @@ from burnish.gate.inputs import Feeds
 from burnish.gate.result import CheckResult, Gate, GateReport, RowResult
 from burnish.gate.units import format_size
 from burnish.options import CompileOptions
+from burnish.runtime import missing_device
 from burnish.worker import run_in_worker
 
 BASELINE = "baseline"
@@ -205,7 +206,7 @@ class _RowRun:
     def _check_runs(self, manifest: Manifest) -> None:
         """What needs a machine that runs the artifact."""
         model, path = self.row.model, str(self.artifact)
-        why = unfit(manifest.target)
+        why = unfit(manifest.target) or missing_device(manifest.target)
         if why:
             self._unrunnable(why)
             return

@@ -78,7 +78,7 @@ class KernelTime(ctypes.Structure):
     )
 
 
-def _package_library(package: str, name: str) -> str:
+def package_library(package: str, name: str) -> str:
     """Path of a shared library in an installed package, without importing the package."""
     spec = importlib.util.find_spec(package)
     for root in (spec.submodule_search_locations or ()) if spec else ():
@@ -125,6 +125,8 @@ def _declare(lib: ctypes.CDLL) -> None:
         ctypes.c_int32,
         ctypes.POINTER(handle),
     )
+    lib.burnish_device_check.restype = status
+    lib.burnish_device_check.argtypes = (Device,)
     lib.burnish_session_free.restype = None
     lib.burnish_session_free.argtypes = (handle,)
     # The arrays are passed as they are: a declared pointer type would cost a conversion a call.
@@ -145,8 +147,8 @@ def native() -> ctypes.CDLL:
     """
     # The order matters: libtvm_runtime registers its thread pool, then ours replaces it.
     paths = (
-        _package_library("tvm_ffi", "libtvm_ffi.so"),
-        _package_library("tvm", "libtvm_runtime.so"),
+        package_library("tvm_ffi", "libtvm_ffi.so"),
+        package_library("tvm", "libtvm_runtime.so"),
         str(library_path()),
     )
     loaded = None

@@ -169,6 +169,16 @@ class _Output:
         return as_bfloat16(array) if self._bfloat16 else array
 
 
+def missing_device(target: TargetInfo, number: int = 0) -> str:
+    """Why this machine's GPUs cannot run what was compiled for ``target``; empty if they can.
+
+    Says nothing of the CPU: :func:`burnish.artifact.unfit` does.
+    """
+    if target.device != "cpu" and library.native().burnish_device_check(_device(target, number)):
+        return library.last_error()
+    return ""
+
+
 def _device(target: TargetInfo, number: int) -> library.Device:
     if target.device == "cuda":
         return library.Device(_CUDA, number, target.isa.encode())

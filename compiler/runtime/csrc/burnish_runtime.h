@@ -101,6 +101,9 @@ BURNISH_API const char* burnish_last_error(void);
 /* CPUs that this process may use: those of its affinity mask, limited by its cgroup's quota. */
 BURNISH_API int burnish_default_threads(void);
 
+/* Whether models for this device can run here: what is missing otherwise is the last error. */
+BURNISH_API int burnish_device_check(BurnishDevice device);
+
 /*
  * Load a model library and map its weights; for CUDA, copy them to the device.
  *

@@ -28,6 +28,10 @@ const char* burnish_last_error(void) { return burnish::LastError(); }
 
 int burnish_default_threads(void) { return burnish::DefaultThreads(); }
 
+int burnish_device_check(BurnishDevice device) {
+  return burnish::Guarded([&] { burnish::OpenDevice(device); });
+}
+
 int burnish_session_create(BurnishDevice device, const char* library_path,
                            const char* weights_path, const BurnishInputSpec* inputs,
                            int32_t num_inputs, const BurnishWeightSpec* weights,

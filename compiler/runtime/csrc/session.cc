@@ -134,6 +134,13 @@ class Session::Lease {
   bool done_ = false;
 };
 
+std::unique_ptr<CudaDevice> OpenDevice(BurnishDevice device) {
+  if (device.type == kDLCUDA) return std::make_unique<CudaDevice>(device.id, device.arch);
+  if (device.type == kDLCPU && device.id == 0) return nullptr;
+  throw Failure(BURNISH_UNAVAILABLE, "there is no device " + std::to_string(device.id) +
+                                         " of the kind that the model was compiled for");
+}
+
 DeviceCopy::DeviceCopy(const CudaDevice& device, const MappedFile& file)
     : memory_(device.memory()), data_(memory_->Alloc(std::max<uint64_t>(file.size(), 1))) {
   device.Upload(data_, file.At(0, file.size()), file.size());
@@ -142,17 +149,12 @@ DeviceCopy::DeviceCopy(const CudaDevice& device, const MappedFile& file)
 Session::Session(BurnishDevice device, const std::string& library_path, const char* weights_path,
                  std::vector<BurnishInputSpec> inputs, const BurnishWeightSpec* weights,
                  int32_t num_weights, int32_t num_outputs)
-    : arena_(std::make_shared<Arena>(HostMemory())),
+    : cuda_(OpenDevice(device)),
+      arena_(std::make_shared<Arena>(HostMemory())),
       host_arena_(arena_),
       inputs_(std::move(inputs)),
       num_outputs_(num_outputs) {
-  if (device.type == kDLCUDA) {
-    cuda_ = std::make_unique<CudaDevice>(device.id, device.arch);
-    arena_ = std::make_shared<Arena>(cuda_->memory());
-  } else if (device.type != kDLCPU || device.id != 0) {
-    throw Failure(BURNISH_UNAVAILABLE, "there is no device " + std::to_string(device.id) +
-                                           " of the kind that the model was compiled for");
-  }
+  if (cuda_ != nullptr) arena_ = std::make_shared<Arena>(cuda_->memory());
   LoadWeights(weights_path, weights, num_weights);
   executable_ = LoadLibrary(library_path);
   idle_.push_back(MakeInstance());

@@ -51,6 +51,9 @@ class DeviceCopy {
 // a pointer to the module that came last, even after that is gone.
 std::shared_ptr<tvm::ffi::Module> LoadLibrary(const std::string& path);
 
+// The GPU that `device` names; nothing for the CPU. Throws a Failure if it is not there.
+std::unique_ptr<CudaDevice> OpenDevice(BurnishDevice device);
+
 class Session {
  public:
   Session(BurnishDevice device, const std::string& library_path, const char* weights_path,
