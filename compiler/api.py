@@ -13,12 +13,14 @@ from burnish.options import CompileOptions, DimSpec
 from burnish.runtime import CompiledModel, load
 
 if TYPE_CHECKING:
+    import keras
     import onnx
+    import torch
 
     from burnish.check import ComparisonReport
 
-#: A model: the path of an ONNX file or a ModelProto.
-Model: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto"
+#: A model: the path of an ONNX file, a ModelProto, or a model of a training framework.
+Model: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | torch.nn.Module | keras.Model"
 
 __all__ = ["compare", "compile", "load"]
 
@@ -31,6 +33,8 @@ _PROTO_LIMIT = 1 << 31
 def compile(
     model: Model,
     *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     target: str = "x86",
     precision: str = "fp32",
     threads: int | None = None,
@@ -40,14 +44,28 @@ def compile(
 ) -> CompiledModel:
     """Compile a model and load it.
 
+    A ``torch.nn.Module`` is exported by ``torch.onnx.export(..., dynamo=True)``, in eval mode and
+    on the CPU; its mode, its device, its gradients and the state of the random number generators
+    stay as they are. Inputs of the compiled model are called as the parameters of ``forward``,
+    outputs as the keys of what it returns (``output``; ``output_0``, ``output_1`` for a tuple). A
+    Keras model is converted by tf2onnx. Compilation runs in a process of its own either way.
+
     Args:
-        model: An ONNX file or a ModelProto.
+        model: An ONNX file, a ModelProto, a ``torch.nn.Module``, or a Keras model on TensorFlow.
+        example_inputs: Inputs of one call of a module: a tensor, a tuple of positional arguments,
+            or a dict of arguments by name. Their dtypes, and their shapes but for dynamic dims, are
+            those that the compiled model takes. A Keras model needs them if it is a subclass.
+        dynamic_shapes: Which dims of a module's inputs are symbolic, as ``torch.export.export``
+            takes it: ``{"x": {0: "batch"}}``; dims are names, or ``torch.export.Dim`` with bounds.
+            The example needs a size of 2 or more there.
         target: See ``burnish targets``.
         precision: Compute precision.
         threads: Threads of a call; None for all CPUs that the process may use.
         input_shapes: Input name to dims: numbers fix, names rename, pairs bound a dim.
         progress: Gets (phase, done, total) while it compiles.
-        options: Further fields of :class:`burnish.options.CompileOptions`.
+        options: Further fields of :class:`burnish.options.CompileOptions`. ``check=True`` compares
+            with what the model was given as: an ONNX model on onnxruntime, a module or Keras model
+            as it is, on the example inputs and on others like them.
 
     Returns:
         The model. Its artifact lies in a temporary folder until
@@ -56,11 +74,15 @@ def compile(
     Raises:
         UsageError: An option is unknown or wrong.
         InputFileError: The file is missing or damaged.
-        ModelError: The model is invalid or has operators without a lowering; all are listed.
+        ModelError: The model is invalid, cannot be exported, or has operators without a lowering;
+            all are listed.
         CompileError: Code generation failed.
+        AccuracyError: ``check`` found outputs that differ.
+        TargetUnavailableError: The target, or a package that exports the model, is missing.
     """
     from burnish.artifact import open_artifact
     from burnish.compilation import compile_to
+    from burnish.frontends import frontend
 
     shapes = {name: tuple(dims) for name, dims in (input_shapes or {}).items()}
     try:
@@ -69,12 +91,29 @@ def compile(
         )
     except TypeError as error:
         raise UsageError(f"no such option: {error}", hint="see help(burnish.compile)") from None
+    origin = frontend(model)
+    if origin is None and not (example_inputs is None and dynamic_shapes is None):
+        raise UsageError(
+            "example_inputs and dynamic_shapes belong to a torch or Keras model",
+            at=type(model).__name__,
+            hint="input_shapes sets the dims of an ONNX model",
+        )
     folder = tempfile.TemporaryDirectory(prefix="burnish-")
     try:
-        source = _source(model, folder.name)
         output = Path(folder.name) / "model.burnish"
-        compile_to(source, output, chosen, name=_name(model), progress=progress)
-        return CompiledModel(open_artifact(output), threads=threads, temporary=folder)
+        # What is exported is needed no longer than the compilation takes.
+        with tempfile.TemporaryDirectory(prefix="burnish-export-") as exports:
+            if origin is None:
+                name, reference, source = _name(model), None, _source(model, exports)
+            else:
+                exported = origin.export(
+                    Path(exports), example_inputs, dynamic_shapes, record=chosen.check
+                )
+                name, reference, source = origin.name, exported.reference, exported.path
+            compile_to(source, output, chosen, name=name, progress=progress, reference=reference)
+        compiled = CompiledModel(open_artifact(output), threads=threads, temporary=folder)
+        compiled.example_inputs = example_inputs
+        return compiled
     except BaseException:
         folder.cleanup()
         raise
@@ -83,16 +122,48 @@ def compile(
 def compare(
     compiled: CompiledModel | Model,
     model: Model,
-    inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    inputs: Any = None,
     *,
     atol: float | None = None,
     rtol: float | None = None,
     **options: Any,
 ) -> ComparisonReport:
-    """Compare a compiled model with onnxruntime on the unmodified model; see burnish.check."""
-    from burnish import check
+    """Compare a compiled model with the model that it came from.
 
-    return check.compare(compiled, model, inputs, atol=atol, rtol=rtol, **options)
+    An ONNX model runs unmodified on onnxruntime, nothing optimized. A ``torch.nn.Module`` runs
+    itself, in eval mode, without gradients, on the CPU, and is given back as it was; nested outputs
+    are flattened in the order of the export. A Keras model runs itself as well.
+
+    Args:
+        compiled: A compiled model, the path of an artifact, or another ONNX model.
+        model: The reference: an ONNX file, a ModelProto, a module, or a Keras model.
+        inputs: Arrays by input name, or a list of such sets. For a module also a tensor, or a tuple
+            of positional arguments, or a list of these. By default one set is drawn: like the
+            example inputs of the compilation where there were some.
+        atol: Bound of the error in units of the output's scale, instead of the table's.
+        rtol: Bound of the error relative to each element, instead of the table's.
+        options: ``seed``, ``input_shapes`` and ``numerics``, see :func:`burnish.check.compare`.
+
+    Returns:
+        Errors and verdict by output; it does not raise when outputs differ.
+
+    Raises:
+        UsageError: The inputs do not fit, or there is nothing to compare.
+        ModelError: The reference does not load.
+    """
+    from burnish import check
+    from burnish.frontends import frontend
+
+    origin = frontend(model)
+    if origin is None:
+        return check.compare(compiled, model, inputs, atol=atol, rtol=rtol, **options)
+    seed, shapes = options.pop("seed", 0), options.pop("input_shapes", None)
+    example = None if shapes else getattr(compiled, "example_inputs", None)
+
+    def record(declared: Sequence[Any]) -> check.RecordedReference:
+        return origin.record(inputs, declared, drawn_like=example, shapes=shapes, seed=seed)
+
+    return check.compare(compiled, record, atol=atol, rtol=rtol, **options)
 
 
 def _source(model: Model, folder: str) -> str | os.PathLike[str] | bytes:

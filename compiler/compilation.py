@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from burnish.artifact import check_destination
 from burnish.driver import CompileReport, CompileRequest
 from burnish.errors import CompileError, InputFileError
 from burnish.options import CompileOptions
 from burnish.worker import run_in_worker
+
+if TYPE_CHECKING:
+    from burnish.check import RecordedReference
 
 
 def compile_to(
@@ -21,6 +25,7 @@ def compile_to(
     overwrite: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     name: str | None = None,
+    reference: RecordedReference | None = None,
 ) -> CompileReport:
     """Compile a model into an artifact, in a process of its own.
 
@@ -31,6 +36,7 @@ def compile_to(
         overwrite: Replace an artifact that is there.
         progress: Gets (phase, done, total) while it runs.
         name: What the model is called in messages; default: its path.
+        reference: What ``options.check`` compares with; None for the model on onnxruntime.
 
     Raises:
         BurnishError: What went wrong. Nothing is left at ``output``.
@@ -53,7 +59,7 @@ def compile_to(
             raise InputFileError("no such file", at=source)
         source = os.path.abspath(source)
     label = name or (source if isinstance(source, str) else "ModelProto")
-    request = CompileRequest(source, str(final), options, overwrite, label)
+    request = CompileRequest(source, str(final), options, overwrite, label, reference)
     report = run_in_worker("burnish.driver:compile_artifact", request, progress=progress)
     if not isinstance(report, CompileReport):
         raise CompileError("the compile worker gave no report")

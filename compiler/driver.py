@@ -24,10 +24,12 @@ from burnish.worker import report
 if TYPE_CHECKING:
     from burnish.artifact import Manifest
     from burnish.backends.base import Target
+    from burnish.check import ComparisonReport, RecordedReference
     from burnish.ir import Graph
     from burnish.lowering.module import ModuleLowering
     from burnish.passes.base import PassContext
     from burnish.passes.manager import PassRecord
+    from burnish.runtime import CompiledModel
 
 #: Called with (phase, done, total).
 Progress: TypeAlias = "Callable[[str, int, int], None]"
@@ -43,6 +45,7 @@ class CompileRequest:
         options: How.
         overwrite: Replace an artifact that is there.
         name: What the model is called in messages.
+        reference: What the checks compare with; None for the model itself on onnxruntime.
     """
 
     model: str | bytes
@@ -50,6 +53,7 @@ class CompileRequest:
     options: CompileOptions
     overwrite: bool = False
     name: str = "model"
+    reference: RecordedReference | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class CompileReport:
         weight_bytes: Size of the packed weights.
         peak_memory_bytes: The most memory that the compile worker held, files that it maps
             included; 0 where the system does not tell.
-        comparison: The comparison with onnxruntime as plain data, if it was made.
+        comparison: The comparison with the reference as plain data, if it was made.
     """
 
     output: str
@@ -115,6 +119,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     """
     from burnish.artifact import ArtifactWriter, unfit
     from burnish.backends.registry import resolve_target
+    from burnish.runtime import missing_device
 
     options = request.options
     target = resolve_target(options.target, options.precision)
@@ -138,7 +143,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         del graph, lowering, executable
         gc.collect()
         comparison = None
-        elsewhere = unfit(manifest.target)
+        elsewhere = unfit(manifest.target) or missing_device(manifest.target)
         if options.check and elsewhere:
             notes.append(f"not compared with onnxruntime: {elsewhere}")
         elif options.check:
@@ -264,7 +269,8 @@ def prepare(graph: Graph, target: Target) -> list[str]:
     from burnish.importers.function_body import expand_all
     from burnish.ir import composites
     from burnish.lowering import registry
-    from burnish.lowering.module_ops import VIEWS
+    from burnish.lowering.dynamic import Namer, has_run_time_sizes
+    from burnish.lowering.module_ops import is_native
     from burnish.passes.manager import clean
 
     rules = target.backend.rules()
@@ -284,15 +290,26 @@ def prepare(graph: Graph, target: Target) -> list[str]:
             composites.inline(node)
     if inlined:
         clean(graph)
-    native = VIEWS | {"If"}
+    host_sizes = target.backend.host_sizes
+    namer = Namer(graph) if host_sizes and has_run_time_sizes(graph) else None
+    if namer is not None:
+        namer.run()
+        clean(graph)
 
     def elsewhere(node: Any) -> bool:
-        return node.key in native or accepted(node)
+        return is_native(node, host_sizes) or accepted(node)
 
     # What has no lowering, and is composed of operators by ONNX itself, needs none.
-    if expand_all(graph, lambda node: not elsewhere(node) and registry.supported(node) is not None):
+    sequential = target.backend.sequential
+
+    def has_none(node: Any) -> bool:
+        return not elsewhere(node) and registry.supported(node, sequential) is not None
+
+    if expand_all(graph, has_none):
+        if namer is not None:
+            namer.run()
         clean(graph)
-    registry.check(graph, elsewhere)
+    registry.check(graph, elsewhere, sequential)
     return [f"{len(names)} x {what} ({first_few(names)})" for what, names in inlined.items()]
 
 
@@ -424,21 +441,18 @@ def _checked(
     """Run the finished code and compare it with the reference before the artifact gets its name."""
     from burnish.artifact import OutputCheck, Verification
     from burnish.check import compare
-    from burnish.check.stages import candidates
     from burnish.runtime import load
 
-    source = reference_model(request.model)
-    comparison = None
     with load(writer.preview(manifest), threads=request.options.threads) as model:
-        for inputs in candidates(source, model.get_inputs(), manifest.symbols):
-            try:
-                comparison = compare(model, source, inputs)
-                break
-            except InvalidInputError as error:
-                refusal = error
+        comparison: ComparisonReport | None
+        refusal = ""
+        if request.reference is not None:
+            comparison = compare(model, request.reference)
+        else:
+            comparison, refusal = _compare_any(request, manifest, model)
     if comparison is None:
         # Sizes that a model insists on, but does not declare, cannot be guessed.
-        notes.append(f"not compared: {refusal.message}; use burnish compare --inputs")
+        notes.append(f"not compared: {refusal}; use burnish compare --inputs")
         return manifest, None
     outputs = tuple(
         OutputCheck(o.name, o.max_abs, o.max_rel, f"atol {o.atol:g} rtol {o.rtol:g}", o.passed)
@@ -447,6 +461,22 @@ def _checked(
     comparison.raise_if_failed()
     verification = Verification(comparison.reference, True, outputs)
     return replace(manifest, verification=verification), comparison.to_dict()
+
+
+def _compare_any(
+    request: CompileRequest, manifest: Manifest, model: CompiledModel
+) -> tuple[ComparisonReport | None, str]:
+    """Compare on the first inputs that the model accepts; None and the reason if there are none."""
+    from burnish.check import compare
+    from burnish.check.stages import candidates
+
+    source, refusal = reference_model(request.model), ""
+    for inputs in candidates(source, model.get_inputs(), manifest.symbols):
+        try:
+            return compare(model, source, inputs), ""
+        except InvalidInputError as error:
+            refusal = error.message
+    return None, refusal
 
 
 def reference_model(model: str | bytes) -> Any:

@@ -31,7 +31,8 @@ class CompileOptions:
         verify_ir: Check the IR's invariants before and after every pass.
         verify_passes: Compare the model with onnxruntime after every pass.
         dump_ir: Folder that gets every stage as an ONNX model and as text.
-        check: Compare the compiled model with onnxruntime before the artifact is finished.
+        check: Compare the compiled model with its reference before the artifact is finished: with
+            the model on onnxruntime, or with the torch or Keras model that it was exported from.
         max_fold_growth: Bytes by which constant folding may grow the model.
     """
 

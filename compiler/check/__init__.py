@@ -2,6 +2,7 @@
 
 from burnish.check.compare import compare
 from burnish.check.inputs import InputRange, draw_inputs, draw_session_inputs, input_ranges
+from burnish.check.recorded import RecordedCase, RecordedReference
 from burnish.check.reference import Reference, load_inputs
 from burnish.check.result import ComparisonReport, OutputComparison
 from burnish.check.tolerances import Numerics, Tolerance, tolerance
@@ -11,6 +12,8 @@ __all__ = [
     "InputRange",
     "Numerics",
     "OutputComparison",
+    "RecordedCase",
+    "RecordedReference",
     "Reference",
     "Tolerance",
     "compare",

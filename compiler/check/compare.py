@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import onnx
 
 from burnish.check.inputs import Shapes, draw_inputs
 from burnish.check.metrics import compare_output
+from burnish.check.recorded import RecordedCase, RecordedReference
 from burnish.check.reference import Feeds, Model, Reference
 from burnish.check.result import ComparisonReport, OutputComparison
 from burnish.check.tolerances import Numerics
 from burnish.errors import UsageError
+
+Recorder: TypeAlias = Callable[[Sequence[Any]], RecordedReference]
 
 
 class Runnable(Protocol):
@@ -33,7 +37,7 @@ class Runnable(Protocol):
 
 def compare(
     compiled: Runnable | Model,
-    model: Model,
+    model: Model | RecordedReference | Recorder,
     inputs: Feeds | Sequence[Feeds] | None = None,
     *,
     atol: float | None = None,
@@ -47,9 +51,11 @@ def compare(
     Args:
         compiled: A compiled model or anything else with ``run`` and ``get_outputs``; or the path
             of an artifact; or another ONNX model, which then runs on onnxruntime as well.
-        model: The reference: an ``.onnx`` file or a ModelProto.
+        model: The reference: an ``.onnx`` file or a ModelProto; or what another program computed,
+            or a function that has it compute, given what the compiled model says of its inputs.
         inputs: Arrays by input name, or several such sets. By default one set is drawn, of the
-            kinds that the graph shows (token ids, masks, numbers).
+            kinds that the graph shows (token ids, masks, numbers). What another program computed
+            has its own.
         atol: Bound of the error in units of the output's scale, instead of the table's.
         rtol: Bound of the error relative to each element, instead of the table's.
         seed: Seed of the inputs that are drawn.
@@ -71,16 +77,12 @@ def compare(
     runnable, label, owned = _runnable(compiled)
     outputs: list[OutputComparison] = []
     try:
-        sets = _input_sets(model, inputs, input_shapes, seed, runnable.get_inputs())
-        with Reference(model) as reference:
-            names = [output.name for output in reference.get_outputs()]
-            for case, feeds in enumerate(sets):
-                expected = dict(zip(names, reference.run(None, feeds), strict=True))
-                actual = _run(runnable, feeds)
-                outputs += _compare_case(
-                    case, expected, actual, atol=atol, rtol=rtol, numerics=numerics
-                )
-            description = reference.description
+        reference = _recorded(model, inputs, input_shapes, seed, runnable)
+        for case, recorded in enumerate(reference.cases):
+            actual = _run(runnable, recorded.inputs)
+            outputs += _compare_case(
+                case, recorded.outputs, actual, atol=atol, rtol=rtol, numerics=numerics
+            )
     finally:
         if owned is not None:
             owned.close()
@@ -91,12 +93,38 @@ def compare(
         )
     return ComparisonReport(
         subject=label,
-        model=str(model) if isinstance(model, (str, Path)) else "ModelProto",
-        reference=description,
-        cases=tuple({n: tuple(np.shape(a)) for n, a in feeds.items()} for feeds in sets),
-        seed=seed if inputs is None else None,
+        model=reference.model,
+        reference=reference.description,
+        cases=tuple({n: tuple(np.shape(a)) for n, a in c.inputs.items()} for c in reference.cases),
+        seed=reference.seed,
         outputs=tuple(outputs),
     )
+
+
+def _recorded(
+    model: Model | RecordedReference | Recorder,
+    inputs: Feeds | Sequence[Feeds] | None,
+    shapes: Shapes | None,
+    seed: int,
+    runnable: Runnable,
+) -> RecordedReference:
+    """What the reference computes, under the names of the compiled model."""
+    if callable(model):
+        model = model(runnable.get_inputs())
+    if isinstance(model, RecordedReference):
+        taken, given = runnable.get_inputs(), runnable.get_outputs()
+        names = [arg.name for arg in taken], [arg.name for arg in given]
+        return replace(model, cases=tuple(case.named(*names) for case in model.cases))
+    sets = _input_sets(model, inputs, shapes, seed, runnable.get_inputs())
+    with Reference(model) as reference:
+        outputs = [output.name for output in reference.get_outputs()]
+        cases = tuple(
+            RecordedCase(dict(feeds), dict(zip(outputs, reference.run(None, feeds), strict=True)))
+            for feeds in sets
+        )
+        label = str(model) if isinstance(model, (str, Path)) else "ModelProto"
+        drawn = seed if inputs is None else None
+        return RecordedReference(label, reference.description, cases, drawn)
 
 
 def _input_sets(
