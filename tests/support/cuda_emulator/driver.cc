@@ -11,11 +11,19 @@
 #include <mutex>
 #include <string>
 
+#include "environment.h"
 #include "fibers.h"
 
 namespace {
 
-enum Result { kSuccess = 0, kInvalidValue = 1, kInvalidImage = 200, kNotFound = 500, kNotSupported = 801 };
+enum Result {
+  kSuccess = 0,
+  kInvalidValue = 1,
+  kNoDevice = 100,
+  kInvalidImage = 200,
+  kNotFound = 500,
+  kNotSupported = 801
+};
 
 struct Module {
   void* library;
@@ -104,6 +112,21 @@ int cuLaunchKernelEx(const LaunchConfig* config, Function* function, void** argu
   return kSuccess;
 }
 
+int cuInit(unsigned) {
+  return Environment("CUDA_EMULATOR_DEVICES", 1) == 0 ? kNoDevice : kSuccess;
+}
+
+int cuDeviceGet(int* device, int number) {
+  *device = number;
+  return number < Environment("CUDA_EMULATOR_DEVICES", 1) ? kSuccess : kNoDevice;
+}
+
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+  int capability = Environment("CUDA_EMULATOR_CAPABILITY", 80);
+  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 0;
+  return kSuccess;
+}
+
 int cuDeviceGetName(char* name, int length, int) {
   snprintf(name, length, "emulated device");
   return kSuccess;
@@ -113,6 +136,7 @@ static const char* Name(int code) {
   switch (code) {
     case kSuccess: return "CUDA_SUCCESS";
     case kInvalidValue: return "CUDA_ERROR_INVALID_VALUE";
+    case kNoDevice: return "CUDA_ERROR_NO_DEVICE";
     case kInvalidImage: return "CUDA_ERROR_INVALID_IMAGE";
     case kNotFound: return "CUDA_ERROR_NOT_FOUND";
     default: return "CUDA_ERROR_NOT_SUPPORTED";

@@ -1,7 +1,4 @@
 // The emulated libcudart.so.13: device memory is host memory with a closed page behind each block.
-//
-// CUDA_EMULATOR_DEVICES and CUDA_EMULATOR_CAPABILITY set the number of devices (1) and their compute
-// capability times ten (80).
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +9,17 @@
 #include <mutex>
 #include <utility>
 
+#include "environment.h"
+
 namespace {
 
-enum Result { kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNoDevice = 100, kNotSupported = 801 };
+enum Result {
+  kSuccess = 0,
+  kInvalidValue = 1,
+  kOutOfMemory = 2,
+  kNoDevice = 100,
+  kNotSupported = 801
+};
 
 constexpr size_t kPage = 4096;
 constexpr size_t kAlignment = 256;
@@ -23,11 +28,6 @@ constexpr unsigned char kPoison = 0xff;  // a NaN in every float format
 std::mutex mutex;
 std::map<void*, std::pair<void*, size_t>> blocks;  // address given -> mapping and its size
 int last_error = kSuccess;
-
-int Environment(const char* name, int otherwise) {
-  const char* text = getenv(name);
-  return text == nullptr ? otherwise : atoi(text);
-}
 
 int Fail(int code) { return last_error = code; }
 
