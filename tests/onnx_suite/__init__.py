@@ -1,0 +1,1 @@
+"""The ONNX backend suite: every case of the installed onnx, compiled, run and judged strictly."""

@@ -1,0 +1,106 @@
+"""``RESULTS.md``: what of the suite passes, beside TVM's importer and onnxruntime."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+
+from tests.onnx_suite.cases import KINDS
+from tests.onnx_suite.denied import Group
+from tests.onnx_suite.outcome import Outcome
+
+#: Cases of onnx 1.23.2 that pass elsewhere, each in a process of its own with the case's own
+#: tolerances, measured once: TVM 0.27.0.post1 (``from_onnx``, its default CPU build) on the models
+#: as given, and onnxruntime 1.31.1 with the IR version capped to 11 and unreleased opsets allowed.
+PEERS: dict[str, dict[str, int]] = {
+    "TVM's importer": {
+        "node": 767,
+        "simple": 8,
+        "pytorch-operator": 34,
+        "pytorch-converted": 79,
+        "real": 8,
+    },
+    "onnxruntime": {
+        "node": 1484,
+        "simple": 17,
+        "pytorch-operator": 24,
+        "pytorch-converted": 59,
+        "real": 9,
+    },
+}
+#: The same with inputs that are sizes, axes or weights made constants where that helps, and the
+#: cases where it gives a wrong result without an error.
+TVM_BOUND, TVM_WRONG = 1067, 140
+
+_STATUSES = ("passed", "refused", "wrong", "failed", "crashed", "timeout")
+
+
+def markdown(
+    kinds: Mapping[str, str], outcomes: Mapping[str, Outcome], groups: Sequence[Group]
+) -> str:
+    """The document.
+
+    Args:
+        kinds: Kind of each case.
+        outcomes: Outcome of each case.
+        groups: The list of refused cases.
+    """
+    counts = Counter((kinds[name], outcome.status) for name, outcome in outcomes.items())
+    total = Counter(outcome.status for outcome in outcomes.values())
+    lines = [
+        "# The ONNX backend suite",
+        "",
+        f"onnx {metadata.version('onnx')}, {len(outcomes)} cases. Every case goes the way of "
+        "`burnish compile` for the",
+        "machine's own CPU at `-O3`, is loaded and run, and its outputs are compared with those "
+        "that the",
+        "case stores: number, dtype, shape, values within the case's own tolerances.",
+        "",
+        "`python -m tests.onnx_suite` writes this file; `pytest tests/onnx_suite` checks it case "
+        "by case.",
+        "",
+        *_table(
+            ["kind", "cases", *_STATUSES, *PEERS],
+            [
+                [kind, sum(1 for k in kinds.values() if k == kind)]
+                + [counts[kind, status] for status in _STATUSES]
+                + [peer[kind] for peer in PEERS.values()]
+                for kind in KINDS
+            ]
+            + [
+                ["all", len(outcomes)]
+                + [total[status] for status in _STATUSES]
+                + [sum(peer.values()) for peer in PEERS.values()]
+            ],
+        ),
+        "",
+        "*refused*: an error before anything runs that lists what is not supported. The numbers of "
+        "the others",
+        "are for onnx 1.23.2: TVM 0.27.0.post1 with its own importer on the models as given "
+        f"({TVM_BOUND} with inputs",
+        f"that are sizes, axes or weights made constants; {TVM_WRONG} wrong results without an "
+        "error), and",
+        "onnxruntime 1.31.1.",
+        "",
+        "## What is refused",
+        "",
+        *_table(
+            ["cases", "reason"],
+            [
+                [len(g.cases), g.reason]
+                for g in sorted(groups, key=lambda g: (-len(g.cases), g.reason))
+                if g.cases
+            ],
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join("---" if i == 0 else "---:" for i in range(len(head))) + "|",
+        *("| " + " | ".join(map(str, row)) + " |" for row in rows),
+    ]

@@ -1,0 +1,17 @@
+"""Every case of the ONNX backend suite passes, or is refused for the reason that is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.onnx_suite import denied
+from tests.onnx_suite.pool import Pool
+
+
+@pytest.mark.slow
+def test_case(case_name: str, pool: Pool, listed: Mapping[str, denied.Group]) -> None:
+    problem = denied.problem(pool.outcome(case_name), listed.get(case_name))
+    if problem:
+        pytest.fail(problem, pytrace=False)
