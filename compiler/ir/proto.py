@@ -29,13 +29,9 @@ def type_proto(type: TensorType) -> onnx.TypeProto:
     return proto
 
 
-_TYPE_NAMES = {"float32": "float", "float64": "double"}
-
-
 def type_text(type: TensorType) -> str:
     """The name of a tensor type in operator schemas: ``tensor(float)``."""
-    name = type.dtype.replace("float8_", "float8")
-    return f"tensor({_TYPE_NAMES.get(name, name)})"
+    return f"tensor({onnx.TensorProto.DataType.Name(BY_NAME[type.dtype].onnx).lower()})"
 
 
 def tensor_proto(constant: Constant, name: str) -> onnx.TensorProto:

@@ -6,7 +6,8 @@ from functools import reduce
 
 from tvm import te, tirx
 
-from burnish.ir.types import FLOATS, INTEGERS
+from burnish.ir.graph import Node
+from burnish.ir.types import BY_NAME, FLOATS, INTEGERS
 from burnish.lowering.ops.activation import clamp
 from burnish.lowering.ops.common import (
     Scalar,
@@ -24,8 +25,6 @@ from burnish.lowering.ops.common import (
 )
 from burnish.lowering.registry import NATIVE, REAL, te_rule
 from burnish.lowering.te_context import Prim, TeContext
-
-_UNSIGNED = frozenset(d for d in INTEGERS if d.startswith("u"))
 
 
 def _integer_divide(function: Scalar, a: Prim, b: Prim) -> Prim:
@@ -156,15 +155,20 @@ def pow_rule(ctx: TeContext, x: te.Tensor, y: te.Tensor) -> te.Tensor:
     return elementwise(ctx, lambda a: constant_power(a, number), x)
 
 
-@te_rule("BitShift", dtypes=_UNSIGNED)
+@te_rule("BitShift", dtypes=INTEGERS)
 def bit_shift(ctx: TeContext, x: te.Tensor, y: te.Tensor, *, direction: str) -> te.Tensor:
-    """BitShift-11; 0 where the distance is the width or more."""
-    function = tirx.shift_left if direction == "LEFT" else tirx.shift_right
+    """BitShift-28; distances from the width on, and negative ones, leave the sign only."""
+    left = direction == "LEFT"
 
     def shift(a: Prim, b: Prim) -> Prim:
-        bits = int(dtype_of(a)[4:])
-        small = b < like(bits, b)
-        return select(small, function(a, select(small, b, like(0, b))), like(0, a))
+        dtype = dtype_of(a)
+        bits = int(dtype.lstrip("uint"))
+        # As an unsigned number, a negative distance is a large one.
+        distance = b if dtype.startswith("u") else tirx.reinterpret(f"u{dtype}", b)
+        small = distance < like(bits, distance)
+        safe = select(small, b, like(0 if left else bits - 1, b))
+        moved = tirx.shift_left(a, safe) if left else tirx.shift_right(a, safe)
+        return select(small, moved, like(0, a)) if left or dtype.startswith("u") else moved
 
     return elementwise(ctx, shift, x, y)
 
@@ -229,6 +233,25 @@ def cast_rule(
 ) -> te.Tensor:
     """Cast-25 between native types; ``saturate`` and ``round_mode`` only concern float8."""
     return elementwise(ctx, lambda v: v, x)
+
+
+def _same_width(node: Node) -> str | None:
+    """BitCast between types of one width; not all bits make a bool."""
+    source, target = node.required(0).dtype, node.output.dtype
+    fits = BY_NAME[source].bits == BY_NAME[target].bits
+    return None if fits and (target != "bool" or source == "bool") else f"{source} to {target}"
+
+
+@te_rule("BitCast", check=_same_width)
+def bit_cast(ctx: TeContext, x: te.Tensor, *, to: int) -> te.Tensor:
+    """BitCast-26."""
+    dtype = ctx.out_type().dtype
+
+    def bits(value: Prim) -> Prim:
+        # A bool of TVM is one bit wide.
+        return tirx.reinterpret(dtype, cast(value, "int8") if str(x.dtype) == "bool" else value)
+
+    return ctx.compute(lambda *i: x(*i) if str(x.dtype) == dtype else bits(x(*i)))
 
 
 @te_rule("CastLike")

@@ -1,4 +1,4 @@
-"""Operators that tensor expressions cannot say: scatter, running sums, top-k. Plain loops."""
+"""Operators that tensor expressions cannot say: scatter, top-k. Plain loops."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ _REDUCTIONS: dict[str, Callable[[Prim, Prim], Prim]] = {
 }
 
 
-def _copy(source: Tensor, target: Tensor) -> None:
+def copy(source: Tensor, target: Tensor) -> None:
+    """All elements of a tensor."""
     with tir.serial(source.size) as i:
         target.store(i, source.load(i))
 
@@ -43,7 +44,7 @@ def _update(target: Tensor, at: Prim, value: Prim, reduction: str) -> None:
     target.store(at, cast(combined, target.dtype))
 
 
-def _loops(extents: Sequence[Prim], body: Callable[[list[Prim]], None]) -> None:
+def loops(extents: Sequence[Prim], body: Callable[[list[Prim]], None]) -> None:
     """Nested serial loops."""
 
     def nest(done: list[Prim]) -> None:
@@ -69,7 +70,7 @@ def scatter_elements(
     """ScatterElements-18; of updates to one element, the last in row-major order wins."""
     out = ctx.output()
     along = ctx.axis(axis)
-    _copy(data, out)
+    copy(data, out)
 
     def body(at: list[Prim]) -> None:
         where = list(at)
@@ -77,7 +78,7 @@ def scatter_elements(
         where[along] = clamped(index, tir.i64(data.shape[along]))
         _update(out, out.offset(*where), updates.load(updates.offset(*at)), reduction)
 
-    _loops(indices.shape, body)
+    loops(indices.shape, body)
 
 
 @kernel_rule("ScatterND", check=static_last_dim)
@@ -91,7 +92,7 @@ def scatter_nd(
 ) -> None:
     """ScatterND-18; of updates to one slice, the last wins."""
     out = ctx.output()
-    _copy(data, out)
+    copy(data, out)
     length = indices.shape[-1]
     size = tir.product(data.shape[length:])
     with tir.serial(tir.product(indices.shape[:-1])) as row:
@@ -103,40 +104,10 @@ def scatter_nd(
             _update(out, base + i, updates.load(row * size + i), reduction)
 
 
-def _around(tensor: Tensor, axis: int) -> tuple[Prim, Prim, Prim]:
+def around(tensor: Tensor, axis: int) -> tuple[Prim, Prim, Prim]:
     """Elements before, along and behind an axis."""
     shape = tensor.shape
     return tir.product(shape[:axis]), shape[axis], tir.product(shape[axis + 1 :])
-
-
-@kernel_rule("CumSum", attribute_inputs=(1,))
-def cumsum(
-    ctx: KernelContext,
-    x: Tensor,
-    axis: Tensor | None,
-    *,
-    exclusive: int = 0,
-    reverse: int = 0,
-) -> None:
-    """CumSum-14."""
-    (position,) = ctx.ints(1) or (0,)
-    y = ctx.output()
-    outer, length, inner = _around(x, ctx.axis(position))
-    kind = wide_dtype(x.dtype)
-    with tir.parallel(outer * inner) as task:
-        block, lane = tir.floordiv(task, inner), tir.floormod(task, inner)
-        base = tir.let(tir.i64(block * length * inner + lane))
-        total = tir.local(1, kind)
-        tir.store(total, 0, const(0, kind))
-        with tir.serial(length) as step:
-            at = base + (length - 1 - step if reverse else step) * inner
-            if exclusive:
-                value = tir.let(wide(x.load(at)))
-                y.store(at, cast(tir.load(total, 0), y.dtype))
-                tir.store(total, 0, tir.load(total, 0) + value)
-            else:
-                tir.store(total, 0, tir.load(total, 0) + wide(x.load(at)))
-                y.store(at, cast(tir.load(total, 0), y.dtype))
 
 
 def _beats(value: Prim, index: Prim, other: Prim, other_index: Prim, largest: int) -> Prim:
@@ -164,7 +135,7 @@ def top_k(
 ) -> None:
     """TopK-24 by repeated selection: k passes over the axis, no scratch memory."""
     along = ctx.axis(axis)
-    outer, length, inner = _around(x, along)
+    outer, length, inner = around(x, along)
     values, indices = ctx.outputs
     count = next(t for t in ctx.outputs if t is not None).shape[along]
     kind = wide_dtype(x.dtype)
