@@ -104,6 +104,11 @@ class Backend:
         codegen: Loads the function from a module of kernels and a TVM target to machine code.
         phases: Loads the Relax passes that run between lowering and code generation, in order;
             None for those that :mod:`burnish.backends.pipeline` has for all.
+        kernels_per_build: Kernels that are built together: few where builds run side by side, many
+            where each starts a compiler.
+        sequential: Whether it has kernels for operators that the table writes as sequential loops.
+        host_sizes: Whether the host can read what kernels write while a model runs: sizes that
+            depend on data, and loops, need it.
     """
 
     name: str
@@ -113,3 +118,6 @@ class Backend:
     table: Callable[[], TableEmitter]
     codegen: Callable[[], Callable[[Any, Any], Any]]
     phases: Callable[[], Sequence[Any]] | None = None
+    kernels_per_build: int = 6
+    sequential: bool = True
+    host_sizes: bool = False

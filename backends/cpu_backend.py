@@ -14,7 +14,9 @@ COMPUTES = {"float16": "fp32"}
 
 def cpu_backend(name: str, specs: Mapping[str, str], resolve: Callable[[str], Target]) -> Backend:
     """A backend with the kernels of :mod:`burnish.backends.cpu`; see :class:`Backend`."""
-    return Backend(name, specs, resolve, rules=_rules, table=_table, codegen=_codegen)
+    return Backend(
+        name, specs, resolve, rules=_rules, table=_table, codegen=_codegen, host_sizes=True
+    )
 
 
 def _rules() -> Mapping[str, KernelRule]:

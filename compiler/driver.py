@@ -119,6 +119,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     """
     from burnish.artifact import ArtifactWriter, unfit
     from burnish.backends.registry import resolve_target
+    from burnish.passes.base import PassContext
     from burnish.runtime import missing_device
 
     options = request.options
@@ -129,14 +130,20 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         graph, notes = import_model(request.model, options)
         order = original_order(graph)
         clock.start("optimize")
+        context = PassContext()
         records = optimize(
-            graph, options, model=request.name, source=request.model, progress=report
+            graph,
+            options,
+            model=request.name,
+            source=request.model,
+            progress=report,
+            context=context,
         )
         notes += [note for record in records for note in record.notes]
         lowering, executable = _build(graph, target, clock, notes)
         clock.start("link")
         _write_code(executable, lowering, writer, target)
-        manifest = _manifest(request, target, graph, records, lowering, order)
+        manifest = _manifest(request, target, graph, records, lowering, order, context.kept)
         nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
         weight_bytes = sum(w.nbytes for w in lowering.weights)
         # The reference loads the whole model once more: what it came from has to go before.
@@ -362,8 +369,10 @@ def _manifest(
     records: list[PassRecord],
     lowering: ModuleLowering,
     order: dict[str, int],
+    kept: dict[str, str],
 ) -> Manifest:
-    from burnish.artifact import Condition, Manifest, NodeInfo, PassInfo, TargetInfo, TensorInfo
+    from burnish.artifact import Condition, Manifest, PassInfo, TargetInfo, TensorInfo
+    from burnish.attestation import node_infos
 
     def tensors(values: Any) -> tuple[TensorInfo, ...]:
         return tuple(
@@ -371,7 +380,6 @@ def _manifest(
             for v in values
         )
 
-    precisions = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
     return Manifest(
         model_name=graph.name,
         model_sha256=model_digest(request.model),
@@ -386,17 +394,7 @@ def _manifest(
         inputs=tensors(graph.inputs),
         outputs=tensors(graph.outputs),
         weights=tuple(TensorInfo(w.name, w.dtype, w.shape) for w in lowering.weights),
-        nodes=tuple(
-            NodeInfo(
-                name=call.outputs[0] if call.outputs else call.kernel,
-                op=call.node,
-                precision=precisions.get(call.dtype, call.dtype),
-                placement=target.device,
-                kernel=call.kernel,
-                nodes=tuple(sorted(call.names, key=lambda name: order.get(name, len(order)))),
-            )
-            for call in lowering.calls
-        ),
+        nodes=node_infos(lowering.calls, target, request.options.precision, kept, order),
         passes=tuple(PassInfo(r.name, r.nodes_before, r.nodes_after) for r in records if r.changed),
         options={k: str(v) for k, v in request.options.to_dict().items() if k not in _TRANSIENT},
         tools={"burnish": __version__}

@@ -1,4 +1,4 @@
-"""Graph -> Relax IRModule: one Relax function for the graph, one for each branch of an If.
+"""Graph -> Relax IRModule: one Relax function for the graph and for each of its subgraphs.
 
 The function ``main`` takes the model's inputs and then the weights, and returns a tuple of the
 outputs. TVM neither folds nor fuses: the graph is final when it comes here.
@@ -25,7 +25,9 @@ from burnish.lowering.context import (
     NodeContext,
     Weight,
 )
-from burnish.lowering.module_ops import LAZY, VIEWS
+from burnish.lowering.module_ops import BIND, CONTROL, LAZY, VIEWS
+from burnish.lowering.precision import computed_in
+from burnish.lowering.run_time import bind_sizes, check_sizes
 from burnish.lowering.scope import indices
 from burnish.lowering.te_context import Symbols
 
@@ -51,6 +53,8 @@ class ModuleLowering:
         self.weights: list[Weight] = []
         self.calls: list[KernelCall] = []
         self.te_kernels: dict[Hashable, tuple[BuiltKernel, tuple[int, ...]]] = {}
+        #: Whether sizes are bound while the model runs.
+        self.has_run_time_sizes = any(n.key in CONTROL | {BIND} for n in graph.walk())
         self._weight_index: dict[Hashable, int] = {}
         self._branches = 0
 
@@ -91,7 +95,16 @@ class ModuleLowering:
         values = tuple(v.name for v in node.outputs if v is not None)
         dtype = outputs[0].dtype if outputs else ""
         self.calls.append(
-            KernelCall(kernel, node.key, node.location.names, values, dtype, flops, detail)
+            KernelCall(
+                kernel,
+                node.key,
+                node.location.names,
+                values,
+                dtype,
+                computed_in(node, dtype),
+                flops,
+                detail,
+            )
         )
 
     def branch_name(self, op: str) -> str:
@@ -221,12 +234,18 @@ class FunctionLowering:
             return
         self.done.add(node)
         try:
+            check_sizes(self, node)
             ctx = NodeContext(self, node)
             rule = self.module.rule_for(node)
             if node.key in VIEWS:
                 ctx.set(self.reshape(self.tensor(node.required(0)), node.output.shape))
-            elif node.key == "If":
-                self._lower_if(node)
+            elif node.key in CONTROL:
+                # It lowers functions of its own, with the classes of this module.
+                from burnish.lowering.control import emit_control
+
+                emit_control(self, node)
+            elif node.key == BIND:
+                bind_sizes(self, node)
             elif rule is not None:
                 rule.emit(ctx, node)
             else:
@@ -239,67 +258,6 @@ class FunctionLowering:
             raise LoweringError(
                 f"{node.key} could not be lowered: {error}", at=f"{node.key} {node.location}"
             ) from error
-
-    def _lower_if(self, node: Node) -> None:
-        condition = self.tensor(node.required(0))
-        condition = self.reshape(condition, ())
-        branches = []
-        for attr in ("then_branch", "else_branch"):
-            graph = node.attrs[attr]
-            assert isinstance(graph, Graph)
-            branches.append(BranchLowering(self, graph, self.module.branch_name("if")))
-        for branch in branches:
-            branch.build()
-        calls = [relax.Call(b.var, b.arguments()) for b in branches]
-        result = self.builder.emit(relax.If(condition.expr, *calls))
-        results = []
-        for i, value in enumerate(v for v in node.outputs if v is not None):
-            item = self.builder.emit(relax.TupleGetItem(result, i))
-            typed = self.builder.match_cast(item, self.relax_type(value.t))
-            results.append(Lowered(typed, value.shape, value.dtype))
-        NodeContext(self, node).set(*results)
-
-
-class BranchLowering(FunctionLowering):
-    """A subgraph as a private function: its parameters are what it captures.
-
-    The symbols of the outer function come as one shape parameter, so that every dim is defined
-    whatever the captured tensors look like.
-    """
-
-    def __init__(self, outer: FunctionLowering, graph: Graph, name: str) -> None:
-        super().__init__(outer.module, graph, name)
-        self.outer = outer
-        self.captured: dict[Value, Any] = {}
-        self.var: Any = None
-        self.outer_symbols = sorted(outer.symbols.vars)
-
-    def tensor(self, value: Value) -> Lowered:
-        """A value of this graph, or one captured from the outer one."""
-        local = value.is_const or (value.producer is not None and value.producer in self.graph)
-        if not local and value not in self.env:
-            outer = self.outer.tensor(value)
-            var = relax.Var(f"c{len(self.captured)}", self.relax_type(value.t))
-            self.captured[value] = var
-            self.env[value] = Lowered(var, outer.dims, outer.dtype)
-        return super().tensor(value)
-
-    def build(self) -> None:
-        """Emit the function."""
-        shape = relax.Var(
-            "dims", relax.ShapeType([self.symbols.var(s) for s in self.outer_symbols])
-        )
-        with self.builder.function(self.name, private=True):
-            outputs = self.lower_nodes()
-            params = [shape, *self.captured.values(), *self.weight_vars.values()]
-            local = self.builder.emit_func_output(relax.Tuple(outputs), params=params)
-        self.var = self.module.builder.add_func(self.builder.get()[local], self.name)
-
-    def arguments(self) -> list[Any]:
-        """What the outer function passes, in parameter order."""
-        dims = relax.ShapeExpr([self.outer.symbols.var(s) for s in self.outer_symbols])
-        captured = [self.outer.tensor(v).expr for v in self.captured]
-        return [dims, *captured, *(self.outer.weight_var(i) for i in self.weight_vars)]
 
 
 def _weight(

@@ -15,6 +15,7 @@ from burnish.ir.infer import (  # noqa: F401  (the imports register the rules)
     movement,
     reduce,
     reshape,
+    run_time,
 )
 from burnish.ir.infer.common import elements
 from burnish.ir.infer.registry import (
@@ -25,6 +26,7 @@ from burnish.ir.infer.registry import (
     infer,
     infer_graph,
     infer_node,
+    node_guards,
     untyped,
 )
 
@@ -37,5 +39,6 @@ __all__ = [
     "infer",
     "infer_graph",
     "infer_node",
+    "node_guards",
     "untyped",
 ]

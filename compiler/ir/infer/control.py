@@ -8,7 +8,7 @@ from burnish.errors import ShapeError
 from burnish.ir import dims
 from burnish.ir.dims import UNKNOWN, Dim
 from burnish.ir.graph import Graph, Node, Value
-from burnish.ir.infer.common import axis_of, elements, scalar_int
+from burnish.ir.infer.common import at_least_zero, axis_of, elements, scalar_int
 from burnish.ir.infer.registry import Result, infer, infer_graph, unrecorded
 from burnish.ir.types import TensorType
 
@@ -32,10 +32,16 @@ def if_(node: Node) -> Sequence[Result]:
     if decided and isinstance(decided[0], int):
         taken = then if decided[0] else otherwise
         return [(v.type, elements(v)) if v.type is not None else None for v in taken.outputs]
+    return merge_branches(node)
+
+
+def merge_branches(node: Node) -> list[TensorType | None]:
+    """The types of an If whose branches are typed already."""
+    then, otherwise = _body(node, "then_branch"), _body(node, "else_branch")
     return [_merged(a, b) for a, b in zip(then.outputs, otherwise.outputs, strict=True)]
 
 
-def _merged(a: Value, b: Value) -> Result:
+def _merged(a: Value, b: Value) -> TensorType | None:
     if a.type is None or b.type is None:
         return None
     if a.type.dtype != b.type.dtype:
@@ -80,6 +86,17 @@ def _as_known(new: tuple[Dim, ...] | None, old: tuple[Dim, ...] | None) -> bool:
     return [d is UNKNOWN for d in new] == [d is UNKNOWN for d in old]
 
 
+def _trips(node: Node, body: Graph) -> Dim:
+    """The number of iterations, where the condition never ends the loop."""
+    condition, following = node.input(1), body.outputs[0]
+    goes_on = following is body.inputs[1] or scalar_int(following) == 1
+    starts = condition is None or scalar_int(condition) == 1
+    trips = elements(node.input(0))
+    if not trips or not (goes_on and starts):
+        return UNKNOWN
+    return at_least_zero(trips[0])
+
+
 @infer("Loop")
 def loop(node: Node) -> Sequence[Result]:
     """Loop(max_trips?, condition?, carried...): the final values, then the scanned outputs."""
@@ -93,13 +110,12 @@ def loop(node: Node) -> Sequence[Result]:
     _settle(body, carried, results)
     # Zero iterations return the initial value: `carried` holds for it and for every later one.
     types: list[Result] = [v.type for v in carried]
-    trips = scalar_int(node.input(0)) if node.input(1) is None else None
+    count = _trips(node, body)
     for value in body.outputs[1 + len(carried) :]:
         if value.type is None:
             types.append(None)
             continue
         inner_shape = value.type.shape
-        count: Dim = UNKNOWN if trips is None else trips
         shape = None if inner_shape is None else (count, *inner_shape)
         types.append(TensorType(value.type.dtype, shape))
     return types

@@ -180,11 +180,16 @@ def guards(graph: Graph) -> tuple[Guard, ...]:
     """
     found: dict[tuple[GuardKind, int | Expr, int | Expr], Guard] = {}
     for node in graph.nodes:
-        with _recording() as record:
-            _results(node)
-        for kind, a, b in record:
-            found.setdefault((kind, a, b), Guard(kind, a, b, _where(node)))
+        for guard in node_guards(node):
+            found.setdefault((guard.kind, guard.a, guard.b), guard)
     return tuple(found.values())
+
+
+def node_guards(node: Node) -> tuple[Guard, ...]:
+    """What the run-time sizes must satisfy so that one node is valid."""
+    with _recording() as record:
+        _results(node)
+    return tuple(Guard(kind, a, b, _where(node)) for kind, a, b in record)
 
 
 def untyped(graph: Graph) -> list[Value]:
