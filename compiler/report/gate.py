@@ -52,7 +52,8 @@ def summary(report: GateReport) -> str:
     """One line: how many checks ended how."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counts.items())
     verdict = f"FAILED (exit code {report.exit_code})" if report.exit_code else "passed"
-    return f"{verdict}: {len(report.rows)} row{'s' if len(report.rows) != 1 else ''}, {counts}, {report.seconds:.0f} s"
+    rows = f"{len(report.rows)} row" + ("s" if len(report.rows) != 1 else "")
+    return f"{verdict}: {rows}, {counts}, {report.seconds:.0f} s"
 
 
 def print_gate(report: GateReport) -> None:
