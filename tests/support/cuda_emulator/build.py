@@ -21,6 +21,17 @@ _DYNAMIC_SHARED = re.compile(
 )
 _SHARED_ALIGNED = re.compile(r"__shared__\s+(alignas\(\d+\))")
 
+# The linker gives the ends of a section whose name is an identifier, if there is one.
+_ENTRY = """
+extern "C" {
+extern char __attribute__((weak, visibility("hidden"))) __start_shared_NAME[];
+extern char __attribute__((weak, visibility("hidden"))) __stop_shared_NAME[];
+char* NAME__shared_begin = __start_shared_NAME;
+char* NAME__shared_end = __stop_shared_NAME;
+void NAME__emulated(void** a) { NAME(ARGUMENTS); }
+}
+"""
+
 
 def missing() -> str:
     """Why the emulated device cannot be built here; empty if it can."""
@@ -101,15 +112,15 @@ def _for_host(source: str) -> str:
     for _, name, parameters in _KERNEL.findall(source):
         types = [_type_of(text) for text in parameters.split(",") if text.strip()]
         arguments = ", ".join(f"*({kind}*)a[{i}]" for i, kind in enumerate(types))
-        entries.append(f'extern "C" void {name}__emulated(void** a) {{ {name}({arguments}); }}')
-    bounds = [
-        # The linker gives the ends of a section whose name is an identifier.
-        'char emulator_some_shared __attribute__((section("emulator_shared")));',
-        'extern "C" char __start_emulator_shared[], __stop_emulator_shared[];',
-        'extern "C" { char* emulator_shared_begin = __start_emulator_shared;',
-        "char* emulator_shared_end = __stop_emulator_shared; }",
-    ]
-    return "\n".join(['#include "emulator.h"', source, *bounds, *entries, ""])
+        entries.append(_ENTRY.replace("NAME", name).replace("ARGUMENTS", arguments))
+    source = _KERNEL.sub(_with_shared_section, source)
+    return "\n".join(['#include "emulator.h"', source, *entries])
+
+
+def _with_shared_section(kernel: re.Match[str]) -> str:
+    """The begin of a kernel, whose shared arrays get a section of their own."""
+    section = f'__attribute__((section("shared_{kernel[2]}")))'
+    return f"\n#undef __shared__\n#define __shared__ {section} static\n{kernel[0]}"
 
 
 def _type_of(parameter: str) -> str:

@@ -79,12 +79,13 @@ int cuModuleUnload(Module* module) {
 int cuModuleGetFunction(Function** function, Module* module, const char* name) {
   void* call = dlsym(module->library, (std::string(name) + "__emulated").c_str());
   if (call == nullptr) return kNotFound;
-  auto symbol = [&](const char* label) {
-    auto* address = static_cast<char**>(dlsym(module->library, label));
+  auto symbol = [&](const char* suffix) {
+    void* found = dlsym(module->library, (std::string(name) + suffix).c_str());
+    auto* address = static_cast<char**>(found);
     return address == nullptr ? nullptr : *address;
   };
   *function = new Function{reinterpret_cast<void (*)(void**)>(call),
-                           symbol("emulator_shared_begin"), symbol("emulator_shared_end")};
+                           symbol("__shared_begin"), symbol("__shared_end")};
   return kSuccess;
 }
 
@@ -97,7 +98,7 @@ int cuLaunchKernelEx(const LaunchConfig* config, Function* function, void** argu
       config->grid_y > 65535 || config->grid_z > 65535 || config->grid_x > 2147483647u) {
     return kInvalidValue;
   }
-  // As on the device, where a block gets no more than this (compute capability 8.0).
+  // What a block gets at compute capability 8.0; arrays of a fixed size have their own limit.
   size_t fixed = static_cast<size_t>(function->shared_end - function->shared_begin);
   if (config->shared_bytes > 163 * 1024 || fixed > 48 * 1024) return kInvalidValue;
   std::lock_guard<std::mutex> lock(launching);

@@ -44,7 +44,6 @@ void* emulator_dynamic_shared(void);
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __align__(n) alignas(n)
-#define __shared__ __attribute__((section("emulator_shared"))) static
 
 static inline void __syncthreads() { emulator_sync_block(); }
 static inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator_sync_warp(mask); }
