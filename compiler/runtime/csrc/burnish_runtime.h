@@ -173,6 +173,16 @@ BURNISH_API int burnish_model_run(BurnishModel* model, const void* const* data,
 /* Give up an output. */
 BURNISH_API void burnish_tensor_release(void* handle);
 
+/*
+ * What this machine can do at most: operations a second of `threads` threads at once, for `seconds`,
+ * with multiply-adds (which count twice) in registers; 0 where the CPU has no instruction for `kind`.
+ * Kinds: 0 fp32, 1 bf16 summed in fp32, 2 unsigned by signed bytes summed in int32.
+ */
+BURNISH_API double burnish_arithmetic_rate(int32_t kind, int32_t threads, double seconds);
+
+/* Bytes a second that `threads` threads at once read from `bytes` of memory in all. */
+BURNISH_API double burnish_read_bandwidth(int32_t threads, int64_t bytes, double seconds);
+
 #ifdef __cplusplus
 }
 #endif
