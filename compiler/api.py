@@ -85,12 +85,9 @@ def compile(
     from burnish.frontends import frontend
 
     shapes = {name: tuple(dims) for name, dims in (input_shapes or {}).items()}
-    try:
-        chosen = CompileOptions(
-            target=target, precision=precision, threads=threads, input_shapes=shapes, **options
-        )
-    except TypeError as error:
-        raise UsageError(f"no such option: {error}", hint="see help(burnish.compile)") from None
+    chosen = checked_options(
+        target=target, precision=precision, threads=threads, input_shapes=shapes, **options
+    )
     origin = frontend(model)
     if origin is None and not (example_inputs is None and dynamic_shapes is None):
         raise UsageError(
@@ -164,6 +161,18 @@ def compare(
         return origin.record(inputs, declared, drawn_like=example, shapes=shapes, seed=seed)
 
     return check.compare(compiled, record, atol=atol, rtol=rtol, **options)
+
+
+def checked_options(**options: Any) -> CompileOptions:
+    """Options of a compilation.
+
+    Raises:
+        UsageError: One is unknown or wrong.
+    """
+    try:
+        return CompileOptions(**options)
+    except TypeError as error:
+        raise UsageError(f"no such option: {error}", hint="see help(burnish.compile)") from None
 
 
 def _source(model: Model, folder: str) -> str | os.PathLike[str] | bytes:

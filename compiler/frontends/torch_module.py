@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,22 @@ from burnish.frontends.torch_state import evaluating, on_cpu, quiet, unwrapped
 _OLDEST = (2, 6)
 #: Larger models keep their weights in a file of their own: protobuf holds no more than 2 GiB.
 _IN_ONE_FILE = 1 << 28
+
+
+@dataclass(frozen=True)
+class TorchRunner:
+    """A call of a module, for :func:`burnish.bench.measure`."""
+
+    module: torch.nn.Module
+    call: Call
+    threads: int
+    name: str = "torch"
+    version: str = str(torch.__version__)
+
+    def prepare(self, feeds: Mapping[str, Any]) -> Callable[[], object]:
+        """A function that calls the module on its arguments, of which ``feeds`` are the arrays."""
+        module, args, kwargs = self.module, self.call.args, self.call.kwargs
+        return lambda: module(*args, **kwargs)
 
 
 class TorchModule:
@@ -109,6 +127,17 @@ class TorchModule:
             drawn = draw_session_inputs(declared, shapes=shapes, seed=seed)
             calls = [Call.of(self._module, drawn)]
         return self._record(calls, seed=seed if inputs is None else None)
+
+    @contextlib.contextmanager
+    def timed(self, example_inputs: Any, threads: int) -> Iterator[TorchRunner]:
+        """The module as something to time, in eval mode, on the CPU, with ``threads`` threads."""
+        call, before = Call.of(self._module, example_inputs), torch.get_num_threads()
+        with evaluating(self._module):
+            torch.set_num_threads(threads)
+            try:
+                yield TorchRunner(self._module, call, threads)
+            finally:
+                torch.set_num_threads(before)
 
     def _record(
         self, calls: list[Call], *, optional: int = 0, seed: int | None = None

@@ -76,7 +76,7 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_same_random_numbers())
+        stack.enter_context(same_random_numbers())
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.no_grad())
         for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
@@ -96,7 +96,8 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_random_numbers() -> Iterator[None]:
+def same_random_numbers() -> Iterator[None]:
+    """Afterwards the generators of torch, NumPy and Python go on as if nothing had been drawn."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the user's, not ours
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:

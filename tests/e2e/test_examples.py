@@ -66,6 +66,25 @@ def test_backend_of_ones_own() -> None:
     assert own[1][1:] == ("4", "2")
 
 
+@pytest.mark.slow
+def test_training(tmp_path: Path) -> None:
+    for package in ("torch", "onnxscript", "sklearn"):
+        pytest.importorskip(package)
+    script = EXAMPLES / "04_training" / "run.py"
+    printed = run(script, "--epochs", "3", "--output", str(tmp_path))
+    rows = re.findall(r"epoch (\d): .*torch ([\d.]+) %, burnish ([\d.]+) %", printed)
+    assert [(number, torch == ours) for number, torch, ours in rows] == [
+        ("1", True),
+        ("2", True),
+        ("3", True),
+    ]
+    assert float(rows[-1][2]) > 85
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"epoch-{number}.burnish" for number in (1, 2, 3)
+    ]
+    assert len(re.findall(r"per sample torch [\d.]+ us, burnish [\d.]+ us", printed)) == 3
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
 def test_every_script_has_a_test(script: Path) -> None:
     source = Path(__file__).read_text()
