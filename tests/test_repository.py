@@ -41,6 +41,7 @@ LAYERS = (
     ("burnish.check",),
     ("burnish.frontends",),
     ("burnish.bench",),
+    ("burnish.attestation",),
     ("burnish.driver",),
     ("burnish.compilation",),
     ("burnish.api",),

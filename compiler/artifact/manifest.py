@@ -20,7 +20,7 @@ from burnish.artifact.dtypes import DATA_TYPES
 from burnish.errors import ArtifactError
 
 #: Grows with every change that older or newer code would misread.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 #: Names of the files of an artifact.
 MANIFEST_NAME = "manifest.json"
@@ -90,9 +90,12 @@ class NodeInfo:
         name: Name of the node in the optimized graph.
         op: Its operator, with the domain unless it is ONNX's own (``burnish::Conv``, ``Reshape``).
         precision: What it computes in (``fp32``, ``int8``, or a dtype where nothing is computed).
+            Sums of 16-bit products are always fp32.
         placement: Where it runs (``cpu``, ``cuda``).
         kernel: Its function in the library, as it appears in profiles; empty if it is only a view.
         nodes: Names of the nodes of the user's model that it came from.
+        storage: What its result lies in, which may be narrower than what it computes in.
+        reason: Why it is in fp32, where a lower precision was asked for.
     """
 
     name: str
@@ -101,6 +104,8 @@ class NodeInfo:
     placement: str
     kernel: str
     nodes: tuple[str, ...]
+    storage: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

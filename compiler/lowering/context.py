@@ -94,7 +94,8 @@ class KernelCall:
         node: Operator or composite.
         names: Original node names.
         outputs: Names of the values it makes.
-        dtype: Compute precision.
+        dtype: Element type of the result.
+        computes: Element type of the arithmetic, empty where there is none.
         flops: Multiply-adds count twice; a dim, so it may be symbolic. 0 when not a compute kernel.
         detail: What the rule chose (tile, layout), for ``inspect``.
     """
@@ -104,6 +105,7 @@ class KernelCall:
     names: tuple[str, ...]
     outputs: tuple[str, ...]
     dtype: str
+    computes: str
     flops: Dim = 0
     detail: str = ""
 

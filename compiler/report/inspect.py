@@ -171,9 +171,13 @@ def print_artifact(data: dict[str, Any]) -> None:
     verification = data["verification"]
     if verification:
         print_line(f"verified against {verification['reference']}")
-    table = Table("operation", "precision", "kernel", "original nodes")
+    table = Table("operation", "precision", "stored in", "kernel", "original nodes")
     for node in data["nodes"]:
         names = node["nodes"]
         shown = first_few(names)
-        table.add_row(node["op"], node["precision"], node["kernel"], escape(shown))
+        table.add_row(node["op"], node["precision"], node["storage"], node["kernel"], escape(shown))
     print_table(table)
+    for node in data["nodes"]:
+        if node["reason"]:
+            where = escape(", ".join(node["nodes"][:3]) or node["name"])
+            print_line(f"in fp32: {node['op']} ({where}): {node['reason']}")

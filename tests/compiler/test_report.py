@@ -106,6 +106,8 @@ def test_artifact_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> Non
     node = {
         "op": "Relu",
         "precision": "fp32",
+        "storage": "fp32",
+        "reason": "its result may leave the range of float16",
         "kernel": "relu_1",
         "nodes": ["/layer[0]/relu", "b", "c", "d", "e"],
     }
@@ -123,4 +125,5 @@ def test_artifact_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out
     assert "input x: float32[n,3]" in out
     assert "/layer[0]/relu, b, c and 2 more" in out
+    assert "in fp32: Relu (/layer[0]/relu, b, c): its result may leave the range of float16" in out
     assert "verified" not in out
