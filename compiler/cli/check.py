@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from burnish.cli.common import check_output_path, emit_json, json_option, on_terminal
-from burnish.errors import InputFileError
+from burnish.errors import InputFileError, UsageError
 
 if TYPE_CHECKING:
     from burnish.gate.config import GateConfig
@@ -48,6 +48,11 @@ DEFAULT_CONFIG = "burnish.toml"
     help="Store the artifacts of rows that pass as the new baseline; the old one is not looked at.",
 )
 @click.option("--keep-artifacts", metavar="DIR", help="Keep what was compiled in DIR.")
+@click.option(
+    "--artifacts",
+    metavar="DIR",
+    help="Check what --keep-artifacts left in DIR, maybe on another machine, and compile nothing.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads per call, for all models.")
 @click.option(
     "--repeat",
@@ -81,6 +86,7 @@ def command(
     markdown: str | None,
     update_baseline: bool,
     keep_artifacts: str | None,
+    artifacts: str | None,
     quiet: bool,
     **overrides: Any,
 ) -> int:
@@ -95,21 +101,20 @@ def command(
     if init is not None:
         return _write_config(Path(init), path)
     from burnish.gate.load import load_config
-    from burnish.gate.run import make_folder, run_gate
+    from burnish.gate.row import GateRun, make_folder
+    from burnish.gate.run import run_gate
 
+    if artifacts and keep_artifacts:
+        raise UsageError("--artifacts compiles nothing that --keep-artifacts could keep")
     settings = _overridden(load_config(path), **overrides)
-    folders = [Path(folder) for folder in (output, keep_artifacts) if folder is not None]
-    for folder in folders:
-        make_folder(folder)
+    taken, keep, reports = (Path(f) if f else None for f in (artifacts, keep_artifacts, output))
+    for folder in (keep, reports):
+        if folder is not None:
+            make_folder(folder)
+    gate = GateRun(settings, taken, keep, update_baseline)
     with _progress(quiet) as progress:
-        report = run_gate(
-            settings,
-            only=only,
-            keep_artifacts=Path(keep_artifacts) if keep_artifacts else None,
-            update_baseline=update_baseline,
-            progress=progress,
-        )
-    _write_reports(report, output, json_path, junit, markdown)
+        report = run_gate(gate, only=only, progress=progress)
+    _write_reports(report, reports, json_path, junit, markdown)
     if not quiet and json_path != "-":
         from burnish.report.gate import print_gate
 
@@ -173,7 +178,7 @@ def _progress(quiet: bool) -> Iterator[Progress]:
 
 def _write_reports(
     report: GateReport,
-    output: str | None,
+    folder: Path | None,
     json_path: str | None,
     junit: str | None,
     markdown: str | None,
@@ -188,8 +193,7 @@ def _write_reports(
     if markdown:
         shared = markdown == os.environ.get("GITHUB_STEP_SUMMARY")
         _write(Path(markdown), markdown_text(report), append=shared)
-    if output:
-        folder = Path(output)
+    if folder is not None:
         emit_json(report.to_dict(), str(folder / "report.json"))
         _write(folder / "junit.xml", junit_text(report))
         _write(folder / "summary.md", markdown_text(report))

@@ -13,6 +13,8 @@ from burnish.gate.result import CheckResult
 from burnish.gate.units import format_size
 
 _LISTED = 5
+#: Precisions of kernels that compute; others (indices, sizes) are named by their element type.
+_COMPUTE = frozenset({"fp64", "fp32", "bf16", "fp16", "int8"})
 
 
 def artifact_size(artifact: Path) -> int:
@@ -67,38 +69,45 @@ def check_bytes(gate: str, subject: str, found: int, limit: int) -> CheckResult:
     )
 
 
-def check_placement(
-    gate: PlacementGate, manifest: Manifest, notes: Sequence[str]
-) -> list[CheckResult]:
-    """What the artifact attests of its kernels, and what the compiler noted."""
+def check_placement(gate: PlacementGate, manifest: Manifest) -> list[CheckResult]:
+    """What the artifact attests of its kernels."""
     kernels = [node for node in manifest.nodes if node.kernel]
-    results = [_share(p, least, kernels) for p, least in sorted(gate.min_share.items())]
+    computing = [node for node in kernels if node.precision in _COMPUTE]
+    results = [_share("precision", p, least, computing) for p, least in gate.min_share.items()]
+    results += [_share("storage", p, least, computing) for p, least in gate.min_storage.items()]
     if gate.devices:
         results.append(_devices(gate.devices, kernels))
-    if gate.forbid_notes:
-        results.append(_notes(gate.forbid_notes, notes))
     return results
 
 
-def _share(precision: str, least: float, kernels: Sequence[NodeInfo]) -> CheckResult:
-    counts = Counter(node.precision for node in kernels)
+def _share(
+    attribute: str, precision: str, least: float, kernels: Sequence[NodeInfo]
+) -> CheckResult:
+    """The share of the kernels that compute in a precision, or store their results in it."""
+    counts = Counter(getattr(node, attribute) for node in kernels)
     share = counts[precision] / len(kernels) if kernels else 0.0
-    others = [node for node in kernels if node.precision != precision]
+    others = [node for node in kernels if getattr(node, attribute) != precision]
+    verb = "compute" if attribute == "precision" else "store"
     reason = ""
     if share < least:
+        found = [f"{_origin(n)} ({getattr(n, attribute)}{_because(n)})" for n in others]
         reason = (
-            f"{counts[precision]} of {len(kernels)} kernels compute in {precision}; "
-            f"others: {_some([f'{_origin(n)} ({n.precision})' for n in others])}"
+            f"{counts[precision]} of {len(kernels)} kernels {verb} in {precision}; "
+            f"others: {_some(found)}"
         )
     return CheckResult.judged(
         "precision",
-        precision,
+        f"{verb} {precision}",
         reason,
         f"{share:.1%} of {len(kernels)} kernels",
         f">= {least:.1%}",
         share=share,
         kernels=dict(counts),
     )
+
+
+def _because(node: NodeInfo) -> str:
+    return f": {node.reason}" if node.reason else ""
 
 
 def _devices(allowed: Sequence[str], kernels: Sequence[NodeInfo]) -> CheckResult:
@@ -116,7 +125,8 @@ def _devices(allowed: Sequence[str], kernels: Sequence[NodeInfo]) -> CheckResult
     )
 
 
-def _notes(patterns: Sequence[str], notes: Sequence[str]) -> CheckResult:
+def check_notes(patterns: Sequence[str], notes: Sequence[str]) -> CheckResult:
+    """That no note of the compiler matches a pattern."""
     # "*" around, so that a pattern may be a part of a line.
     found = [n for n in notes if any(fnmatch.fnmatchcase(n, f"*{p}*") for p in patterns)]
     return CheckResult.judged(

@@ -10,6 +10,9 @@ from typing import TypeAlias
 from burnish.bench.ratio import RatioPlan
 from burnish.options import DimSpec
 
+#: What limits call the artifact of an earlier state, beside the peers.
+BASELINE = "baseline"
+
 
 @dataclass(frozen=True)
 class FileInputs:
@@ -122,12 +125,14 @@ class PlacementGate:
     """What the artifact has to attest.
 
     Attributes:
-        min_share: Least share of the kernels that compute in a precision.
+        min_share: Least share, of the kernels that compute, of those that do it in a precision.
+        min_storage: Least share of the same whose results are stored in a precision.
         devices: Where kernels may run; empty for anywhere.
         forbid_notes: Patterns (``*`` stands for anything) that no note of the compiler may match.
     """
 
     min_share: Mapping[str, float] = field(default_factory=dict)
+    min_storage: Mapping[str, float] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     forbid_notes: tuple[str, ...] = ()
 

@@ -7,13 +7,11 @@ from collections.abc import Callable
 import burnish.runtime
 from burnish.bench import BurnishRunner, RatioPlan, Runner, measure_ratio, peer
 from burnish.bench.ratio import RatioResult
-from burnish.gate.config import Row
+from burnish.gate.config import BASELINE, Row
 from burnish.gate.inputs import Feeds
 from burnish.gate.result import EXIT_CODES, CheckResult
 from burnish.runtime import default_threads
 from burnish.worker import report
-
-BASELINE = "baseline"
 
 
 def check_latency(

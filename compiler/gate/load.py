@@ -35,9 +35,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-BASELINE = "baseline"
 #: What a ratio of times can be taken to.
-AGAINST = (*PEERS, BASELINE)
+AGAINST = (*PEERS, config.BASELINE)
+#: Precisions that a share of the kernels can be demanded of.
+_ATTESTED = tuple(name for name in (*PRECISIONS, *PLANNED_PRECISIONS) if name != "auto")
 
 _LIMIT = number(0)
 _SHARE = number(0, 1)
@@ -141,7 +142,8 @@ def _model_fields(folder: Path) -> dict[str, Field]:
         "memory": table({"max-compile": size, "max-run": size}),
         "placement": table(
             {
-                "min-share": mapping(_SHARE),
+                "min-share": mapping(_SHARE, _ATTESTED),
+                "min-storage": mapping(_SHARE, _ATTESTED),
                 "devices": array(text),
                 "forbid-notes": array(text),
             }

@@ -63,7 +63,8 @@ max-bytes = {size}           # of the artifact: bytes, KB, MB, GB, KiB, MiB, GiB
 # max-run = "500 MB"         # of a process that loads and runs the artifact, Python included
 
 [model.placement]            # what the artifact attests
-# min-share = {{ fp32 = 1.0 }}   # share of the kernels that compute in a precision
+# min-share = {{ fp32 = 1.0 }}   # least share of the kernels that compute in a precision
+# min-storage = {{ fp16 = 0.9 }} # least share of the kernels that store their results in it
 devices = ["cpu"]
 # forbid-notes = ["runs as plain operators"]   # notes of the compiler; "*" forbids any
 """
