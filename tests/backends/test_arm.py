@@ -1,0 +1,103 @@
+"""The ARM backend's table of cores, its errors, and what LLVM makes of its kernels."""
+
+from __future__ import annotations
+
+import platform
+import re
+
+import pytest
+from tvm.target import Target
+from tvm.target.codegen import llvm_get_cpu_features
+
+from burnish.artifact import cross_compiler
+from burnish.backends.arm import ARM
+from burnish.backends.arm.cores import CORES, Core
+from burnish.backends.registry import resolve_target
+from burnish.errors import TargetUnavailableError, UsageError
+
+cross = pytest.mark.skipif(platform.machine() == "aarch64", reason="cross-building")
+
+#: LLVM's features that bring instructions which it uses by itself, and their names in the kernel's
+#: arch/arm64/kernel/cpuinfo.c. The rest are of the system, of the schedule, or for intrinsics only.
+HWCAPS = {
+    "fp-armv8": ("fp",),
+    "neon": ("asimd",),
+    "crc": ("crc32",),
+    "lse": ("atomics",),
+    "lse2": ("uscat",),
+    "rdm": ("asimdrdm",),
+    "fullfp16": ("fphp", "asimdhp"),
+    "fp16fml": ("asimdfhm",),
+    "dotprod": ("asimddp",),
+    "rcpc": ("lrcpc",),
+    "rcpc-immo": ("ilrcpc",),
+    "rcpc3": ("lrcpc3",),
+    "jsconv": ("jscvt",),
+    "complxnum": ("fcma",),
+    "flagm": ("flagm",),
+    "altnzcv": ("flagm2",),
+    "fptoint": ("frint",),
+    "i8mm": ("i8mm",),
+    "bf16": ("bf16",),
+    "aes": ("aes", "pmull"),
+    "sha2": ("sha1", "sha2"),
+    "sha3": ("sha3", "sha512"),
+    "sm4": ("sm3", "sm4"),
+    "sve": ("sve",),
+    "sve2": ("sve2",),
+    "sve-bitperm": ("svebitperm",),
+    "sme": ("sme",),
+    "cssc": ("cssc",),
+    "mops": ("mops",),
+}
+
+
+@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+def test_features_are_what_llvm_may_use(core: Core) -> None:
+    """Less would be an illegal instruction, more a refusal for nothing."""
+    allowed = set(map(str, llvm_get_cpu_features(Target(core.target()))))
+    expected = {name for feature in allowed for name in HWCAPS.get(feature, ())}
+    assert set(core.features) == expected
+
+
+def test_every_feature_is_known() -> None:
+    """What a new LLVM adds to a core has to be looked at."""
+    harmless = re.compile(
+        r"v\d\.?\d?a|.*(fuse|fusion|slow|fast|expensive|sched|opt|cost|interleave|tune|maximize).*|"
+        r"a\d+|neoverse\w+|use-.*|no-.*|avoid-.*|el2vmsa|el3|ete|trbe|spe|perfmon|pan|pan-rwv|ras|"
+        r"lor|vh|uaops|CONTEXTIDREL2|am|ccdp|ccidx|ccpp|dit|mpam|nv|pauth|rand|sel2|ssbs|tlb-rmi|"
+        r"tracev8.4|bti|fpac|mte|predres|sb|specrestrict"
+    )
+    for core in CORES.values():
+        allowed = set(map(str, llvm_get_cpu_features(Target(core.target()))))
+        unknown = {f for f in allowed if f not in HWCAPS and not harmless.fullmatch(f)}
+        assert not unknown, core.name
+
+
+@pytest.mark.parametrize("spec", ARM.specs)
+def test_every_spelling_resolves(spec: str) -> None:
+    try:
+        cross_compiler("aarch64")
+    except TargetUnavailableError as error:
+        pytest.skip(str(error))
+    target = resolve_target(spec)
+    assert (target.spec, target.machine, target.isa.lanes) == (spec, "aarch64", 4)
+    assert target.features == target.isa.features
+    assert dict(target.tvm) == target.isa.target
+
+
+def test_a_core_that_nobody_knows() -> None:
+    with pytest.raises(UsageError, match="unknown ARM core 'cortex-m0'") as error:
+        resolve_target("arm:cortex-m0")
+    assert "arm:neoverse-n1" in str(error.value.hint)
+
+
+@cross
+def test_no_cross_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(
+        TargetUnavailableError, match="aarch64-linux-gnu-g\\+\\+ was not found"
+    ) as e:
+        resolve_target("arm")
+    assert e.value.exit_code == 5
+    assert "apt install g++-aarch64-linux-gnu" in str(e.value.hint)

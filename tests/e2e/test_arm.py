@@ -1,0 +1,74 @@
+"""Small networks compiled for ARM, run on emulated cores and compared with onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import burnish
+from burnish.driver import CompileRequest, compile_artifact
+from burnish.options import CompileOptions
+from tests.support.qemu import EmulatedModel, call, emulator
+
+for module in ("torch", "transformers", "onnxscript"):
+    pytest.importorskip(module)
+
+from tests.support.architectures import ARCHITECTURES  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+SIZES = {
+    "cnn": [{"batch": 2}, {"batch": 1}],
+    "lstm": [{"batch": 2, "sequence": 7}, {"batch": 1, "sequence": 20}],
+    "bert": [{"batch": 2, "sequence": 12}, {"batch": 1, "sequence": 19}],
+}
+#: A target, and a core that has no more than it needs, as far as QEMU knows one.
+CORES = [("arm", "cortex-a53"), ("arm:neoverse-n1", "neoverse-n1"), ("arm:neoverse-v1", "max")]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, bytes]:
+    emulator()
+    return {name: ARCHITECTURES[name].export("dynamo") for name in SIZES}
+
+
+def build(model: bytes, path: Path, target: str, precision: str = "fp32") -> Path:
+    options = CompileOptions(target=target, precision=precision, verify_ir=True)
+    compile_artifact(CompileRequest(model, str(path), options))
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize(("target", "cpu"), CORES, ids=[target for target, _ in CORES])
+def test_equal_to_onnxruntime(
+    target: str, cpu: str, name: str, precision: str, models: dict[str, bytes], tmp_path: Path
+) -> None:
+    import onnx
+
+    if precision == "fp16" and target == "arm:neoverse-v1":
+        pytest.skip("the code is that of neoverse-n1")
+    path = build(models[name], tmp_path / "model.burnish", target, precision)
+    inputs = [ARCHITECTURES[name].feeds(sizes, seed) for seed, sizes in enumerate(SIZES[name])]
+    emulated = EmulatedModel(path, cpu, threads=2)
+    report = burnish.compare(emulated, onnx.load_from_string(models[name]), inputs)
+    report.raise_if_failed()
+    assert len(report.cases) == len(inputs)
+
+
+@pytest.mark.parametrize("target", ["arm:neoverse-v1", "arm:neoverse-v2"])
+def test_a_core_without_the_features_refuses(
+    target: str, models: dict[str, bytes], tmp_path: Path
+) -> None:
+    """With a message, not an illegal instruction."""
+    path = build(models["cnn"], tmp_path / "model.burnish", target)
+    done = call([path], "neoverse-n1")
+    assert done.returncode == 2
+    assert "this CPU lacks what the artifact was compiled for (neon): " in done.stderr
+    assert "i8mm" in done.stderr
+    assert "bf16" in done.stderr
+    # Where they are there, the next check speaks.
+    done = call([path], "max")
+    assert done.returncode == 2
+    assert "no file for the input 'image'" in done.stderr
