@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.models.store import cache_dir
 
 _HERE = Path(__file__).resolve().parent
-_CXX = ("g++", "-std=c++17", "-fPIC", "-shared", "-Wall", "-Wextra")
+_CXX = ("g++", "-std=gnu++17", "-fPIC", "-shared", "-Wall", "-Wextra")
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+([^{;]*?)(\w+)\s*\(([^)]*)\)\s*\{')
 _DYNAMIC_SHARED = re.compile(
     r"extern\s+__shared__\s+(?:(?:__align__|alignas)\(\d+\)\s*)?(\w[\w ]*?)\s+(\w+)\s*\[\s*\]\s*;"

@@ -54,6 +54,7 @@ struct Fiber {
   EmulatorIndex index{};
   State state = State::kEnded;
   unsigned mask = 0;  // of the warp barrier that it waits at
+  int site = 0;       // and which barrier that is
 };
 
 std::vector<Fiber> fibers;
@@ -93,10 +94,11 @@ void Resume(size_t fiber) {
   emulator_switch(&scheduler_stack, fibers[fiber].stack_pointer);
 }
 
-void Wait(State state, unsigned mask) {
+void Wait(State state, unsigned mask, int site) {
   Fiber& fiber = fibers[current];
   fiber.state = state;
   fiber.mask = mask;
+  fiber.site = site;
   emulator_switch(&fiber.stack_pointer, scheduler_stack);
 }
 
@@ -106,6 +108,12 @@ unsigned LanesIn(size_t first, size_t count, State state) {
     lanes |= unsigned(fibers[i].state == state) << (i - first);
   }
   return lanes;
+}
+
+[[noreturn]] void Fail(const char* what) {
+  fprintf(stderr, "cuda_emulator: %s, in block (%u, %u, %u)\n", what, emulator_block.x,
+          emulator_block.y, emulator_block.z);
+  abort();
 }
 
 // Lets the lanes of a warp go on whose whole mask has arrived. Ended lanes are not waited for.
@@ -120,6 +128,12 @@ bool ReleaseWarps(size_t count) {
     for (size_t i = first; i < first + lanes; ++i) {
       if (fibers[i].state != State::kAtWarpBarrier) continue;
       if ((fibers[i].mask & ~gone & ~arrived) != 0) continue;
+      for (size_t j = first; j < first + lanes; ++j) {
+        bool expected = (fibers[i].mask & arrived) >> (j - first) & 1;
+        if (expected && fibers[j].site != fibers[i].site) {
+          Fail("lanes of a warp meet at different barriers");
+        }
+      }
       fibers[i].state = State::kReady;
       released = true;
     }
@@ -148,9 +162,7 @@ void RunBlock(size_t count) {
     }
     if (ended) return;
     if (!ReleaseWarps(count) && !ReleaseBlock(count)) {
-      fprintf(stderr, "cuda_emulator: threads of block (%u, %u, %u) wait for ever at a barrier\n",
-              emulator_block.x, emulator_block.y, emulator_block.z);
-      abort();
+      Fail("threads wait for ever at a barrier");
     }
   }
 }
@@ -194,9 +206,11 @@ void Run(const Launch& launch) {
 
 extern "C" {
 
-void emulator_sync_block(void) { emulator::Wait(emulator::State::kAtBlockBarrier, 0); }
+void emulator_sync_block(void) { emulator::Wait(emulator::State::kAtBlockBarrier, 0, 0); }
 
-void emulator_sync_warp(unsigned mask) { emulator::Wait(emulator::State::kAtWarpBarrier, mask); }
+void emulator_sync_warp(unsigned mask, int site) {
+  emulator::Wait(emulator::State::kAtWarpBarrier, mask, site);
+}
 
 unsigned emulator_lane(void) { return static_cast<unsigned>(emulator::current % emulator::kWarp); }
 
@@ -210,9 +224,9 @@ unsigned emulator_active(void) {
   return lanes;
 }
 
-const uint64_t* emulator_exchange(unsigned mask, uint64_t value) {
+const uint64_t* emulator_exchange(unsigned mask, uint64_t value, int site) {
   emulator::exchanged[emulator::current] = value;
-  emulator_sync_warp(mask);
+  emulator_sync_warp(mask, site);
   return &emulator::exchanged[emulator::current - emulator_lane()];
 }
 

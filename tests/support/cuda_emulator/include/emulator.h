@@ -22,9 +22,10 @@ struct EmulatorIndex {
 extern "C" {
 extern EmulatorIndex emulator_thread, emulator_block, emulator_block_dim, emulator_grid_dim;
 void emulator_sync_block(void);
-void emulator_sync_warp(unsigned mask);
+// `site` tells barriers from each other: lanes that meet at two of them end the process.
+void emulator_sync_warp(unsigned mask, int site);
 // The values that the lanes of `mask` give, by lane.
-const uint64_t* emulator_exchange(unsigned mask, uint64_t value);
+const uint64_t* emulator_exchange(unsigned mask, uint64_t value, int site);
 unsigned emulator_lane(void);
 // Lanes of this warp that have not ended.
 unsigned emulator_active(void);
@@ -46,61 +47,67 @@ void* emulator_dynamic_shared(void);
 #define __align__(n) alignas(n)
 
 static inline void __syncthreads() { emulator_sync_block(); }
-static inline void __syncwarp(unsigned mask = 0xffffffffu) { emulator_sync_warp(mask); }
+static inline void EmulatorSyncWarp(int site, unsigned mask = 0xffffffffu) {
+  emulator_sync_warp(mask, site);
+}
 static inline unsigned __activemask() { return emulator_active(); }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 
 template <typename T>
-static inline T EmulatorShuffle(unsigned mask, T value, unsigned source) {
+static inline T EmulatorShuffle(int site, unsigned mask, T value, unsigned source) {
   static_assert(sizeof(T) <= sizeof(uint64_t), "a shuffled value has at most 8 bytes");
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof(T));
-  const uint64_t* lanes = emulator_exchange(mask, bits);
+  const uint64_t* lanes = emulator_exchange(mask, bits, site);
   T result;
   memcpy(&result, &lanes[source], sizeof(T));
-  emulator_sync_warp(mask);
+  emulator_sync_warp(mask, site);
   return result;
 }
 
 // Lanes are grouped by `width`; a source outside of the group means the lane's own value.
 template <typename T>
-static inline T __shfl_sync(unsigned mask, T value, int lane, int width = 32) {
+static inline T EmulatorShfl(int site, unsigned mask, T value, int lane, int width = 32) {
   unsigned self = emulator_lane();
   unsigned group = self - self % width;
-  return EmulatorShuffle(mask, value, group + static_cast<unsigned>(lane) % width);
+  return EmulatorShuffle(site, mask, value, group + static_cast<unsigned>(lane) % width);
 }
 template <typename T>
-static inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
+static inline T EmulatorShflUp(int site, unsigned mask, T value, unsigned delta, int width = 32) {
   unsigned self = emulator_lane();
-  return EmulatorShuffle(mask, value, self % width < delta ? self : self - delta);
+  return EmulatorShuffle(site, mask, value, self % width < delta ? self : self - delta);
 }
 template <typename T>
-static inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32) {
+static inline T EmulatorShflDown(int site, unsigned mask, T value, unsigned delta, int width = 32) {
   unsigned self = emulator_lane();
-  return EmulatorShuffle(mask, value, self % width + delta >= unsigned(width) ? self : self + delta);
+  return EmulatorShuffle(site, mask, value, self % width + delta >= unsigned(width) ? self : self + delta);
 }
 template <typename T>
-static inline T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
+static inline T EmulatorShflXor(int site, unsigned mask, T value, int lane_mask, int width = 32) {
   unsigned self = emulator_lane();
   unsigned source = self ^ static_cast<unsigned>(lane_mask);
-  return EmulatorShuffle(mask, value, source / width > self / width ? self : source);
+  return EmulatorShuffle(site, mask, value, source / width > self / width ? self : source);
 }
-static inline unsigned __ballot_sync(unsigned mask, int predicate) {
-  const uint64_t* lanes = emulator_exchange(mask, predicate != 0);
+static inline unsigned EmulatorBallot(int site, unsigned mask, int predicate) {
+  const uint64_t* lanes = emulator_exchange(mask, predicate != 0, site);
   unsigned result = 0;
   for (unsigned lane = 0; lane < 32; ++lane) {
     if (mask >> lane & 1) result |= unsigned(lanes[lane] != 0) << lane;
   }
-  emulator_sync_warp(mask);
+  emulator_sync_warp(mask, site);
   return result;
 }
-static inline int __any_sync(unsigned mask, int predicate) {
-  return __ballot_sync(mask, predicate) != 0;
-}
-static inline int __all_sync(unsigned mask, int predicate) {
-  return __ballot_sync(mask, predicate) == mask;
-}
+
+// Every use in the source is a site.
+#define __syncwarp(...) EmulatorSyncWarp(__COUNTER__, ##__VA_ARGS__)
+#define __shfl_sync(...) EmulatorShfl(__COUNTER__, __VA_ARGS__)
+#define __shfl_up_sync(...) EmulatorShflUp(__COUNTER__, __VA_ARGS__)
+#define __shfl_down_sync(...) EmulatorShflDown(__COUNTER__, __VA_ARGS__)
+#define __shfl_xor_sync(...) EmulatorShflXor(__COUNTER__, __VA_ARGS__)
+#define __ballot_sync(...) EmulatorBallot(__COUNTER__, __VA_ARGS__)
+#define __any_sync(...) (EmulatorBallot(__COUNTER__, __VA_ARGS__) != 0)
+#define __all_sync(mask, predicate) (EmulatorBallot(__COUNTER__, mask, predicate) == (mask))
 
 // One host thread runs all: atomic as it is.
 template <typename T>
