@@ -89,6 +89,7 @@ class TorchModule:
         with evaluating(self._module):
             outputs = call.run(self._module)
             program = self._program(call, dynamic_shapes)
+            self._check_dims(program, call, dynamic_shapes)
             _rename(program, type(self.original).__name__, list(call.tensors()), list(outputs))
             program.save(str(path), external_data=self._bytes() > _IN_ONE_FILE)
         reference = self._record([call, call.drawn(0)], optional=1) if record else None
@@ -180,6 +181,23 @@ class TorchModule:
             ) from error
         return program
 
+    def _check_dims(self, program: Any, call: Call, shapes: Any) -> None:
+        """Refuse an export in which torch has fixed a dim that was to be dynamic."""
+        if isinstance(shapes, Mapping):
+            shapes = [shapes.get(name) for name in (*call.names, *call.kwargs)]
+        requested = _requested([*call.args, *call.kwargs.values()], shapes)
+        for (name, tensor), dims, value in zip(
+            call.tensors().items(), requested, program.model.graph.inputs, strict=False
+        ):
+            for axis in _dynamic_axes(dims):
+                if isinstance(value.shape[axis], int):
+                    raise ModelError(
+                        f"torch fixes dim {axis} of {name} at {tensor.shape[axis]}",
+                        at=self.name,
+                        hint="give an example with a size of 2 or more there, or leave the dim out "
+                        "of dynamic_shapes if forward wants that size",
+                    )
+
     def _bytes(self) -> int:
         tensors = [*self._module.parameters(), *self._module.buffers()]
         return sum(t.numel() * t.element_size() for t in tensors)
@@ -218,6 +236,29 @@ def _by_argument(call: Call, shapes: Any) -> Any:
         name: shapes[name] if shapes.get(name) is not None else _static(value)
         for name, value in zip(known, [*call.args, *call.kwargs.values()], strict=True)
     }
+
+
+def _requested(value: Any, shapes: Any) -> Iterator[Any]:
+    """The dynamic dims of each tensor of an argument."""
+    if isinstance(value, torch.Tensor):
+        yield shapes
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _requested(item, shapes[key] if shapes else None)
+    elif isinstance(value, (list, tuple)):
+        for item, dims in zip(value, shapes or [None] * len(value), strict=True):
+            yield from _requested(item, dims)
+    else:
+        # Containers of other kinds are known to torch, which has checked them.
+        leaves = pytree.tree_leaves(value)
+        yield from (None for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+
+def _dynamic_axes(dims: Any) -> list[int]:
+    """Axes that must not be fixed, of one tensor."""
+    items = dims.items() if isinstance(dims, Mapping) else enumerate(dims or ())
+    either = (torch.export.Dim.AUTO, torch.export.Dim.STATIC)
+    return [axis for axis, dim in items if not (dim is None or type(dim) is int or dim in either)]
 
 
 def _static(value: Any) -> Any:
