@@ -16,6 +16,7 @@ from burnish.ir.infer import (  # noqa: F401  (the imports register the rules)
     reduce,
     reshape,
     run_time,
+    signal,
 )
 from burnish.ir.infer.common import elements
 from burnish.ir.infer.registry import (

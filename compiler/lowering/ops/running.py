@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
@@ -43,19 +44,33 @@ def _run(
                 y.store(at, cast(tir.load(total, 0), y.dtype))
 
 
-def _along_any(ctx: KernelContext, axis: Tensor | None, run: Callable[[int], None]) -> None:
-    """Run along the axis that an operand names; one that is known at run time is tried out."""
-    known = ctx.ints(1)
+def along_any(
+    ctx: KernelContext,
+    index: int,
+    axis: Tensor | None,
+    run: Callable[[int], None],
+    axes: Sequence[int],
+) -> None:
+    """Run along the axis that an operand names; one that is known at run time is tried out.
+
+    Args:
+        ctx: Context.
+        index: Position of the operand.
+        axis: Its tensor, where it is known at run time only.
+        run: Emits the code for an axis.
+        axes: The axes that are allowed.
+    """
+    known = ctx.ints(index)
     if known is not None:
         run(ctx.axis(known[0]))
         return
     assert axis is not None
     rank = len(ctx.in_dims(0))
     given = tir.let(cast(axis.load(0), "int64"))
-    valid = tirx.And(given >= int64(-rank), given < int64(rank))
+    matches = [tirx.Or(given.equal(int64(a)), given.equal(int64(a - rank))) for a in axes]
+    valid = reduce(tirx.Or, matches)
     T.Assert(valid, f"{ctx.node.op}: the axis is out of range")
-    for candidate in range(rank):
-        chosen = tirx.Or(given.equal(int64(candidate)), given.equal(int64(candidate - rank)))
+    for candidate, chosen in zip(axes, matches, strict=True):
         with tir.when(chosen):
             run(candidate)
 
@@ -69,7 +84,7 @@ def cumsum(
     def run(along: int) -> None:
         _run(x, ctx.output(), along, lambda a, b: a + b, 0, exclusive, reverse)
 
-    _along_any(ctx, axis, run)
+    along_any(ctx, 1, axis, run, range(len(x.shape)))
 
 
 @kernel_rule("CumProd", attribute_inputs=(1,), run_time=(1,), dtypes=REAL)
@@ -81,4 +96,4 @@ def cumprod(
     def run(along: int) -> None:
         _run(x, ctx.output(), along, lambda a, b: a * b, 1, exclusive, reverse)
 
-    _along_any(ctx, axis, run)
+    along_any(ctx, 1, axis, run, range(len(x.shape)))
