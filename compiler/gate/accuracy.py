@@ -15,7 +15,7 @@ from burnish.check.metrics import compare_output
 from burnish.errors import UsageError
 from burnish.gate.config import AccuracyGate, AccuracyLimits, Row
 from burnish.gate.inputs import samples
-from burnish.gate.result import CheckResult
+from burnish.gate.result import CheckResult, listed
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _result(name: str, output: _Output) -> CheckResult:
     return CheckResult.judged(
         "accuracy",
         name,
-        "; ".join(reasons),
+        listed(reasons, "; "),
         measured,
         _spell(limits, output.compared),
         samples=[entry.to_dict() for entry in output.compared],

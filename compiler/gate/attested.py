@@ -9,10 +9,9 @@ from pathlib import Path
 
 from burnish.artifact import Manifest, NodeInfo
 from burnish.gate.config import PlacementGate, SizeGate
-from burnish.gate.result import CheckResult
+from burnish.gate.result import CheckResult, listed
 from burnish.gate.units import format_size
 
-_LISTED = 5
 #: Precisions of kernels that compute; others (indices, sizes) are named by their element type.
 _COMPUTE = frozenset({"fp64", "fp32", "bf16", "fp16", "int8"})
 
@@ -93,7 +92,7 @@ def _share(
         found = [f"{_origin(n)} ({getattr(n, attribute)}{_because(n)})" for n in others]
         reason = (
             f"{counts[precision]} of {len(kernels)} kernels {verb} in {precision}; "
-            f"others: {_some(found)}"
+            f"others: {listed(found)}"
         )
     return CheckResult.judged(
         "precision",
@@ -114,7 +113,7 @@ def _devices(allowed: Sequence[str], kernels: Sequence[NodeInfo]) -> CheckResult
     counts = Counter(node.placement for node in kernels)
     strays = [node for node in kernels if node.placement not in allowed]
     found = ", ".join(f"{count} on {name}" for name, count in sorted(counts.items()))
-    reason = f"elsewhere: {_some([f'{_origin(n)} ({n.placement})' for n in strays])}"
+    reason = f"elsewhere: {listed([f'{_origin(n)} ({n.placement})' for n in strays])}"
     return CheckResult.judged(
         "placement",
         "devices",
@@ -132,7 +131,7 @@ def check_notes(patterns: Sequence[str], notes: Sequence[str]) -> CheckResult:
     return CheckResult.judged(
         "placement",
         "notes",
-        _some(found, "; "),
+        listed(found, "; "),
         f"{len(found)} of {len(notes)} notes",
         "none of " + ", ".join(map(repr, patterns)),
         notes=found,
@@ -141,8 +140,3 @@ def check_notes(patterns: Sequence[str], notes: Sequence[str]) -> CheckResult:
 
 def _origin(node: NodeInfo) -> str:
     return node.nodes[0] if node.nodes else node.name
-
-
-def _some(items: Sequence[str], separator: str = ", ") -> str:
-    text = separator.join(items[:_LISTED])
-    return text + (f" and {len(items) - _LISTED} more" if len(items) > _LISTED else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +31,14 @@ EXIT_CODES: dict[Gate, int] = {
 }
 #: Exit code of what no class of error is for: a bug.
 BUG = 1
+
+_LISTED = 5
+
+
+def listed(items: Sequence[str], separator: str = ", ") -> str:
+    """The first few of many, and how many there are beside them."""
+    text = separator.join(items[:_LISTED])
+    return text + (f" and {len(items) - _LISTED} more" if len(items) > _LISTED else "")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,13 @@ def test_training(tmp_path: Path) -> None:
     assert len(re.findall(r"per sample torch [\d.]+ us, burnish [\d.]+ us", printed)) == 3
 
 
+@pytest.mark.slow
+def test_ci_gate() -> None:
+    printed = run(EXAMPLES / "03_ci_gate" / "run.py")
+    assert re.findall(r"^exit code (\d+)$", printed, re.M) == ["0", "0", "10", "11", "12", "13"]
+    assert "## ✅ burnish check" in printed
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
 def test_every_script_has_a_test(script: Path) -> None:
     source = Path(__file__).read_text()
