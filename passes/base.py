@@ -23,6 +23,8 @@ class Numerics(enum.Enum):
     REASSOCIATES = "reassociates"
     #: Another formula, equal up to a stated error.
     APPROXIMATES = "approximates"
+    #: The same formula on tensors that are rounded to 16 bits where they are stored.
+    NARROWS = "narrows"
 
 
 @dataclass

@@ -25,14 +25,14 @@ class MixedPrecision(Pass):
         the Casts around elementwise operators fuse into their kernels.
     Keeps: inputs and outputs of the model; operators whose results leave the range of float16,
         constants beyond it, recurrent layers, control flow, each with its reason.
-    Numerics: approximates: every stored tensor is rounded to 11 significant bits.
+    Numerics: narrows: every stored tensor is rounded to 11 significant bits.
 
     Attributes:
         dtype: The 16-bit type.
     """
 
     name = "mixed-precision"
-    numerics = Numerics.APPROXIMATES
+    numerics = Numerics.NARROWS
     dtype: str = "float16"
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:

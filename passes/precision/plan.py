@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from burnish.ir import Constant, Graph, Node, Value
+from burnish.ir import Constant, Graph, Node, Value, parse_postops
 from burnish.passes.precision.roles import Role, Row, row_of, sensitive
 
 WIDE = "float32"
 #: Largest finite float16.
 LARGEST = float(np.finfo(np.float16).max)
+#: Linear operators, of which spectra are made.
+_LINEAR = frozenset(
+    {
+        *("Conv", "ConvTranspose", "MatMul", "Gemm"),
+        *("burnish::Conv", "burnish::ConvTranspose", "burnish::MatMul"),
+    }
+)
 #: Position of the mask among the inputs of the attention composite.
 _MASK = 3
 
@@ -63,6 +71,7 @@ class _Planner:
         self.plan = Plan()
         self._wanted: dict[Value, bool] = {}
         self._landing: dict[Value, bool] = {}
+        self._logged: dict[Value, bool] = {}
         self._wild: dict[Value, bool] = {}
         self._extent: dict[Constant, float] = {}
 
@@ -101,7 +110,9 @@ class _Planner:
                     f"constant {value.name} holds {largest:.4g}, beyond the range of float16"
                 )
                 return
-        if any(v is not None and not is_wide(v) for v in node.outputs[:1]):
+        if self._reaches(node.output, self._before_log, self._logged, self._takes_log):
+            self.plan.kept[node] = "a logarithm follows, to which small results matter like large"
+        elif any(v is not None and not is_wide(v) for v in node.outputs[:1]):
             self.plan.kept[node] = f"its result is {node.output.dtype}"
         elif any(v is not None and is_wide(v) for v in node.outputs[1:]) and not node.domain:
             self.plan.kept[node] = "its statistics are float32 outputs"
@@ -136,24 +147,54 @@ class _Planner:
 
     def _lands(self, value: Value) -> bool:
         """Whether a narrow node reads a value, perhaps after it was moved."""
-        return is_wide(value) and self._reaches(value, (Role.MOVE,), self._landing)
+        return is_wide(value) and self._reaches(
+            value, self._has_role(Role.MOVE), self._landing, self._reads_narrow
+        )
 
     def _wants(self, value: Value) -> bool:
         """Whether a value reaches a narrow node through moves and glue."""
-        return self._reaches(value, (Role.MOVE, Role.GLUE), self._wanted)
+        return self._reaches(
+            value, self._has_role(Role.MOVE, Role.GLUE), self._wanted, self._reads_narrow
+        )
 
-    def _reaches(self, value: Value, through: tuple[Role, ...], known: dict[Value, bool]) -> bool:
+    def _takes_log(self, node: Node, index: int) -> bool:
+        return node.key == "Log"
+
+    def _reaches(
+        self,
+        value: Value,
+        through: Callable[[Node], bool],
+        known: dict[Value, bool],
+        found: Callable[[Node, int], bool],
+    ) -> bool:
+        """Whether a use that ``found`` accepts is reached through the data of some nodes."""
         if value not in known:
             known[value] = any(
-                self._reads_narrow(user, index)
+                found(user, index)
                 or (
-                    self.rows[user].role in through
-                    and self.rows[user].carries(index)
-                    and any(self._reaches(v, through, known) for v in user.outputs if v is not None)
+                    self.rows[user].carries(index)
+                    and through(user)
+                    and any(
+                        self._reaches(v, through, known, found)
+                        for v in user.outputs
+                        if v is not None
+                    )
                 )
                 for user, index in value.uses
             )
         return known[value]
+
+    def _has_role(self, *roles: Role) -> Callable[[Node], bool]:
+        return lambda node: self.rows[node].role in roles
+
+    def _before_log(self, node: Node) -> bool:
+        """Whether a node may be part of a spectrum: it is linear, or no compute node at all."""
+        if self.rows[node].role is not Role.COMPUTE:
+            return True
+        return node.key in _LINEAR and all(
+            post.operand and post.op in ("Add", "Sub")
+            for post in parse_postops(node.strs_attr("postops"))
+        )
 
     # --- ranges --------------------------------------------------------------------------------
 
