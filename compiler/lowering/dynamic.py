@@ -41,6 +41,7 @@ class Namer:
         self.root = root
         self._taken = {name for graph in _graphs(root) for name in _symbols_of(graph)}
         self._taken |= set(root.dim_bounds) | set(root.dim_names)
+        self._bound: dict[tuple[Graph, Value], Value] = {}
         self._settled: set[Node] = set()
 
     def run(self) -> bool:
@@ -72,8 +73,11 @@ class Namer:
         dims = known if known is not None else (UNKNOWN,) * count
         if all(d is not UNKNOWN for d in dims):
             return sizes
-        named = tuple(str(self.fresh(stem) if d is UNKNOWN else d) for d in dims)
-        return b.op("Bind", sizes, domain=DOMAIN, dims=named)
+        key = (b.graph, sizes)
+        if key not in self._bound:
+            named = tuple(str(self.fresh(stem) if d is UNKNOWN else d) for d in dims)
+            self._bound[key] = b.node("Bind", [sizes], {"dims": named}, domain=DOMAIN).output
+        return self._bound[key]
 
     def named(self, type: TensorType, stem: str) -> TensorType:
         """A type with names for its unknown dims."""

@@ -242,3 +242,27 @@ def _compress(namer: Namer, b: Builder, node: Node) -> list[Value | None] | None
     if "axis" not in node.attrs:
         x = b.op("Reshape", x, b.ints([-1], "shape"))
     return [b.op("Gather", x, where, axis=node.int_attr("axis", 0))]
+
+
+@_rule("Unique")
+def _unique(namer: Namer, b: Builder, node: Node) -> list[Value | None] | None:
+    x = node.required(0)
+    if x.t.rank is None:
+        return None
+    attrs = dict(node.attrs)
+    ranks, number, *_ = b.node("UniqueRanks", [x], attrs, outputs=4, domain=DOMAIN).outputs
+    assert number is not None
+    attrs.pop("sorted", None)
+    count = namer.bind(b, number, "unique")
+    return b.node("Unique", [x, ranks, count], attrs, outputs=4, domain=DOMAIN).outputs
+
+
+@_rule("NonMaxSuppression")
+def _non_max_suppression(namer: Namer, b: Builder, node: Node) -> list[Value | None] | None:
+    if node.required(0).t.rank != 3 or node.required(1).t.rank != 3:
+        return None
+    made = b.node("SelectBoxes", node.inputs, dict(node.attrs), outputs=3, domain=DOMAIN)
+    rows, number, _ = made.outputs
+    assert number is not None
+    count = namer.bind(b, number, "selected")
+    return [b.op("Slice", rows, b.ints([0]), count, b.ints([0], "axes"))]

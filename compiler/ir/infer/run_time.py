@@ -163,13 +163,14 @@ def unique_ranks(node: Node) -> Sequence[Result]:
     """UniqueRanks(x; axis?, sorted): for each slice where it goes in the result, and how many.
 
     Outputs: for each slice of x along the axis (for each element without one) the position of its
-    value in the result [n], and the number of different values [1].
+    value in the result [n]; the number of different values [1]; two work areas [n].
     """
     source = shape_of(node, 0)
     count: Dim = dims.product(source)
     if "axis" in node.attrs:
         count = source[axis_of(node.int_attr("axis"), len(source))]
-    return [tensor("int64", (count,)), _sizes(1)]
+    ranks = tensor("int64", (count,))
+    return [ranks, _sizes(1), ranks, ranks]
 
 
 @infer("Unique", domain=DOMAIN)
@@ -189,9 +190,9 @@ def unique(node: Node) -> Sequence[Result]:
 def select_boxes(node: Node) -> Sequence[Result]:
     """SelectBoxes(boxes, scores, ...): NonMaxSuppression in a buffer that holds every box.
 
-    Outputs: rows [batches * classes * boxes, 3], of which the first are the result, and their
-    number [1].
+    Outputs: rows [batches * classes * boxes, 3], of which the first are the result; their number
+    [1]; a work area [boxes].
     """
     batches, classes, boxes = shape_of(node, 1)
     rows = dims.product((batches, classes, boxes))
-    return [tensor("int64", (rows, 3)), _sizes(1)]
+    return [tensor("int64", (rows, 3)), _sizes(1), tensor("int64", (boxes,))]
