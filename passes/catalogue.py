@@ -31,7 +31,8 @@ pattern and a rewrite, or a row of a table: one function, one equation. `burnish
 every stage as an ONNX model that onnxruntime runs.
 
 *Numerics*: **exact** keeps every bit, **reassociates** evaluates the same formula with other
-rounding, **approximates** has a stated error, **narrows** rounds tensors to 16 bits. Tests take their tolerances from it.
+rounding, **approximates** has a stated error, **narrows** rounds tensors to 16 bits. Tests take
+their tolerances from it.
 """
 _ROWS = {"canonicalize": (NO_OPS, FORMS), "simplify": (TABLE, MOVEMENT, LATE)}
 

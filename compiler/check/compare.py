@@ -44,7 +44,7 @@ def compare(
     rtol: float | None = None,
     seed: int = 0,
     input_shapes: Shapes | None = None,
-    numerics: Numerics = "model",
+    numerics: Numerics | None = None,
 ) -> ComparisonReport:
     """Compare outputs with those of the unmodified model on onnxruntime, nothing optimized.
 
@@ -60,7 +60,8 @@ def compare(
         rtol: Bound of the error relative to each element, instead of the table's.
         seed: Seed of the inputs that are drawn.
         input_shapes: Shapes of the inputs that are drawn, by name.
-        numerics: Row of the table of tolerances.
+        numerics: Row of the table of tolerances; None for that of the precision that the compiled
+            model attests.
 
     Returns:
         The report; it does not raise when outputs differ, see
@@ -75,13 +76,14 @@ def compare(
         if value is not None and not (value >= 0 and np.isfinite(value)):
             raise UsageError(f"{name} must be a finite number >= 0, not {value}")
     runnable, label, owned = _runnable(compiled)
+    row = numerics or attested_numerics(runnable)
     outputs: list[OutputComparison] = []
     try:
         reference = _recorded(model, inputs, input_shapes, seed, runnable)
         for case, recorded in enumerate(reference.cases):
             actual = _run(runnable, recorded.inputs)
             outputs += _compare_case(
-                case, recorded.outputs, actual, atol=atol, rtol=rtol, numerics=numerics
+                case, recorded.outputs, actual, atol=atol, rtol=rtol, numerics=row
             )
     finally:
         if owned is not None:
@@ -99,6 +101,13 @@ def compare(
         seed=reference.seed,
         outputs=tuple(outputs),
     )
+
+
+def attested_numerics(runnable: Any) -> Numerics:
+    """The row of the table of tolerances for a compiled model, by what its manifest attests."""
+    manifest = getattr(runnable, "manifest", None)
+    nodes = manifest.nodes if manifest is not None else ()
+    return "fp16" if any(node.storage == "fp16" for node in nodes) else "model"
 
 
 def _recorded(

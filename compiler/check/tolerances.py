@@ -32,9 +32,10 @@ import numpy as np
 
 from burnish.errors import UsageError
 
-Numerics = Literal["exact", "reassociates", "approximates", "model"]
+Numerics = Literal["exact", "reassociates", "approximates", "model", "fp16"]
 """``exact``: the same bits. ``reassociates``: one operation sums in another order.
-``approximates``: one operation uses polynomials for exp, erf, tanh. ``model``: a whole network."""
+``approximates``: one operation uses polynomials for exp, erf, tanh. ``model``: a whole network.
+``fp16``: a whole network whose tensors are stored in float16, against the one in float32."""
 
 SCALE_FLOOR = 1e-6
 """Smallest scale: an output that is all but zero everywhere is not judged by its own noise."""

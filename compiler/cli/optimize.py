@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     help="1 writes plain ONNX; 2 and 3 fuse as well, composites become local functions.",
 )
 @click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    help="fp32, or fp16 for a model whose tensors are float16 where that is safe.",
+)
+@click.option(
     "--input-shapes",
     multiple=True,
     metavar="NAME:1x3x224x224",
@@ -41,6 +47,7 @@ def command(
     model: str | None,
     output: str | None,
     opt_level: int,
+    precision: str,
     input_shapes: tuple[str, ...],
     skip_pass: tuple[str, ...],
     only_pass: tuple[str, ...],
@@ -61,22 +68,23 @@ def command(
     from burnish.passes.manager import pass_names
     from burnish.passes.pipelines import pipeline
 
+    options = CompileOptions(
+        input_shapes=parse_input_shapes(input_shapes),
+        opt_level=opt_level,
+        precision=precision,
+        skip_passes=skip_pass,
+        dump_ir=dump_ir,
+        verify_ir=verify_ir,
+        verify_passes=verify_passes,
+    )
     if list_passes:
-        click.echo("\n".join(pass_names(pipeline(opt_level))))
+        click.echo("\n".join(pass_names(pipeline(opt_level, precision=options.precision))))
         return 0
     path = pick_model(model, None, "IN")
     if output is None:
         raise UsageError("missing argument OUT", hint="burnish optimize IN OUT")
     if os.path.exists(output) and not overwrite:
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
-    options = CompileOptions(
-        input_shapes=parse_input_shapes(input_shapes),
-        opt_level=opt_level,
-        skip_passes=skip_pass,
-        dump_ir=dump_ir,
-        verify_ir=verify_ir,
-        verify_passes=verify_passes,
-    )
     graph, notes = import_model(path, options)
     before = histogram(graph)
     records = optimize(graph, options, model=path, source=path, only=only_pass)

@@ -44,8 +44,10 @@ class MixedPrecision(Pass):
         if not plan.narrow:
             ctx.note("no operator can be stored in 16 bits")
             return False
-        _Rewriter(graph, plan, self.dtype, ctx).run()
+        both = _Rewriter(graph, plan, self.dtype, ctx).run()
         _report(plan, self.dtype, ctx)
+        if both:
+            ctx.note(f"constants stored in both precisions: {', '.join(sorted(both))}")
         return True
 
 
@@ -75,7 +77,8 @@ class _Rewriter:
         self._up: dict[Value, Value] = {}
         self._constants: dict[tuple[Constant, bool], Value] = {}
 
-    def run(self) -> None:
+    def run(self) -> list[str]:
+        """Rewrite the graph; returns the names of constants that are needed in both types."""
         # What reads 16 bits, before anything changes.
         reads = {
             (node, index)
@@ -94,6 +97,8 @@ class _Rewriter:
                 for value in node.outputs:
                     if value is not None and self.plan.is_low(value):
                         self._widen_uses(value, reads, narrow=node in self.plan.narrow)
+        wide = {value.const: value.name for value in self.graph.constants()}
+        return [wide[const] for const, _ in self._constants if const in wide]
 
     # --- what narrow nodes read ----------------------------------------------------------------
 

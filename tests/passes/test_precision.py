@@ -1,0 +1,234 @@
+"""Storage in 16 bits: what is retyped, where Casts stand, what stays float32 and why."""
+
+# ruff: noqa: E501 (graphs are easier to read unbroken)
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from burnish.errors import UsageError
+from burnish.ir import Constant, Graph
+from burnish.options import CompileOptions
+from burnish.passes.base import Numerics, PassContext
+from burnish.passes.pipelines import pipeline
+from burnish.passes.precision import MixedPrecision
+from tests.support import golden
+
+DOWN, UP = "Cast<to=10>", "Cast<to=1>"
+
+
+def lower(text: str) -> tuple[Graph, PassContext]:
+    """The graph after the pass, and what the pass noted."""
+    graph, ctx = golden.parse(text), PassContext()
+    golden.apply(MixedPrecision(), graph, ctx)
+    return graph, ctx
+
+
+def dtypes(graph: Graph, key: str) -> set[str]:
+    """Element types of the results of an operator's nodes."""
+    return {n.output.dtype for n in graph.walk() if n.key == key}
+
+
+def reason(text: str, key: str) -> str:
+    """Why the nodes of an operator stay float32; empty if they do not."""
+    graph, ctx = lower(text)
+    names = {name for n in graph.walk() if n.key == key for name in (n.location.names or (n.name,))}
+    assert names, f"no {key}"
+    found = {ctx.kept.get(name, "") for name in names}
+    assert len(found) == 1
+    narrow = any(v.dtype == "float16" for n in graph.walk() if n.key == key for v in n.outputs if v)
+    assert narrow is not any(found), "either it is narrow or it has a reason"
+    return found.pop()
+
+
+def test_inputs_and_outputs_keep_their_types() -> None:
+    golden.check(
+        MixedPrecision(),
+        "g (float[N,8] x) => (float[N,8] y) <float[8,8] w> { y = MatMul(x, w) }",
+        f"g (float[N,8] x) => (float[N,8] y) <float16[8,8] w> {{ h = {DOWN}(x) m = MatMul(h, w) y = {UP}(m) }}",
+    )
+
+
+def test_glue_computes_in_float32_between_casts() -> None:
+    golden.check(
+        MixedPrecision(),
+        "g (float[N,8] x) => (float[N,8] y) <float[8,8] w> { a = MatMul(x, w) b = Sigmoid(a) c = Mul(a, b) y = MatMul(c, w) }",
+        f"g (float[N,8] x) => (float[N,8] y) <float16[8,8] w> {{ h = {DOWN}(x) a = MatMul(h, w) u = {UP}(a) b = Sigmoid(u) c = Mul(u, b) d = {DOWN}(c) m = MatMul(d, w) y = {UP}(m) }}",
+    )
+
+
+def test_what_is_read_by_glue_and_by_products_is_stored_once() -> None:
+    graph, _ = lower(
+        "g (float[N,8] x) => (float[N,8] y) <float[8,8] w> { a = MatMul(x, w) r = Add(a, x) b = MatMul(r, w) y = Add(b, r) }"
+    )
+    (last,) = (n for n in graph.nodes if n.output is graph.outputs[0])
+    through = last.required(1).producer
+    assert through is not None
+    assert through.op == "Cast"
+    assert through.required(0).dtype == "float16", "it reads what the product reads"
+
+
+MOVES = {
+    "Transpose": "m = Transpose<perm=[1,0]>(a)",
+    "Reshape": "m = Reshape(a, i)",
+    "Slice": "m = Slice(a, lo, hi)",
+    "Concat": "m = Concat<axis=0>(a, a)",
+    "ReduceMax": "m = ReduceMax<keepdims=1>(a, ax)",
+    "Gather": "m = Gather<axis=0>(a, lo)",
+    "Pad": "m = Pad(a, p)",
+}
+
+
+@pytest.mark.parametrize("key", MOVES)
+def test_moves_take_the_type_of_what_they_move(key: str) -> None:
+    text = (
+        "g (float[8,8] x) => (float[?,?] y) <float[8,8] w, int64[2] i = {8,8}, int64[1] lo = {1}, "
+        f"int64[1] hi = {{5}}, int64[1] ax = {{1}}, int64[4] p = {{0,1,0,1}}> {{ a = MatMul(x, w) {MOVES[key]} y = Identity(m) }}"
+    )
+    graph, _ = lower(text)
+    assert dtypes(graph, key) == {"float16"}
+    assert graph.outputs[0].dtype == "float32"
+
+
+def test_constants_that_move_towards_products_are_stored_in_16_bits() -> None:
+    graph, _ = lower(
+        "g (int64[N] ids) => (float[N,8] y) <float[100,8] table, float[8,8] w> { e = Gather(table, ids) y = MatMul(e, w) }"
+    )
+    assert dtypes(graph, "Gather") == {"float16"}
+    assert {c.dtype for c in graph.constants()} == {"float16"}
+
+
+HEAD = "g (float[N,8] x) => (float[N,8] y) <float[8,8] w>"
+KEPT = {
+    "ReduceSum": (
+        "g (float[N,8] x) => (float[N,1] y) <float[8,8] w, int64[1] ax = {1}> { a = MatMul(x, w) y = ReduceSum(a, ax) }",
+        "leave the range",
+    ),
+    "ReduceMean": (
+        "g (float[N,8] x) => (float[N,1] y) <float[8,8] w, int64[1] ax = {1}> { a = MatMul(x, w) y = ReduceMean(a, ax) }",
+        "leave the range",
+    ),
+    "Pow": (f"{HEAD} {{ a = MatMul(x, w) y = Pow(a, a) }}", "leave the range"),
+    "Exp": (f"{HEAD} {{ a = MatMul(x, w) y = Exp(a) }}", "leave the range"),
+    "LogSoftmax": (f"{HEAD} {{ a = MatMul(x, w) y = LogSoftmax(a) }}", "logarithms"),
+    "CumSum": (
+        "g (float[N,8] x) => (float[N,8] y) <float[8,8] w, int64 ax = {1}> { a = MatMul(x, w) y = CumSum(a, ax) }",
+        "leave the range",
+    ),
+    "Softmax": (f"{HEAD} {{ a = MatMul(x, w) s = Softmax(a) y = Log(s) }}", "a logarithm follows"),
+    "Hardmax": (f"{HEAD} {{ a = MatMul(x, w) y = Hardmax(a) }}", "no 16-bit form of Hardmax"),
+    "LSTM": (
+        "g (float[5,N,8] x) => (float[5,1,N,4] y) <float[1,16,8] w, float[1,16,4] r, float[8,8] m> { a = MatMul(x, m) y = LSTM<hidden_size=4>(a, w, r) }",
+        "recurrent state",
+    ),
+}
+
+
+@pytest.mark.parametrize("key", KEPT)
+def test_sensitive_operators_stay_with_a_reason(key: str) -> None:
+    text, expected = KEPT[key]
+    assert expected in reason(text, key)
+
+
+def set_constant(graph: Graph, name: str, array: np.ndarray) -> None:
+    (value,) = (v for v in graph.constants() if v.name == name)
+    value.const = Constant(array.astype(np.float32))
+
+
+def with_weight(text: str, name: str, array: np.ndarray) -> tuple[Graph, PassContext]:
+    graph, ctx = golden.parse(text), PassContext()
+    set_constant(graph, name, array)
+    golden.apply(MixedPrecision(), graph, ctx)
+    return graph, ctx
+
+
+def test_a_weight_beyond_the_range_keeps_its_node() -> None:
+    w = np.full((8, 8), 0.5)
+    w[3, 3] = -7e4
+    text = f"{HEAD} {{ a = MatMul(x, w) y = Softmax(a) }}"
+    graph, ctx = with_weight(text, "w", w)
+    assert dtypes(graph, "MatMul") == {"float32"}
+    assert any("constant w holds 7e+04" in r for r in ctx.kept.values())
+    w[3, 3] = 65504.0
+    graph, _ = with_weight(text, "w", w)
+    assert dtypes(graph, "MatMul") == {"float16"}
+
+
+ATTENTION = "burnish.Attention<num_heads=2, kv_num_heads=2, scale=0.5, causal=0, nan_to_zero=0>"
+QKV = "float[1,4,8] q, float[1,4,8] k, float[1,4,8] v"
+MASKED = f"g ({QKV}, float[1,1,1,4] keep) => (float[1,4,8] y) <float low, float one = {{1.0}}> {{ n = Sub(one, keep) d = Cast<to=9>(n) z = Sub(n, n) m = Where(d, low, z) y = {ATTENTION}(q, k, v, m) }}"
+
+
+@pytest.mark.parametrize("lowest", [-1e9, float(np.finfo(np.float32).min), -np.inf])
+def test_masks_do_not_overflow(lowest: float) -> None:
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.standard_normal((1, 4, 8)).astype(np.float32) for name in "qkv"}
+    feeds["keep"] = np.array([1, 1, 0, 0], np.float32).reshape(1, 1, 1, 4)
+    graph, ctx = with_weight(MASKED, "low", np.array(lowest))
+    assert any("masks are limited" in note for note in ctx.notes)
+    original = golden.parse(MASKED)
+    set_constant(original, "low", np.array(lowest))
+    np.testing.assert_allclose(
+        *(golden.run_graph(g, feeds)[0] for g in (graph, original)), atol=4e-3
+    )
+    # With every key masked the result is NaN only where it was before.
+    feeds["keep"][:] = 0
+    found, wanted = (golden.run_graph(g, feeds)[0] for g in (graph, original))
+    assert np.array_equal(np.isnan(found), np.isnan(wanted))
+
+
+def test_constant_masks_are_limited() -> None:
+    text = f"g ({QKV}) => (float[1,4,8] y) <float[1,1,1,4] m> {{ y = {ATTENTION}(q, k, v, m) }}"
+    graph, _ = with_weight(text, "m", np.array([0, -1e30, -np.inf, 0]).reshape(1, 1, 1, 4))
+    (mask,) = (c.array for c in graph.constants())
+    assert mask.dtype == np.float16
+    assert mask.reshape(-1).tolist() == [0.0, -65504.0, -np.inf, 0.0]
+
+
+def test_branches_keep_the_types_of_what_they_give() -> None:
+    graph, ctx = lower(
+        "g (float[N,8] x, bool c) => (float[N,8] y) <float[8,8] w> { a = MatMul(x, w) y = If(c) <then_branch = t () => (float[N,8] p) { p = MatMul(a, w) }, else_branch = e () => (float[N,8] q) { q = Relu(a) }> }"
+    )
+    assert dtypes(graph, "MatMul") == {"float16"}, "in the branch as well"
+    assert dtypes(graph, "If") == dtypes(graph, "Relu") == {"float32"}
+    (branch,) = (n for n in graph.nodes if n.key == "If")
+    for inner in branch.subgraphs():
+        assert [v.dtype for v in inner.outputs] == ["float32"]
+    assert any("control flow" in why for why in ctx.kept.values())
+    assert len(graph.constants()) == 1, "the weight is shared with the branch"
+    rng = np.random.default_rng(1)
+    for c in (True, False):
+        x = rng.standard_normal((3, 8)).astype(np.float32)
+        (found,) = golden.run_graph(graph, {"x": x, "c": np.array(c)})
+        w = graph.constants()[0].array.astype(np.float64)
+        wanted = x @ w @ w if c else np.maximum(x @ w, 0)
+        np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
+
+
+def test_a_constant_of_both_precisions_is_kept_in_both() -> None:
+    graph, ctx = lower(
+        'g (float[N,8] x) => (float[N,8] y) <float[8,8] w> { a = MatMul(x, w) b = Einsum<equation="ij,jk->ik">(a, w) y = Relu(b) }'
+    )
+    assert sorted(v.dtype for v in graph.constants()) == ["float16", "float32"]
+    assert any("stored in both precisions: w" in note for note in ctx.notes)
+
+
+def test_a_graph_without_products_is_left_alone() -> None:
+    graph, ctx = golden.parse("g (float[N] x) => (float[N] y) { y = Exp(x) }"), PassContext()
+    assert not MixedPrecision().run(graph, ctx)
+    assert "no operator can be stored in 16 bits" in ctx.notes
+
+
+def test_pipeline_and_options_know_the_precision() -> None:
+    for level in range(4):
+        names = [p.name for p in pipeline(level, precision="fp16")]
+        assert names.count("mixed-precision") == 1
+        assert "mixed-precision" not in [p.name for p in pipeline(level)]
+    assert CompileOptions(precision="fp16").precision == "fp16"
+    with pytest.raises(UsageError, match="bf16 is not in this version"):
+        CompileOptions(precision="bf16")
+
+
+def test_numerics_is_its_own_class() -> None:
+    assert MixedPrecision.numerics is Numerics.NARROWS
