@@ -14,9 +14,6 @@ from burnish.backends.base import Target
 from burnish.backends.determinism import order_shape_functions
 from burnish.backends.tvm_compat import relax_codegen, relax_link
 
-#: Kernels that are built together.
-CHUNK = 6
-
 
 #: How the lowering names the parameters that are weights.
 WEIGHT_PREFIX = "w."
@@ -118,7 +115,7 @@ def build_executable(
     generate = target.backend.codegen()
     builder = relax.ExecBuilder()
     mod = relax_codegen(builder, mod)
-    chunks = _chunks(mod)
+    chunks = _chunks(mod, target.backend.kernels_per_build)
     built = 0
 
     def build(chunk: dict[Any, Any]) -> Any:
@@ -133,8 +130,8 @@ def build_executable(
     return relax_link(builder, tvm_target, libraries)
 
 
-def _chunks(mod: Any) -> list[dict[Any, Any]]:
-    """The kernels in groups of at most :data:`CHUNK`, in a fixed order."""
+def _chunks(mod: Any, size: int) -> list[dict[Any, Any]]:
+    """The kernels in groups of at most ``size``, in a fixed order."""
     kernels = [(v, f) for v, f in mod.functions.items() if isinstance(f, tvm.tirx.PrimFunc)]
     kernels.sort(key=lambda item: str(item[0].name_hint))
-    return [dict(kernels[i : i + CHUNK]) for i in range(0, len(kernels), CHUNK)] or [{}]
+    return [dict(kernels[i : i + size]) for i in range(0, len(kernels), size)] or [{}]

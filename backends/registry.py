@@ -9,15 +9,11 @@ from importlib.metadata import entry_points
 
 from burnish.backends.arm import ARM
 from burnish.backends.base import Backend, Target
+from burnish.backends.cuda import CUDA
 from burnish.backends.x86 import X86
-from burnish.errors import TargetUnavailableError, UsageError
+from burnish.errors import UsageError
 
-BACKENDS: tuple[Backend, ...] = (X86, ARM)
-
-#: Targets of the design that this version does not build.
-PLANNED: dict[str, str] = {
-    "cuda": "this version of burnish has no CUDA backend",
-}
+BACKENDS: tuple[Backend, ...] = (X86, ARM, CUDA)
 
 #: Entry points of this group name a Backend: ``"module:ATTRIBUTE"``.
 ENTRY_POINTS = "burnish.backends"
@@ -84,8 +80,6 @@ def resolve_target(spec: str, precision: str = "fp32") -> Target:
         if spec in backend.specs or family in backend.specs:
             return _with_precision(backend.resolve(spec), precision)
     known = [name for backend in backends() for name in backend.specs]
-    if family in PLANNED:
-        raise TargetUnavailableError(PLANNED[family], at=spec, hint=f"use {', '.join(known)}")
     raise UsageError(f"unknown target {spec!r}", hint=f"one of: {', '.join(known)}")
 
 

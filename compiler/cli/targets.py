@@ -13,7 +13,7 @@ from burnish.errors import TargetUnavailableError
 def command(json_path: str | None) -> int:
     """List the targets that can be compiled for, and which this machine can run."""
     from burnish.artifact import TargetInfo, unfit
-    from burnish.backends.registry import PLANNED, backends
+    from burnish.backends.registry import backends
     from burnish.runtime import missing_device
 
     rows = []
@@ -49,10 +49,6 @@ def command(json_path: str | None) -> int:
                     "why": why,
                 }
             )
-    rows += [
-        {"target": name, "about": why, "builds": False, "runs_here": False, "why": why}
-        for name, why in PLANNED.items()
-    ]
     if json_path:
         emit_json({"schema_version": 1, "targets": rows}, json_path)
         return 0

@@ -159,11 +159,18 @@ def is_compile_time(rule: Rule, node: Node, index: int) -> bool:
     return value.is_const or known_content(value) is not None
 
 
-def supported(node: Node) -> str | None:
-    """Why the table cannot lower a node; None if it can."""
+def supported(node: Node, sequential: bool = True) -> str | None:
+    """Why the table cannot lower a node; None if it can.
+
+    Args:
+        node: The node.
+        sequential: Whether kernel rules count, which write sequential loops.
+    """
     rule = find(node)
     if rule is None:
         return "no lowering for this operator"
+    if rule.kernel and not sequential:
+        return "its kernel is a sequential loop, which this target does not run"
     return (
         _check_attributes(rule, node)
         or _check_inputs(rule, node)
@@ -213,12 +220,17 @@ def _check_outputs(rule: Rule, node: Node) -> str | None:
     return None
 
 
-def check(graph: Graph, also_supported: Callable[[Node], bool] = lambda node: False) -> None:
+def check(
+    graph: Graph,
+    also_supported: Callable[[Node], bool] = lambda node: False,
+    sequential: bool = True,
+) -> None:
     """Find every node that cannot be lowered.
 
     Args:
         graph: The graph, subgraphs and elementwise bodies included.
         also_supported: Nodes that something else than the table lowers.
+        sequential: Whether kernel rules count; see :func:`supported`.
 
     Raises:
         UnsupportedOpError: Lists all of them, with counts and the original names.
@@ -227,7 +239,7 @@ def check(graph: Graph, also_supported: Callable[[Node], bool] = lambda node: Fa
     for node in _all_nodes(graph):
         if (node.domain, node.op) == ("burnish", "Elementwise") or also_supported(node):
             continue
-        reason = supported(node)
+        reason = supported(node, sequential)
         if reason is not None:
             names = node.location.names or (node.name,)
             found.setdefault((node.key, reason), []).append(", ".join(names))

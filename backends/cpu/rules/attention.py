@@ -23,7 +23,7 @@ class Operand:
     total: int
 
 
-def _operand(value: Value) -> Operand:
+def operand_of(value: Value) -> Operand:
     """The tensor that a Split on the last axis took the value from, or the value itself."""
     width = value.shape[-1]
     assert isinstance(width, int)
@@ -60,7 +60,7 @@ def _accepts(node: Node) -> Refused | None:
 def _emit(ctx: NodeContext, node: Node) -> None:
     q, k, v = (node.required(i) for i in range(3))
     heads, kv_heads = node.int_attr("num_heads"), node.int_attr("kv_num_heads")
-    operands = [_operand(value) for value in (q, k, v)]
+    operands = [operand_of(value) for value in (q, k, v)]
     sources = list(dict.fromkeys(o.value for o in operands))
     mask = node.input(3)
     inputs: list[Lowered] = [ctx.tensor(s) for s in sources]

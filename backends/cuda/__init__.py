@@ -1,0 +1,67 @@
+"""The CUDA backend: generated kernels for NVIDIA GPUs, built without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
+from burnish.backends.cuda.arch import ARCHS, HOST_FEATURES
+from burnish.backends.cuda.device import device_arch
+from burnish.backends.cuda.toolkit import find_nvcc
+from burnish.errors import UsageError
+
+
+def _resolve(spec: str) -> Target:
+    _, _, name = spec.partition(":")
+    if not name:
+        name = device_arch()
+    if name not in ARCHS:
+        raise UsageError(
+            f"unknown GPU architecture {name!r}", at=spec, hint=f"one of: {', '.join(ARCHS)}"
+        )
+    find_nvcc()
+    arch = ARCHS[name]
+    return Target(
+        f"cuda:{name}",
+        CUDA,
+        arch.target,
+        "x86_64",
+        HOST_FEATURES,
+        arch,
+        device="cuda",
+        precisions=("fp32", "fp16"),
+    )
+
+
+def _rules() -> Mapping[str, KernelRule]:
+    from burnish.backends.cuda.rules import RULES
+
+    return RULES
+
+
+def _table() -> TableEmitter:
+    from burnish.backends.cuda.rules.table import TABLE
+
+    return TABLE
+
+
+def _codegen() -> Callable[[Any, Any], Any]:
+    from burnish.backends.cuda.codegen import build_kernels
+
+    return build_kernels
+
+
+CUDA = Backend(
+    name="cuda",
+    specs={
+        "cuda": "this machine's NVIDIA GPU",
+        **{f"cuda:{arch.name}": arch.about for arch in ARCHS.values()},
+    },
+    resolve=_resolve,
+    rules=_rules,
+    table=_table,
+    codegen=_codegen,
+    kernels_per_build=32,
+    sequential=False,
+)
