@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import burnish
+from burnish.artifact import cross_compiler
 from burnish.driver import CompileRequest, compile_artifact
 from burnish.options import CompileOptions
 from tests.support.qemu import EmulatedModel, call, emulator
@@ -26,11 +28,34 @@ SIZES = {
 #: A target, and a core that has no more than it needs, as far as QEMU knows one.
 CORES = [("arm", "cortex-a53"), ("arm:neoverse-n1", "neoverse-n1"), ("arm:neoverse-v1", "max")]
 
+#: What LLVM calls once for each lane where a kernel has no polynomial of its own, or no instruction
+#: converts.
+SCALAR_MATH = {
+    "expf",
+    "tanhf",
+    "erff",
+    "logf",
+    "powf",
+    "sqrtf",
+    "exp2f",
+    "fmaf",
+    "fmaxf",
+    "fminf",
+} | {*("__extendhfsf2", "__truncsfhf2", "__gnu_h2f_ieee", "__gnu_f2h_ieee")}
+
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, bytes]:
     emulator()
     return {name: ARCHITECTURES[name].export("dynamo") for name in SIZES}
+
+
+def imported(library: Path) -> set[str]:
+    """Functions that a library calls in others."""
+    tool = (cross_compiler("aarch64") or "g++").replace("g++", "nm")
+    command = [tool, "-D", "--undefined-only", "--format=just-symbols", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {line.partition("@")[0] for line in done.stdout.split()}
 
 
 def build(model: bytes, path: Path, target: str, precision: str = "fp32") -> Path:
@@ -50,6 +75,7 @@ def test_equal_to_onnxruntime(
     if precision == "fp16" and target == "arm:neoverse-v1":
         pytest.skip("the code is that of neoverse-n1")
     path = build(models[name], tmp_path / "model.burnish", target, precision)
+    assert not imported(path / "model.so") & SCALAR_MATH
     inputs = [ARCHITECTURES[name].feeds(sizes, seed) for seed, sizes in enumerate(SIZES[name])]
     emulated = EmulatedModel(path, cpu, threads=2)
     report = burnish.compare(emulated, onnx.load_from_string(models[name]), inputs)
