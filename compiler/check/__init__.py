@@ -1,6 +1,6 @@
 """Numerics: is what was compiled equal to the model that it came from?"""
 
-from burnish.check.compare import compare
+from burnish.check.compare import attested_numerics, compare
 from burnish.check.inputs import InputRange, draw_inputs, draw_session_inputs, input_ranges
 from burnish.check.recorded import RecordedCase, RecordedReference
 from burnish.check.reference import Reference, load_inputs
@@ -16,6 +16,7 @@ __all__ = [
     "RecordedReference",
     "Reference",
     "Tolerance",
+    "attested_numerics",
     "compare",
     "draw_inputs",
     "draw_session_inputs",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import burnish.runtime
-from burnish.check import OutputComparison, Reference
+from burnish.check import Numerics, OutputComparison, Reference, attested_numerics
 from burnish.check.metrics import compare_output
 from burnish.errors import UsageError
 from burnish.gate.config import AccuracyGate, AccuracyLimits, Row
@@ -79,12 +79,13 @@ def check_accuracy(row: Row, artifact: str) -> list[CheckResult]:
         declared = [output.name for output in reference.get_outputs()]
         _refuse_unknown(gate, declared)
         names = [output.name for output in compiled.get_outputs()]
+        numerics = attested_numerics(compiled)
         for case, feeds in enumerate(samples(model.inputs, model.path, compiled.get_inputs())):
             actual = dict(zip(names, compiled.run(None, feeds), strict=True))
             expected = dict(zip(declared, reference.run(None, feeds), strict=True))
             for name, value in expected.items():
                 output = found.setdefault(name, _Output(gate.of(name)))
-                _compare(output, name, case, actual.get(name), value)
+                _compare(output, name, case, actual.get(name), value, numerics)
     if not any(entry.elements for output in found.values() for entry in output.compared):
         raise UsageError(
             "nothing was compared: all outputs are empty",
@@ -103,13 +104,15 @@ def _refuse_unknown(gate: AccuracyGate, declared: list[str]) -> None:
         )
 
 
-def _compare(output: _Output, name: str, case: int, actual: Any, expected: Any) -> None:
+def _compare(
+    output: _Output, name: str, case: int, actual: Any, expected: Any, numerics: Numerics
+) -> None:
     limits = output.limits
     atol, rtol = limits.atol, limits.rtol
     if limits.given and atol is None and rtol is None:
         # What is given stands in place of the table; values that are not finite fail in any case.
         atol = math.inf
-    found = compare_output(name, case, actual, expected, atol, rtol)
+    found = compare_output(name, case, actual, expected, atol, rtol, numerics)
     output.compared.append(found)
     reasons = [found.reason] if found.reason else []
     if found.worst is not None or found.passed:

@@ -21,5 +21,12 @@ def test_rows_widen_with_what_the_computation_may_do() -> None:
 
 
 def test_unknown_rows_are_errors() -> None:
-    with pytest.raises(UsageError, match="float16"):
-        tolerance("float16")
+    with pytest.raises(UsageError, match="complex64"):
+        tolerance("complex64")
+
+
+def test_models_in_16_bits_have_their_own_row() -> None:
+    wide, narrow = tolerance("float32"), tolerance("float32", "fp16")
+    assert narrow.rms > 10 * wide.rms
+    assert narrow == tolerance("float16", "fp16") == tolerance("float64", "fp16")
+    assert narrow.rms < 0.05, "a model that lost its signal must not pass"
