@@ -90,7 +90,10 @@ class TorchModule:
             outputs = call.run(self._module)
             program = self._program(call, dynamic_shapes)
             self._check_dims(program, call, dynamic_shapes)
-            _rename(program, type(self.original).__name__, list(call.tensors()), list(outputs))
+            names = list(call.tensors())
+            # A module may return what is called as one of its inputs; ONNX has one name for one.
+            results = [f"{name}_output" if name in names else name for name in outputs]
+            _rename(program, type(self.original).__name__, names, results)
             program.save(str(path), external_data=self._bytes() > _IN_ONE_FILE)
         reference = self._record([call, call.drawn(0)], optional=1) if record else None
         return Exported(path, reference)

@@ -15,6 +15,8 @@ from burnish.errors import BurnishError
 if TYPE_CHECKING:
     import torch
 
+    from burnish.runtime import CompiledModel
+
 logger = logging.getLogger("burnish")
 
 
@@ -115,7 +117,7 @@ def _compile(
 
 
 def _times(
-    compiled: burnish.api.CompiledModel, module: torch.nn.Module, seconds: float
+    compiled: CompiledModel, module: torch.nn.Module, seconds: float
 ) -> dict[str, float]:
     from burnish.bench import BurnishRunner, measure
     from burnish.frontends.torch_module import TorchModule
