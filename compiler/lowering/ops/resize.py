@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tvm import te, tirx
 
 from burnish.ir.dims import Dim, equal
 from burnish.ir.graph import Node
+from burnish.ir.infer.run_time import DOMAIN
 from burnish.lowering.ops.common import as_float, bind, cast, const, dtype_of, select
 from burnish.lowering.ops.movement import replaced
 from burnish.lowering.ops.reduction import reduced, sum_over
@@ -34,7 +36,7 @@ class _Axis:
         out: Output extent.
         factor: Scale as a number, or None when it is the quotient of two symbols.
         scale: Scale as an expression.
-        roi: Start and end in [0, 1], for tf_crop_and_resize.
+        roi: Start and end in [0, 1] as expressions, for tf_crop_and_resize.
     """
 
     axis: int
@@ -42,7 +44,7 @@ class _Axis:
     out: Dim
     factor: float | None
     scale: Prim
-    roi: tuple[float, float]
+    roi: tuple[Prim, Prim]
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def _source(ctx: TeContext, item: _Axis, how: _How, at: Prim) -> Prim:
         start, end = item.roi
         one, last = _number(1), extent - _number(1)
         step = select(out.equal(one), one, out - one)
-        inner = _number(start) * last + x * (_number(end) - _number(start)) * last / step
-        return select(out.equal(one), _number(0.5 * (start + end)) * last, inner)
+        inner = start * last + x * (end - start) * last / step
+        return select(out.equal(one), half * (start + end) * last, inner)
     centered = (x + half) / item.scale - half
     if kind == "pytorch_half_pixel":
         return select(out > _number(1), centered, _number(0))
@@ -244,7 +246,8 @@ def _axes_of(ctx: TeContext, axes: tuple[int, ...] | None, policy: str) -> list[
         scale = (
             _number(factor) if factor is not None else _float(ctx.expr(out)) / _float(ctx.expr(dim))
         )
-        result.append(_Axis(axis, dim, out, factor, scale, region))
+        bounds = (_number(region[0]), _number(region[1]))
+        result.append(_Axis(axis, dim, out, factor, scale, bounds))
     return result
 
 
@@ -277,6 +280,7 @@ def resize(
     nearest_mode: str = "round_prefer_floor",
 ) -> te.Tensor:
     """Resize-19."""
+    items = _axes_of(ctx, axes, keep_aspect_ratio_policy)
     how = _How(
         mode,
         coordinate_transformation_mode,
@@ -285,8 +289,14 @@ def resize(
         bool(exclude_outside) and mode != "nearest",
         bool(antialias),
     )
-    items = _axes_of(ctx, axes, keep_aspect_ratio_policy)
-    read: Read = x if mode == "nearest" else lambda *at: as_float(x(*at))
+    return _interpolate(ctx, x, items, how, extrapolation_value)
+
+
+def _interpolate(
+    ctx: TeContext, x: te.Tensor, items: list[_Axis], how: _How, extrapolation: float
+) -> te.Tensor:
+    """All passes, one after the other."""
+    read: Read = x if how.mode == "nearest" else lambda *at: as_float(x(*at))
     dims = list(ctx.in_dims(0))
     for item in items:
         read = _pass(ctx, read, list(dims), item, how)
@@ -300,7 +310,63 @@ def resize(
             source = _source(ctx, item, how, at[item.axis])
             last = _float(ctx.expr(item.dim)) - _number(1)
             outside = tirx.Or(source < _number(0), source > last)
-            value = select(outside, const(extrapolation_value, dtype), value)
+            value = select(outside, const(extrapolation, dtype), value)
         return value
 
     return ctx.compute(body)
+
+
+def _no_antialias(node: Node) -> str | None:
+    if node.int_attr("antialias"):
+        return "antialias with scales that are known at run time only"
+    return None
+
+
+@te_rule("Resize", domain=DOMAIN, attribute_inputs=(4,), dtypes=NATIVE, check=_no_antialias)
+def resize_at_run_time(
+    ctx: TeContext,
+    x: te.Tensor,
+    roi: te.Tensor | None = None,
+    scales: te.Tensor | None = None,
+    sizes: te.Tensor | None = None,
+    bound: te.Tensor | None = None,
+    *,
+    antialias: int = 0,
+    axes: tuple[int, ...] | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> te.Tensor:
+    """Resize-19 with scales, sizes or a region that are known at run time only."""
+    how = _How(
+        mode,
+        coordinate_transformation_mode,
+        nearest_mode,
+        cubic_coeff_a,
+        bool(exclude_outside) and mode != "nearest",
+        False,
+    )
+    dims, outs = ctx.in_dims(0), ctx.out_dims()
+    along = tuple(range(len(dims))) if axes is None else tuple(a % len(dims) for a in axes)
+    count = len(along)
+    factors: list[Prim]
+    if scales is not None and ctx.in_dims(2) != (0,):
+        factors = [_float(scales(int64(k))) for k in range(count)]
+    elif sizes is None or keep_aspect_ratio_policy == "stretch":
+        factors = [_float(ctx.expr(outs[a])) / _float(ctx.expr(dims[a])) for a in along]
+    else:
+        ratios = [_float(sizes(int64(k))) / _float(ctx.expr(dims[a])) for k, a in enumerate(along)]
+        pick = tirx.min if keep_aspect_ratio_policy == "not_larger" else tirx.max
+        factors = [functools.reduce(pick, ratios)] * count
+    whole = roi is None or coordinate_transformation_mode != "tf_crop_and_resize"
+    items = []
+    for k, axis in enumerate(along):
+        region = (_number(0), _number(1))
+        if roi is not None and not whole:
+            region = (_float(roi(int64(k))), _float(roi(int64(k + count))))
+        items.append(_Axis(axis, dims[axis], outs[axis], None, factors[k], region))
+    return _interpolate(ctx, x, items, how, extrapolation_value)

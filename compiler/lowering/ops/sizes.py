@@ -6,6 +6,7 @@ integers. A size that the operands do not allow is -1: the host, which reads the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from tvm import tirx
@@ -271,3 +272,46 @@ def range_size(ctx: KernelContext, start: Tensor, limit: Tensor, delta: Tensor) 
         count = tirx.floordiv(tirx.Select(up, wide, int64(0) - wide) + length - int64(1), length)
         zero = stride.equal(int64(0))
     _store(ctx.output(), [tirx.max(tir.hold(count), int64(0))], tirx.Not(zero))
+
+
+@kernel_rule("ResizeSizes", domain=DOMAIN, attribute_inputs=(0,), dtypes=REAL)
+def resize_sizes(
+    ctx: KernelContext,
+    sizes: Tensor | None,
+    roi: Tensor | None = None,
+    scales: Tensor | None = None,
+    target: Tensor | None = None,
+    *,
+    antialias: int = 0,
+    axes: tuple[int, ...] | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> None:
+    """The result's sizes of Resize-19: ``floor(size * scale)``, or those that are asked for."""
+    source = _sizes(ctx)
+    along = range(len(source)) if axes is None else [a % len(source) for a in axes]
+    kept = [cast(source[axis], "float32") for axis in along]
+    made: list[Prim]
+    if scales is not None and scales.size != 0:
+        factors = [cast(scales.load(k), "float32") for k in range(len(kept))]
+        if roi is not None and coordinate_transformation_mode == "tf_crop_and_resize":
+            spans = [roi.load(k + len(kept)) - roi.load(k) for k in range(len(kept))]
+            factors = [f * cast(s, "float32") for f, s in zip(factors, spans, strict=True)]
+        made = [tirx.floor(size * f) for size, f in zip(kept, factors, strict=True)]
+    else:
+        made = _elements(target)
+        if keep_aspect_ratio_policy != "stretch":
+            pick = tirx.min if keep_aspect_ratio_policy == "not_larger" else tirx.max
+            wanted = [cast(size, "float32") for size in made]
+            ratios = [tir.hold(w / size) for w, size in zip(wanted, kept, strict=True)]
+            scale = functools.reduce(pick, ratios)
+            made = [tirx.floor(scale * size + const(0.5, "float32")) for size in kept]
+    result = list(source)
+    for axis, size in zip(along, made, strict=True):
+        result[axis] = cast(size, "int64")
+    _store(ctx.output(), result)
