@@ -42,7 +42,7 @@ class Check:
 def checks() -> list[Check]:
     """Run every check."""
     rows = [Check("burnish", True, f"{__version__}, Python {platform.python_version()}")]
-    for make in (_cpu, _threads, _packages, _compiler, _runtime, _worker):
+    for make in (_cpu, _threads, _packages, _compiler, _arm, _runtime, _worker):
         rows += make()
     return rows
 
@@ -50,12 +50,13 @@ def checks() -> list[Check]:
 def _cpu() -> Iterator[Check]:
     from burnish.backends.registry import resolve_target
 
+    native = "arm" if platform.machine() == "aarch64" else "x86"
     try:
-        target = resolve_target("x86")
+        target = resolve_target(native)
     except BurnishError as error:
         yield Check("CPU", False, error.message, error.hint or "")
         return
-    best = target.isa.name == "avx512"
+    best = target.isa.name != "avx2"
     yield Check(
         "CPU",
         True,
@@ -118,6 +119,17 @@ def _compiler() -> Iterator[Check]:
         return
     found = subprocess.run([path, "-dumpfullversion"], capture_output=True, text=True, check=False)
     yield Check("C++ compiler", found.returncode == 0, f"{path} {found.stdout.strip()}")
+
+
+def _arm() -> Iterator[Check]:
+    from burnish.backends.registry import resolve_target
+
+    try:
+        target = resolve_target("arm")
+    except BurnishError as error:
+        yield Check("target arm", False, error.message, error.hint or "", required=False)
+        return
+    yield Check("target arm", True, f"linked by {target.linker or 'this machine'}", required=False)
 
 
 def _runtime() -> Iterator[Check]:
