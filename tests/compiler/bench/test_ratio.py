@@ -52,7 +52,7 @@ def spin(a: float, b: float, limit: float, **plan: Any) -> tuple[RatioResult, li
 
         return load
 
-    settings = RatioPlan(**{"time_budget": 3.0, **plan})
+    settings = RatioPlan(**{"time_budget": 60.0, **plan})
     result = measure_ratio(opener("a", a), opener("b", b), FEEDS, limit, settings)
     return result, log
 

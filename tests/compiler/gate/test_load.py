@@ -12,6 +12,77 @@ from burnish.gate.config import DrawnInputs, FileInputs, GateConfig, ScriptInput
 from burnish.gate.load import load_config
 from burnish.gate.units import format_size, parse_size
 
+EVERYTHING = """
+[check]
+baseline = "base"
+inconclusive = "fail"
+unrunnable = "skip"
+[measure]
+confidence = 0.99
+time-budget = 5
+repeats = 20
+statistic = "median"
+warmup = 1
+seed = 4
+[[model]]
+name = "first"
+path = "a.onnx"
+targets = ["x86-64-v3", "arm"]
+precisions = ["fp32", "fp16"]
+threads = 2
+opt-level = 1
+skip-passes = ["dead-code"]
+input-shapes = ["x:1..8x3", "y:nx4"]
+inputs = ["s*.npz", "make.py:samples", { samples = 2, seed = 9, shapes = ["x:2x3"] }]
+[model.accuracy]
+atol = 1e-3
+min-top1 = 0.9
+outputs.y = { max-abs = 0.5, min-psnr = 40 }
+[model.latency]
+max-ratio = { onnxruntime = 0.9, baseline = 1.1 }
+[model.size]
+max-bytes = "1.5 MiB"
+max-ratio = 1.05
+[model.memory]
+max-compile = "4GB"
+max-run = 1000000
+[model.placement]
+min-share = { fp32 = 1.0 }
+min-storage = { fp16 = 0.5 }
+devices = ["cpu"]
+forbid-notes = ["plain operators"]
+"""
+
+WRONG = """
+[chek]
+[check]
+inconclusive = "maybe"
+[measure]
+confidence = 1
+repeats = 0
+time_budget = 3
+[defaults]
+precisions = ["fp31"]
+[[model]]
+path = "missing.onnx"
+targets = ["x68"]
+thread = 2
+opt-level = true
+input-shapes = ["x"]
+inputs = ["none*.npz", "make.py:1", "make.txt", { shapes = ["x:nx3"] }]
+[model.accuracy]
+atol = -1
+min-cosine = "high"
+cosine = 0.9
+outputs.y = 3
+[model.latency]
+max-ratio = { onnxrutime = 1.0 }
+[model.size]
+max-bytes = "2 apples"
+[[model]]
+name = ""
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -51,49 +122,7 @@ def test_the_least_configuration(folder: Path) -> None:
 
 
 def test_everything_that_can_be_said(folder: Path) -> None:
-    config = load(
-        folder,
-        """
-        [check]
-        baseline = "base"
-        inconclusive = "fail"
-        unrunnable = "skip"
-        [measure]
-        confidence = 0.99
-        time-budget = 5
-        repeats = 20
-        statistic = "median"
-        warmup = 1
-        seed = 4
-        [[model]]
-        name = "first"
-        path = "a.onnx"
-        targets = ["x86-64-v3", "arm"]
-        precisions = ["fp32", "fp16"]
-        threads = 2
-        opt-level = 1
-        skip-passes = ["dead-code"]
-        input-shapes = ["x:1..8x3", "y:nx4"]
-        inputs = ["s*.npz", "make.py:samples", { samples = 2, seed = 9, shapes = ["x:2x3"] }]
-        [model.accuracy]
-        atol = 1e-3
-        min-top1 = 0.9
-        outputs.y = { max-abs = 0.5, min-psnr = 40 }
-        [model.latency]
-        max-ratio = { onnxruntime = 0.9, baseline = 1.1 }
-        [model.size]
-        max-bytes = "1.5 MiB"
-        max-ratio = 1.05
-        [model.memory]
-        max-compile = "4GB"
-        max-run = 1000000
-        [model.placement]
-        min-share = { fp32 = 1.0 }
-        min-storage = { fp16 = 0.5 }
-        devices = ["cpu"]
-        forbid-notes = ["plain operators"]
-        """,
-    )
+    config = load(folder, EVERYTHING)
     (model,) = config.models
     assert (config.baseline, config.fail_on_inconclusive) == (folder / "base", True)
     assert config.skip_unrunnable
@@ -152,38 +181,7 @@ def test_defaults_hold_key_by_key(folder: Path) -> None:
 
 
 def test_all_errors_are_said_at_once_with_their_place(folder: Path) -> None:
-    found = problems(
-        folder,
-        """
-        [chek]
-        [check]
-        inconclusive = "maybe"
-        [measure]
-        confidence = 1
-        repeats = 0
-        time_budget = 3
-        [defaults]
-        precisions = ["fp31"]
-        [[model]]
-        path = "missing.onnx"
-        targets = ["x68"]
-        thread = 2
-        opt-level = true
-        input-shapes = ["x"]
-        inputs = ["none*.npz", "make.py:1", "make.txt", { shapes = ["x:nx3"] }]
-        [model.accuracy]
-        atol = -1
-        min-cosine = "high"
-        cosine = 0.9
-        outputs.y = 3
-        [model.latency]
-        max-ratio = { onnxrutime = 1.0 }
-        [model.size]
-        max-bytes = "2 apples"
-        [[model]]
-        name = ""
-        """,
-    )
+    found = problems(folder, WRONG)
     expected = [
         ("chek", "did you mean 'check'"),
         ("check.inconclusive", "'maybe' is none of pass, fail"),
