@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from burnish.artifact import TargetInfo
+
 if TYPE_CHECKING:
     from burnish.ir import Node
-    from burnish.lowering.context import Lowered, NodeContext
+    from burnish.lowering.context import KernelCall, Lowered, NodeContext
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,18 @@ class Target:
     computes: Mapping[str, str] = field(default_factory=dict, hash=False)
     linker: str | None = None
 
+    @property
+    def info(self) -> TargetInfo:
+        """What the manifest says of it."""
+        return TargetInfo(
+            name=self.spec,
+            isa=self.isa.name,
+            machine=self.machine,
+            features=self.features,
+            mcpu=str(self.tvm.get("mcpu", "")),
+            device=self.device,
+        )
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -106,6 +120,7 @@ class Backend:
             None for those that :mod:`burnish.backends.pipeline` has for all.
         kernels_per_build: Kernels that are built together: few where builds run side by side, many
             where each starts a compiler.
+        remarks: Lines for the report about the kernel calls of a model.
         sequential: Whether it has kernels for operators that the table writes as sequential loops.
         host_sizes: Whether the host can read what kernels write while a model runs: sizes that
             depend on data, and loops, need it.
@@ -119,5 +134,6 @@ class Backend:
     codegen: Callable[[], Callable[[Any, Any], Any]]
     phases: Callable[[], Sequence[Any]] | None = None
     kernels_per_build: int = 6
+    remarks: Callable[[Sequence[KernelCall]], list[str]] = lambda calls: []
     sequential: bool = True
     host_sizes: bool = False

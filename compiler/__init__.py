@@ -12,15 +12,24 @@ from typing import TYPE_CHECKING, Any
 from burnish.errors import BurnishError
 
 if TYPE_CHECKING:
-    from burnish.api import compare, compile, load
+    from burnish.api import compare, compile, compile_to, load
     from burnish.runtime import CompiledModel
 
 __version__ = "0.1.0"
 
-__all__ = ["BurnishError", "CompiledModel", "__version__", "compare", "compile", "load"]
+__all__ = [
+    "BurnishError",
+    "CompiledModel",
+    "__version__",
+    "compare",
+    "compile",
+    "compile_to",
+    "load",
+]
 
 _LAZY = {
     "compile": "burnish.api",
+    "compile_to": "burnish.api",
     "compare": "burnish.api",
     "load": "burnish.api",
     "CompiledModel": "burnish.runtime",

@@ -1,4 +1,4 @@
-"""The Python API: ``burnish.compile``, ``burnish.load``, ``burnish.compare``."""
+"""The Python API: ``burnish.compile``, ``compile_to``, ``load``, ``compare``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     import torch
 
     from burnish.check import ComparisonReport
+    from burnish.driver import CompileReport
 
 #: A model: the path of an ONNX file, a ModelProto, or a model of a training framework.
 Model: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | torch.nn.Module | keras.Model"
 
-__all__ = ["compare", "compile", "load"]
+__all__ = ["compare", "compile", "compile_to", "load"]
 
 #: Larger models go to the worker as a file, of which it reads each weight when it needs it.
 _FILE_SIZE = 1 << 24
@@ -72,7 +73,8 @@ def compile(
         :meth:`~burnish.runtime.CompiledModel.save` copies it.
 
     Raises:
-        UsageError: An option is unknown or wrong.
+        UsageError: An option is unknown or wrong, or the target is another machine's: see
+            :func:`compile_to`.
         InputFileError: The file is missing or damaged.
         ModelError: The model is invalid, cannot be exported, or has operators without a lowering;
             all are listed.
@@ -81,13 +83,108 @@ def compile(
         TargetUnavailableError: The target, or a package that exports the model, is missing.
     """
     from burnish.artifact import open_artifact
-    from burnish.compilation import compile_to
+
+    chosen = checked_options(
+        target=target,
+        precision=precision,
+        threads=threads,
+        input_shapes=_dims(input_shapes),
+        **options,
+    )
+    _refuse_elsewhere(chosen)
+    folder = tempfile.TemporaryDirectory(prefix="burnish-")
+    try:
+        output = Path(folder.name) / "model.burnish"
+        _compile(model, output, chosen, example_inputs, dynamic_shapes, progress=progress)
+        compiled = CompiledModel(open_artifact(output), threads=threads, temporary=folder)
+        compiled.example_inputs = example_inputs
+        return compiled
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
+def compile_to(
+    model: Model,
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    input_shapes: Mapping[str, Sequence[DimSpec]] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> CompileReport:
+    """Compile a model into an artifact, for this machine or another one.
+
+    Args:
+        model: As in :func:`compile`.
+        output: The artifact's folder, by convention ``NAME.burnish``.
+        overwrite: Replace an artifact that is there.
+        example_inputs: As in :func:`compile`.
+        dynamic_shapes: As in :func:`compile`.
+        input_shapes: As in :func:`compile`.
+        progress: Gets (phase, done, total) while it compiles.
+        options: Fields of :class:`burnish.options.CompileOptions`, among them ``target``
+            (``"arm:neoverse-n1"``) and ``precision``.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputFileError: ``output`` exists and ``overwrite`` is false, or cannot be written.
+        BurnishError: As in :func:`compile`. Nothing is left at ``output``.
+    """
+    chosen = checked_options(input_shapes=_dims(input_shapes), **options)
+    return _compile(
+        model,
+        output,
+        chosen,
+        example_inputs,
+        dynamic_shapes,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _dims(
+    shapes: Mapping[str, Sequence[DimSpec]] | None,
+) -> dict[str, tuple[DimSpec, ...]]:
+    return {name: tuple(dims) for name, dims in (shapes or {}).items()}
+
+
+def _refuse_elsewhere(options: CompileOptions) -> None:
+    """Refuse, before minutes are spent, what could not be loaded here afterwards.
+
+    Raises:
+        UsageError: The target is another machine's.
+    """
+    from burnish.artifact import unfit
+    from burnish.backends.registry import resolve_target
+
+    why = unfit(resolve_target(options.target, options.precision).info)
+    if why:
+        raise UsageError(
+            f"a model for {options.target} cannot be loaded here: {why}",
+            at=options.target,
+            hint="burnish.compile_to(model, path, target=...) writes the artifact without loading",
+        )
+
+
+def _compile(
+    model: Model,
+    output: str | os.PathLike[str],
+    options: CompileOptions,
+    example_inputs: Any,
+    dynamic_shapes: Any,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> CompileReport:
+    """Export the model if it is a framework's, and compile it."""
+    from burnish import compilation
     from burnish.frontends import frontend
 
-    shapes = {name: tuple(dims) for name, dims in (input_shapes or {}).items()}
-    chosen = checked_options(
-        target=target, precision=precision, threads=threads, input_shapes=shapes, **options
-    )
     origin = frontend(model)
     if origin is None and not (example_inputs is None and dynamic_shapes is None):
         raise UsageError(
@@ -95,25 +192,24 @@ def compile(
             at=type(model).__name__,
             hint="input_shapes sets the dims of an ONNX model",
         )
-    folder = tempfile.TemporaryDirectory(prefix="burnish-")
-    try:
-        output = Path(folder.name) / "model.burnish"
-        # What is exported is needed no longer than the compilation takes.
-        with tempfile.TemporaryDirectory(prefix="burnish-export-") as exports:
-            if origin is None:
-                name, reference, source = _name(model), None, _source(model, exports)
-            else:
-                exported = origin.export(
-                    Path(exports), example_inputs, dynamic_shapes, record=chosen.check
-                )
-                name, reference, source = origin.name, exported.reference, exported.path
-            compile_to(source, output, chosen, name=name, progress=progress, reference=reference)
-        compiled = CompiledModel(open_artifact(output), threads=threads, temporary=folder)
-        compiled.example_inputs = example_inputs
-        return compiled
-    except BaseException:
-        folder.cleanup()
-        raise
+    # What is exported is needed no longer than the compilation takes.
+    with tempfile.TemporaryDirectory(prefix="burnish-export-") as exports:
+        if origin is None:
+            name, reference, source = _name(model), None, _source(model, exports)
+        else:
+            exported = origin.export(
+                Path(exports), example_inputs, dynamic_shapes, record=options.check
+            )
+            name, reference, source = origin.name, exported.reference, exported.path
+        return compilation.compile_to(
+            source,
+            output,
+            options,
+            overwrite=overwrite,
+            progress=progress,
+            name=name,
+            reference=reference,
+        )
 
 
 def compare(

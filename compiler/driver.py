@@ -332,6 +332,7 @@ def _build(
     notes += prepare(graph, target)
     lowering = ModuleLowering(graph, target)
     mod = lowering.run(lambda done, total: clock.progress("lower", done, total))
+    notes += target.backend.remarks(lowering.calls)
     mod = lower_relax(mod, target)
     clock.start("generate code")
     progress = clock.progress
@@ -371,7 +372,7 @@ def _manifest(
     order: dict[str, int],
     kept: dict[str, str],
 ) -> Manifest:
-    from burnish.artifact import Condition, Manifest, PassInfo, TargetInfo, TensorInfo
+    from burnish.artifact import Condition, Manifest, PassInfo, TensorInfo
     from burnish.attestation import node_infos
 
     def tensors(values: Any) -> tuple[TensorInfo, ...]:
@@ -383,14 +384,7 @@ def _manifest(
     return Manifest(
         model_name=graph.name,
         model_sha256=model_digest(request.model),
-        target=TargetInfo(
-            name=target.spec,
-            isa=target.isa.name,
-            machine=target.machine,
-            features=target.features,
-            mcpu=str(target.tvm.get("mcpu", "")),
-            device=target.device,
-        ),
+        target=target.info,
         inputs=tensors(graph.inputs),
         outputs=tensors(graph.outputs),
         weights=tuple(TensorInfo(w.name, w.dtype, w.shape) for w in lowering.weights),

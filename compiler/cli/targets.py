@@ -12,7 +12,7 @@ from burnish.errors import TargetUnavailableError
 @json_option
 def command(json_path: str | None) -> int:
     """List the targets that can be compiled for, and which this machine can run."""
-    from burnish.artifact import TargetInfo, unfit
+    from burnish.artifact import unfit
     from burnish.backends.registry import backends
     from burnish.runtime import missing_device
 
@@ -32,14 +32,7 @@ def command(json_path: str | None) -> int:
                     }
                 )
                 continue
-            info = TargetInfo(
-                target.spec,
-                target.isa.name,
-                target.machine,
-                target.features,
-                device=target.device,
-            )
-            why = unfit(info) or missing_device(info)
+            why = unfit(target.info) or missing_device(target.info)
             rows.append(
                 {
                     "target": spec,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,30 @@ def test_errors_survive_the_worker() -> None:
     error = UsageError("what", at="where", hint="how")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (UsageError, str(error))
+
+
+@pytest.mark.skipif(platform.machine() == "aarch64", reason="the target is this machine's")
+def test_another_machines_target(proto: onnx.ModelProto, tmp_path: Path) -> None:
+    """It can be compiled for, but not loaded; that is said before any work is done."""
+    from burnish.backends.arm import MACHINE
+    from burnish.errors import TargetUnavailableError
+
+    try:
+        with pytest.raises(UsageError, match="cannot be loaded here: it is for aarch64") as error:
+            burnish.compile(proto, target="arm")
+        assert "burnish.compile_to" in str(error.value.hint)
+        report = burnish.compile_to(proto, tmp_path / "m.burnish", target="arm", check=True)
+    except TargetUnavailableError as missing:
+        pytest.skip(str(missing))
+    assert any("not compared" in note for note in report.notes)
+    with pytest.raises(burnish.BurnishError, match=f"for {MACHINE}"):
+        burnish.load(tmp_path / "m.burnish")
+
+
+def test_compile_to(proto: onnx.ModelProto, tmp_path: Path) -> None:
+    report = burnish.compile_to(proto, tmp_path / "m.burnish", threads=1)
+    assert report.output == str(tmp_path / "m.burnish")
+    assert burnish.load(report.output).run(None, {"m/x": X})[0].shape == (3, 4)
+    with pytest.raises(burnish.BurnishError, match="exists"):
+        burnish.compile_to(proto, tmp_path / "m.burnish")
+    burnish.compile_to(proto, tmp_path / "m.burnish", overwrite=True)
