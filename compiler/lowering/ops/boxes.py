@@ -77,8 +77,9 @@ def select_boxes(
                 with tir.when(low):
                     state.store(i, int64(_GONE))
         # After the last box that is free, nothing is best, and nothing more is done.
-        with tir.serial(count), tir.when(
-            tirx.And(tir.load(best, 0) >= int64(0), tir.load(taken, 0) < limit)
+        with (
+            tir.serial(count),
+            tir.when(tirx.And(tir.load(best, 0) >= int64(0), tir.load(taken, 0) < limit)),
         ):
             tir.store(best, 0, int64(-1))
             with tir.serial(count) as i, tir.when(state.load(i).equal(int64(_FREE))):

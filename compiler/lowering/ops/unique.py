@@ -49,8 +49,14 @@ def _comparison(x: Tensor, axis: int | None) -> Callable[[Prim, Prim], Prim]:
     return compare
 
 
-def _merge(source: Tensor, target: Tensor, low: Prim, width: Prim, compare: Callable[..., Prim],
-           count: Prim) -> None:
+def _merge(
+    source: Tensor,
+    target: Tensor,
+    low: Prim,
+    width: Prim,
+    compare: Callable[..., Prim],
+    count: Prim,
+) -> None:
     """Merge two sorted runs of ``width`` elements from ``low`` on."""
     middle = tir.hold(tirx.min(low + width, count))
     high = tir.hold(tirx.min(low + width * int64(2), count))
