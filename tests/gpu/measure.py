@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +66,7 @@ def _run_case(place: Path, case: dict[str, Any], seconds: float) -> dict[str, An
             row["milliseconds"] = median_ms(lambda: model.run(None, feeds), seconds)
             row["kernels"], row["kernels_ms"] = _kernels(model, feeds)
             row["memory"] = model.memory
+        row["outputs"] += _run_program(place, case["bounds"])
         row["passed"] = all(output["passed"] for output in row["outputs"])
     except Exception as error:  # reported as this case's result
         row["error"] = f"{type(error).__name__}: {error}"
@@ -85,6 +88,24 @@ def _compare(
             row = compare_output(found[name], wanted, bounds[name])
             rows.append({"name": name, "size": index, "attempt": attempt, **row})
     return rows
+
+
+def _run_program(place: Path, bounds: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """The outputs of the C++ runner, a program without Python, on the first inputs."""
+    program = place.parent.parent / "bin" / "burnish_run"
+    with tempfile.TemporaryDirectory() as work:
+        arguments = []
+        for name, data in np.load(place / "inputs0.npz").items():
+            file = Path(work, f"in{len(arguments)}.npy")
+            np.save(file, data)
+            arguments.append(f"{name}={file}")
+        command = [str(program), str(place / "model.burnish"), *arguments, "-o", work]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        rows = []
+        for name, wanted in np.load(place / "expected0.npz").items():
+            row = compare_output(np.load(Path(work, f"{name}.npy")), wanted, bounds[name])
+            rows.append({"name": name, "size": 0, "attempt": "burnish_run", **row})
+        return rows
 
 
 def compare_output(

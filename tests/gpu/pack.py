@@ -24,6 +24,7 @@ import onnx
 from burnish.check import tolerance
 from burnish.driver import CompileRequest, compile_artifact
 from burnish.options import CompileOptions
+from burnish.runtime.runner import build_runner
 from tests.gpu import compact
 from tests.gpu.models import MODELS, GpuModel, reference
 
@@ -48,6 +49,7 @@ def main(*arguments: str) -> None:
     folder = Path(options.folder).resolve()
     folder.mkdir(parents=True)
     _copy_runtime(folder)
+    build_runner(folder / "bin", device="cuda")
     cases = []
     for name in options.models.split(","):
         for precision in options.precisions.split(","):

@@ -69,7 +69,11 @@ def test_everything_runs_from_the_folder_alone(folder: Path) -> None:
     report = emulated(folder)
     (case,) = report["cases"]
     assert case["passed"]
-    assert len(case["outputs"]) == 4  # two sizes, each twice
+    # Two sizes, each twice, and the program without Python.
+    assert [(o["size"], o["attempt"]) for o in case["outputs"]] == [
+        *((size, attempt) for size in (0, 1) for attempt in (0, 1)),
+        (0, "burnish_run"),
+    ]
     assert all(output["scale"] > 1e-3 for output in case["outputs"])
     assert case["milliseconds"] > 0
     assert case["kernels_ms"] > 0
