@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Precisions by element type; other types (integers) are called by their own names.
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
+
+_FLOATS = frozenset(PRECISIONS.values())
 
 #: Why a node is in fp32 that no pass kept there on purpose.
 _AT_BORDER = "what reads its result takes fp32"
@@ -35,6 +38,16 @@ def node_infos(
         order: Position of every node of the model, by name.
     """
     return tuple(_info(call, target, precision, kept, order) for call in calls)
+
+
+def summary(infos: Sequence[NodeInfo]) -> str:
+    """How many kernels lie and compute in which precision, in one line."""
+    pairs = Counter((i.storage, i.precision) for i in infos if i.kernel and i.storage in _FLOATS)
+    parts = [
+        f"{count} in {storage}" + (f" (computed in {precision})" if precision != storage else "")
+        for (storage, precision), count in pairs.most_common()
+    ]
+    return f"kernels store their results: {', '.join(parts)}"
 
 
 def _info(
@@ -61,4 +74,7 @@ def _info(
         nodes=nodes,
         storage=storage,
         reason=reason,
+        detail=call.detail,
+        flops=str(call.flops),
+        nbytes=str(call.nbytes),
     )

@@ -72,6 +72,7 @@ class CompileReport:
         peak_memory_bytes: The most memory that the compile worker held, files that it maps
             included; 0 where the system does not tell.
         comparison: The comparison with the reference as plain data, if it was made.
+        kept: Why nodes of the model stay in fp32 although a lower precision was asked for.
     """
 
     output: str
@@ -84,6 +85,7 @@ class CompileReport:
     weight_bytes: int
     peak_memory_bytes: int = 0
     comparison: dict[str, Any] | None = None
+    kept: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -118,6 +120,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         BurnishError: Whatever went wrong; nothing is left at the output.
     """
     from burnish.artifact import ArtifactWriter, unfit
+    from burnish.attestation import summary
     from burnish.backends.registry import resolve_target
     from burnish.passes.base import PassContext
     from burnish.runtime import missing_device
@@ -144,6 +147,8 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         clock.start("link")
         _write_code(executable, lowering, writer, target)
         manifest = _manifest(request, target, graph, records, lowering, order, context.kept)
+        if options.precision != "fp32":
+            notes.append(summary(manifest.nodes))
         nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
         weight_bytes = sum(w.nbytes for w in lowering.weights)
         # The reference loads the whole model once more: what it came from has to go before.
@@ -170,6 +175,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         weight_bytes=weight_bytes,
         peak_memory_bytes=peak_memory(),
         comparison=comparison,
+        kept=context.kept,
     )
 
 
@@ -285,7 +291,10 @@ def prepare(graph: Graph, target: Target) -> list[str]:
 
     def accepted(node: Any) -> bool:
         rule = rules.get(node.key)
-        return rule is not None and rule.accepts(node) is None
+        ranked = all(
+            v is None or (v.type is not None and v.type.rank is not None) for v in node.inputs
+        )
+        return rule is not None and ranked and rule.accepts(node) is None
 
     for node in list(graph.walk()):
         if composites.is_composite(node) and node.op != "Elementwise" and not accepted(node):

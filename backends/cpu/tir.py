@@ -123,7 +123,7 @@ class KernelBuilder:
     _result: Kernel | None = None
 
     def input(self, name: str, shape: Sequence[Index], dtype: str | None = None) -> Tensor:
-        """Declare the next input; without a dtype it is of the kernel's storage type."""
+        """Declare the next input, of the kernel's storage type if no dtype is given."""
         return self._argument(name, shape, dtype)
 
     def output(self, name: str, shape: Sequence[Index], dtype: str | None = None) -> Tensor:
@@ -358,7 +358,7 @@ def load(
         fill: What the other lanes get.
     """
     if isinstance(buffer, Narrow):
-        value = _load_narrow(buffer.buffer, offset, lanes, valid, fill)
+        value = _load_half(buffer.buffer, offset, lanes, valid, fill)
         return tirx.Cast(with_lanes("float32", lanes), value)
     if lanes == 1:
         return buffer[i64(offset)]
@@ -383,7 +383,7 @@ def _masked_load(
     )
 
 
-def _load_narrow(buffer: Any, offset: Index, lanes: int, valid: Index | None, fill: float) -> Expr:
+def _load_half(buffer: Any, offset: Index, lanes: int, valid: Index | None, fill: float) -> Expr:
     if lanes == 1 or not _partial(valid, lanes):
         return load(buffer, offset, lanes)
     # Masks are for 16-bit integers, where there is no arithmetic on float16.
@@ -404,15 +404,8 @@ def store(buffer: Any, offset: Index, value: Expr, valid: Index | None = None) -
     elif not _partial(valid, lanes):
         T.buffer_store(buffer, value, [T.ramp(i64(offset), i64(1), lanes)])
     else:
-        T.evaluate(
-            tirx.call_llvm_intrin(
-                "void",
-                "llvm.masked.store",
-                value,
-                tirx.address_of(buffer[i64(offset)]),
-                first_lanes(valid, lanes),
-            )
-        )
+        where, mask = tirx.address_of(buffer[i64(offset)]), first_lanes(valid, lanes)
+        T.evaluate(tirx.call_llvm_intrin("void", "llvm.masked.store", value, where, mask))
 
 
 def prefetch(buffer: Any, offset: Index) -> None:

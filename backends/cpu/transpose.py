@@ -47,7 +47,8 @@ class TransposeSpec:
     Attributes:
         shape: Input shape: ints or int64 expressions.
         perm: Output axis i is input axis ``perm[i]``.
-        dtype: Element type. Tiles in registers are for 4-byte types, others are copied one by one.
+        dtype: Element type. Tiles in registers are for 4-byte types and for float16, which is
+            widened in them; others are copied one by one.
     """
 
     shape: tuple[Index, ...]
@@ -97,15 +98,17 @@ def _is_one(extent: Index) -> bool:
 
 def transpose(isa: Isa, spec: TransposeSpec, name: str = "transpose") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
-    with kernel(name, isa) as k:
-        x = k.input("x", spec.shape, spec.dtype)
-        y = k.output("y", tuple(spec.shape[a] for a in spec.perm), spec.dtype)
+    narrow = spec.dtype == "float16"
+    with kernel(name, isa, "float16" if narrow else "float32") as k:
+        given = None if narrow else spec.dtype
+        x = k.input("x", spec.shape, given)
+        y = k.output("y", tuple(spec.shape[a] for a in spec.perm), given)
         axes = _axes(spec)
-        lanes = isa.lanes if spec.dtype in ("float32", "int32", "uint32") else 1
+        lanes = isa.lanes if spec.dtype in ("float32", "float16", "int32", "uint32") else 1
         if not axes or _is_one(axes[-1].source):
             _copy_blocks(x, y, axes, lanes)
         else:
-            _transpose_planes(isa, x, y, axes, spec.dtype == "float32")
+            _transpose_planes(isa, x, y, axes, spec.dtype in ("float32", "float16"))
     return k.result
 
 

@@ -42,3 +42,5 @@ def _print_details(report: CompileReport) -> None:
     ]
     print_counts(("pass", "nodes before", "after", "seconds"), passes)
     print_counts(("operator", "count"), list(report.nodes.items()))
+    for name, reason in report.kept.items():
+        print_line(f"kept in fp32: {name}: {reason}")

@@ -53,10 +53,15 @@ class MixedPrecision(Pass):
 
 def _report(plan: Plan, dtype: str, ctx: PassContext) -> None:
     short = {"float16": "fp16"}[dtype]
-    reasons = Counter(f"{node.key}: {reason}" for node, reason in plan.kept.items())
-    ctx.note(f"{short}: {len(plan.narrow)} nodes stored in {short}, {len(plan.kept)} kept in fp32")
-    for reason, count in reasons.most_common():
-        ctx.note(f"kept in fp32: {count} x {reason}")
+    causes = Counter(
+        f"{node.key}: {reason}"
+        for node, reason in plan.kept.items()
+        if node not in plan.consequences
+    )
+    line = f"{short}: {len(plan.narrow)} nodes stored in {short}, {len(plan.kept)} kept in fp32"
+    if causes:
+        line += "; " + "; ".join(f"{count} x {cause}" for cause, count in causes.most_common())
+    ctx.note(line)
     if plan.saturated:
         ctx.note(
             f"masks are limited to the range of {short}: numbers below it only have to be low "

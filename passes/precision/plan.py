@@ -34,12 +34,14 @@ class Plan:
         saturated: Values that are limited to the range before they are cast.
         kept: Why nodes stay in float32, all of those that are no narrow nodes and neither read nor
             write 16 bits.
+        consequences: Those among them that stay because of others around them.
     """
 
     narrow: set[Node] = field(default_factory=set)
     stored: set[Value] = field(default_factory=set)
     saturated: set[Value] = field(default_factory=set)
     kept: dict[Node, str] = field(default_factory=dict)
+    consequences: set[Node] = field(default_factory=set)
 
     def is_low(self, value: Value) -> bool:
         """Whether the data of a value will lie in 16 bits."""
@@ -247,10 +249,10 @@ class _Planner:
             plan.kept[node] = row.reason
         elif why := sensitive(node):
             plan.kept[node] = why
-        elif row.role is Role.MOVE:
-            plan.kept[node] = "it moves float32 data"
-        elif not any(map(plan.is_low, touched)):
-            plan.kept[node] = "between tensors that stay float32"
+        elif row.role is Role.MOVE or not any(map(plan.is_low, touched)):
+            plan.consequences.add(node)
+            moves = row.role is Role.MOVE
+            plan.kept[node] = "it moves float32 data" if moves else "between float32 tensors"
 
 
 def is_mask(node: Node, index: int) -> bool:

@@ -1,5 +1,7 @@
 """Kernels on tensors in float16: the float32 kernels' results, rounded once, from vector code."""
 
+# ruff: noqa: E501 (a case is a row of a table)
+
 from __future__ import annotations
 
 import re
@@ -182,7 +184,8 @@ def test_rounding_is_to_nearest_even(isa: Isa) -> None:
     assert np.isnan(nan).all()
 
 
-def test_symbolic_sizes(isa: Isa = AVX2) -> None:
+@both
+def test_symbolic_sizes(isa: Isa) -> None:
     m, keys = tirx.Var("m", "int64"), tirx.Var("keys", "int64")
     library = build(
         {
