@@ -96,6 +96,10 @@ class NodeInfo:
         nodes: Names of the nodes of the user's model that it came from.
         storage: What its result lies in, which may be narrower than what it computes in.
         reason: Why it is in fp32, where a lower precision was asked for.
+        detail: How the kernel does it (tile, tensor cores).
+        flops: Operations of a call, multiply-adds as two: a number, or an expression of symbolic
+            dims. 0 where nothing is counted.
+        nbytes: Bytes that a call reads and writes, each operand once: likewise.
     """
 
     name: str
@@ -106,6 +110,9 @@ class NodeInfo:
     nodes: tuple[str, ...]
     storage: str = ""
     reason: str = ""
+    detail: str = ""
+    flops: str = "0"
+    nbytes: str = "0"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ insightful visual performance model for multicore architectures", CACM 52, 2009)
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ _ROUNDS = 7
 _SECONDS = 0.03
 #: Several times the last cache of any CPU.
 _MEMORY = 1 << 29
+#: Of a thread, when it reads from caches: more than the first one holds.
+_CACHED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,15 @@ class Roofline:
             and int8 are summed in 32 bits. Precisions that the CPU has no instruction for are
             missing.
         bandwidth: Bytes a second that are read from memory.
+        cache_bandwidth: Bytes a second that are read from the caches beyond the first.
+        cache: Bytes that the last cache holds: what is no larger may lie there.
     """
 
     threads: int
     rates: dict[str, float]
     bandwidth: float
+    cache_bandwidth: float
+    cache: int
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, in units of 10^9 a second."""
@@ -45,13 +52,16 @@ class Roofline:
             "threads": self.threads,
             "gflops": {name: rate / 1e9 for name, rate in self.rates.items()},
             "bandwidth_gb": self.bandwidth / 1e9,
+            "cache_bandwidth_gb": self.cache_bandwidth / 1e9,
+            "cache_bytes": self.cache,
         }
 
     def seconds(self, flops: float, nbytes: float, precision: str = "fp32") -> float:
         """The least time for so many operations and bytes."""
         rate = self.rates.get(precision, self.rates.get("fp32", 0.0))
         arithmetic = flops / rate if rate else 0.0
-        return max(arithmetic, nbytes / self.bandwidth if self.bandwidth else 0.0)
+        bandwidth = self.cache_bandwidth if nbytes <= self.cache else self.bandwidth
+        return max(arithmetic, nbytes / bandwidth)
 
 
 def measure_roofline(threads: int) -> Roofline:
@@ -77,4 +87,21 @@ def measure_roofline(threads: int) -> Roofline:
     }
     # One call only: filling the memory takes longer than reading it.
     bandwidth = float(read(threads, _MEMORY, _ROUNDS * _SECONDS))
-    return Roofline(threads, {name: rate for name, rate in best.items() if rate > 0}, bandwidth)
+    cached = max(read(threads, threads * _CACHED, _SECONDS) for _ in range(_ROUNDS))
+    return Roofline(
+        threads,
+        {name: rate for name, rate in best.items() if rate > 0},
+        bandwidth,
+        # Where other processes fill the caches, memory is no slower.
+        max(cached, bandwidth),
+        max(_cache_size(), threads * _CACHED),
+    )
+
+
+def _cache_size() -> int:
+    """Bytes of the last cache; 0 where the system does not tell."""
+    try:
+        sizes = [os.sysconf(f"SC_LEVEL{level}_CACHE_SIZE") for level in (2, 3)]
+    except (ValueError, OSError):
+        return 0
+    return max(0, *sizes)

@@ -38,7 +38,8 @@ def command(roofline: bool, json_path: str | None) -> int:
             rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in limit.rates.items())
             click.echo(
                 f"roofline, {limit.threads} thread(s): {rates} GFLOP/s, "
-                f"{limit.bandwidth / 1e9:.1f} GB/s"
+                f"{limit.bandwidth / 1e9:.1f} GB/s from memory, "
+                f"{limit.cache_bandwidth / 1e9:.0f} GB/s from caches"
             )
     return 5 if failed else 0
 

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compile": ("burnish.cli.compile", "Compile an ONNX model into an artifact."),
     "compare": ("burnish.cli.compare", "Compare an artifact or model with onnxruntime."),
     "bench": ("burnish.cli.bench", "Time an artifact or model, beside its peers."),
+    "profile": ("burnish.cli.profile", "Time every kernel of an artifact or model."),
     "check": ("burnish.cli.check", "Check models against thresholds, for CI."),
     "run": ("burnish.cli.run", "Run an artifact on inputs from a file."),
     "inspect": ("burnish.cli.inspect", "Show what is in a model or an artifact."),

@@ -17,6 +17,7 @@ from tvm import relax, tirx
 
 from burnish.errors import LoweringError
 from burnish.ir import Dim, Node, TensorType, Value
+from burnish.ir.dims import add, product
 from burnish.ir.types import to_numpy
 from burnish.lowering.scope import Index, canonical_symbols, index, indices, rename
 from burnish.lowering.te_context import Symbols
@@ -98,6 +99,7 @@ class KernelCall:
         computes: Element type of the arithmetic, empty where there is none.
         flops: Multiply-adds count twice; a dim, so it may be symbolic. 0 when not a compute kernel.
         detail: What the rule chose (tile, layout), for ``inspect``.
+        nbytes: Size of what it reads and writes, each operand once; a dim.
     """
 
     kernel: str
@@ -108,6 +110,7 @@ class KernelCall:
     computes: str
     flops: Dim = 0
     detail: str = ""
+    nbytes: Dim = 0
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,12 @@ class NodeContext:
             exprs = [
                 function.builder.emit(relax.TupleGetItem(result, i)) for i in range(len(outputs))
             ]
-        function.module.record(self.node, built.var.name_hint, outputs, flops, detail)
+        nbytes: Dim = 0
+        for dtype, dims in [(t.dtype, t.dims) for t in inputs] + [
+            (t.dtype, t.dims) for t in outputs
+        ]:
+            nbytes = add(nbytes, product([to_numpy(dtype).itemsize, *dims]))
+        function.module.record(self.node, built.var.name_hint, outputs, flops, detail, nbytes)
         return tuple(Lowered(e, t.dims, t.dtype) for e, t in zip(exprs, outputs, strict=True))
 
     def set(self, *results: Lowered) -> None:

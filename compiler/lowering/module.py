@@ -89,7 +89,13 @@ class ModuleLowering:
         return self._weight_index[full_key]
 
     def record(
-        self, node: Node, kernel: str, outputs: Sequence[TensorType], flops: Dim, detail: str
+        self,
+        node: Node,
+        kernel: str,
+        outputs: Sequence[TensorType],
+        flops: Dim,
+        detail: str,
+        nbytes: Dim,
     ) -> None:
         """Note a kernel call for manifest and profile."""
         values = tuple(v.name for v in node.outputs if v is not None)
@@ -104,6 +110,7 @@ class ModuleLowering:
                 computed_in(node, dtype),
                 flops,
                 detail,
+                nbytes,
             )
         )
 

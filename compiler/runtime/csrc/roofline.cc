@@ -124,8 +124,14 @@ double Rate(int threads, double seconds, Body body) {
   return sum;
 }
 
+#if defined(__x86_64__)
+#define BURNISH_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define BURNISH_CLONES
+#endif
+
 // The sum of 64-bit words, in enough chains that only memory limits it.
-uint64_t Sum(const uint64_t* words, std::size_t count) {
+BURNISH_CLONES uint64_t Sum(const uint64_t* words, std::size_t count) {
   typedef uint64_t V __attribute__((vector_size(64)));
   V acc[4] = {};
   for (std::size_t i = 0; i + 32 <= count; i += 32) {
