@@ -14,7 +14,6 @@ from burnish.backends.base import Target
 from burnish.backends.determinism import order_shape_functions
 from burnish.backends.tvm_compat import relax_codegen, relax_link
 
-
 #: How the lowering names the parameters that are weights.
 WEIGHT_PREFIX = "w."
 

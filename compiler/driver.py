@@ -306,11 +306,14 @@ def prepare(graph: Graph, target: Target) -> list[str]:
             composites.inline(node)
     if inlined:
         clean(graph)
-    host_sizes = target.backend.host_sizes
-    namer = Namer(graph) if host_sizes and has_run_time_sizes(graph) else None
-    if namer is not None:
-        namer.run()
-        clean(graph)
+    host_sizes, namer = target.backend.host_sizes, Namer(graph)
+
+    def name_sizes() -> None:
+        if host_sizes and has_run_time_sizes(graph):
+            namer.run()
+            clean(graph)
+
+    name_sizes()
 
     def elsewhere(node: Any) -> bool:
         return is_native(node, host_sizes) or accepted(node)
@@ -322,9 +325,8 @@ def prepare(graph: Graph, target: Target) -> list[str]:
         return not elsewhere(node) and registry.supported(node, sequential) is not None
 
     if expand_all(graph, has_none):
-        if namer is not None:
-            namer.run()
         clean(graph)
+        name_sizes()
     registry.check(graph, elsewhere, sequential)
     return [f"{len(names)} x {what} ({first_few(names)})" for what, names in inlined.items()]
 

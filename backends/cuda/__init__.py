@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
-from burnish.backends.cuda.arch import ARCHS, HOST_FEATURES
+from burnish.backends.cuda.arch import ARCHS, HOST_FEATURES, TENSOR_CORES
 from burnish.backends.cuda.device import device_arch
 from burnish.backends.cuda.toolkit import find_nvcc
 from burnish.errors import UsageError
+
+if TYPE_CHECKING:
+    from burnish.lowering.context import KernelCall
+
+#: Operators of the table that multiply matrices, and count no operations.
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "GRU", "LSTM", "MatMul", "RNN"})
 
 
 def _resolve(spec: str) -> Target:
@@ -52,6 +58,23 @@ def _codegen() -> Callable[[Any, Any], Any]:
     return build_kernels
 
 
+def _remarks(calls: Sequence[KernelCall]) -> list[str]:
+    """Which products of a float16 model do not run on tensor cores."""
+    if not any(call.detail.startswith(TENSOR_CORES) for call in calls):
+        return []
+    others: dict[str, list[str]] = {}
+    for call in calls:
+        is_product = call.flops != 0 or call.node in _PRODUCTS
+        if is_product and not call.detail.startswith(TENSOR_CORES):
+            how = call.detail or f"scheduled for {call.dtype}"
+            others.setdefault(f"{call.node}: {how}", []).append(" + ".join(call.names))
+    return [
+        f"not on tensor cores: {len(names)} x {what} ({', '.join(names[:3])}"
+        + (f" and {len(names) - 3} more)" if len(names) > 3 else ")")
+        for what, names in others.items()
+    ]
+
+
 CUDA = Backend(
     name="cuda",
     specs={
@@ -63,5 +86,6 @@ CUDA = Backend(
     table=_table,
     codegen=_codegen,
     kernels_per_build=32,
+    remarks=_remarks,
     sequential=False,
 )

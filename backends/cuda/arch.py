@@ -52,6 +52,9 @@ class Arch:
         }
 
 
+#: How the details of kernels begin that multiply on tensor cores.
+TENSOR_CORES = "tensor cores"
+
 #: The CPU that launches the kernels: every x86-64 machine with a GPU of this table has one.
 HOST_CPU = "x86-64-v2"
 HOST_FEATURES = ("sse4_1", "sse4_2", "ssse3", "popcnt", "cx16")

@@ -155,7 +155,7 @@ def probabilities(spec: AttentionSpec) -> Kernel:
             query = name(floormod(row, queries))
             head = name(floordiv(row, queries))
             base = name(row * keys)
-            base_mask = None if mask is None else name(_mask_row(spec, head, query))
+            base_mask = 0 if mask is None else name(_mask_row(spec, head, query))
 
             def score(i: Expr) -> Expr:
                 value = read(x, base + i)

@@ -41,8 +41,9 @@ def packed_shape(depth: int, columns: int, tile: Tile) -> tuple[int, int]:
 
 def pack(weights: Array, tile: Tile) -> Array:
     """Weights [depth, columns] filled up with zeros to whole tiles."""
-    packed = np.zeros(packed_shape(*weights.shape, tile), weights.dtype)
-    packed[: weights.shape[0], : weights.shape[1]] = weights
+    depth, columns = weights.shape
+    packed = np.zeros(packed_shape(depth, columns, tile), weights.dtype)
+    packed[:depth, :columns] = weights
     return packed
 
 

@@ -47,17 +47,19 @@ _PAD = {"float16": 8, "float32": 4}
 
 
 class Source(Protocol):
-    """An operand: lines of neighbours along the depth, or (``across``) rows of neighbouring lines.
+    """An operand: lines of neighbours along the depth, or (``across``) rows of such lines."""
 
-    Attributes:
-        dtype: ``float16`` or ``float32``.
-        lanes: Elements that :meth:`load` reads at once.
-        across: Neighbours in memory have the same depth: a matrix [depth, columns].
-    """
+    @property
+    def dtype(self) -> str:
+        """``float16`` or ``float32``."""
 
-    dtype: str
-    lanes: int
-    across: bool
+    @property
+    def lanes(self) -> int:
+        """Elements that :meth:`load` reads at once."""
+
+    @property
+    def across(self) -> bool:
+        """Neighbours in memory have the same depth: a matrix [depth, columns]."""
 
     def line(self, index: Expr) -> Any:
         """What can be computed of a line (a row of the left, a column of the right operand)."""
@@ -188,6 +190,8 @@ class _Stage:
     def vectors(self) -> list[tuple[Expr, Expr, list[Expr]]]:
         """(line, depth) inside the tile of each vector that the thread moves, with conditions."""
         lanes = self.source.lanes
+        if lanes == 1 and not self.source.across and self.threads % self.lines == 0:
+            return self._by_line()
         width = self.lines if self.source.across else self.depth
         count = self.lines * self.depth // lanes
         found = []
@@ -198,6 +202,15 @@ class _Stage:
             fast = name(floormod(index, width // lanes) * lanes)
             found.append((fast, slow, inside) if self.source.across else (slow, fast, inside))
         return found
+
+    def _by_line(self) -> list[tuple[Expr, Expr, list[Expr]]]:
+        """Single elements: each thread stays on one line, which it has to know only once."""
+        line = name(floormod(self.thread, self.lines))
+        first = name(floordiv(self.thread, self.lines))
+        together = self.threads // self.lines
+        steps = range(0, self.depth, together)
+        assert self.depth % together == 0
+        return [(line, name(first + i32(step)), []) for step in steps]
 
 
 def stage_size(source: Source, lines: int, depth: int, turned: bool) -> int:
@@ -215,7 +228,11 @@ class _Mover:
         source = stage.source
         self.vectors = stage.vectors()
         # A line's part of the address does not change from step to step.
-        self.lines = [source.line(stage.first + line) for line, _, _ in self.vectors]
+        known: dict[int, Any] = {}
+        for line, _, _ in self.vectors:
+            if id(line) not in known:
+                known[id(line)] = source.line(stage.first + line)
+        self.lines = [known[id(line)] for line, _, _ in self.vectors]
 
     def fetch(self, start: Expr, conditions: list[Expr]) -> list[Expr]:
         """Read the thread's part of the step that starts at a depth."""
@@ -263,13 +280,15 @@ def multiply(problem: Problem, tile: Tile, operands: Operands, store: Store, dty
         store: Stores an element of the result; only called for elements that exist.
         dtype: Element type of both operands.
     """
-    row_blocks = ceildiv(problem.rows, tile.rows)
-    column_blocks = ceildiv(problem.columns, tile.columns)
-    with grid(problem.batch * row_blocks * column_blocks, tile.threads) as (block, thread):
-        first_column = pin(i32(floormod(block, column_blocks))) * tile.columns
+    # As many as a grid can have: int32, which divides much faster.
+    row_blocks = i32(ceildiv(problem.rows, tile.rows))
+    column_blocks = i32(ceildiv(problem.columns, tile.columns))
+    blocks = ceildiv(problem.rows, tile.rows) * ceildiv(problem.columns, tile.columns)
+    with grid(problem.batch * blocks, tile.threads) as (block, thread):
+        first_column = pin(floormod(block, column_blocks)) * tile.columns
         rest = pin(floordiv(block, column_blocks))
-        first_row = pin(i32(floormod(rest, row_blocks))) * tile.rows
-        product_index = pin(i32(floordiv(rest, row_blocks)))
+        first_row = pin(floormod(rest, row_blocks)) * tile.rows
+        product_index = pin(floordiv(rest, row_blocks))
         left, right = operands(product_index)
         inner = _TensorCores(tile, thread) if dtype == "float16" else _Scalar(tile, thread)
         movers = []

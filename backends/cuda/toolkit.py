@@ -15,8 +15,10 @@ from pathlib import Path
 
 from burnish.errors import CompileError, TargetUnavailableError
 
-#: Functions of the driver that TVM's CUDA runtime names; none is called while building.
+#: Functions of the driver that TVM's CUDA runtime names, none of which is called while building,
+#: and the one that tells whether there is a device.
 _DRIVER_FUNCTIONS = (
+    "cuInit",
     "cuDeviceGetName",
     "cuFuncSetAttribute",
     "cuGetErrorName",
@@ -31,6 +33,7 @@ _DRIVER_FUNCTIONS = (
 _NO_DEVICE = 100
 _DRIVER = "libcuda.so.1"
 _RUNTIME = "libcudart.so.13"
+_DEFAULT_HOME = Path("/usr/local/cuda")
 _TOOLKIT_HINT = (
     "install the CUDA 13 toolkit (https://developer.nvidia.com/cuda-downloads, or the conda package"
     " cuda-toolkit) and put its bin folder on PATH, or name it in CUDA_HOME"
@@ -50,8 +53,8 @@ def find_nvcc() -> Path:
             if path.exists():
                 return path
     found = shutil.which("nvcc")
-    if found is None and Path("/usr/local/cuda/bin/nvcc").exists():
-        found = "/usr/local/cuda/bin/nvcc"
+    if found is None and (_DEFAULT_HOME / "bin" / "nvcc").exists():
+        found = str(_DEFAULT_HOME / "bin" / "nvcc")
     if found is None:
         raise TargetUnavailableError(
             "building for CUDA needs the compiler nvcc, which was not found", hint=_TOOLKIT_HINT
@@ -65,7 +68,7 @@ def _toolkit_folders() -> Iterator[Path]:
         yield path.parent.parent / "lib64"
         yield path.parent.parent / "lib"
         yield path.parent.parent / "targets" / "x86_64-linux" / "lib"
-    yield Path("/usr/local/cuda/lib64")
+    yield _DEFAULT_HOME / "lib64"
 
 
 def _load_runtime_library() -> None:

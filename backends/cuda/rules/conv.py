@@ -58,8 +58,8 @@ def _emit(ctx: NodeContext, node: Node) -> None:
         ctx.reshape(t, output_dims) if len(t.dims) > 1 else t for t in lower_operands(ctx, node, 2)
     ]
     spec = ConvSpec(
-        image=any_size(x.dims),  # type: ignore[arg-type]
-        output=any_size(output_dims),  # type: ignore[arg-type]
+        image=any_size(x.dims),
+        output=any_size(output_dims),
         kernel=view.kernel,
         strides=view.strides,
         pads=view.pads,
@@ -85,7 +85,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
         weights = ctx.weight(w, form, pack, packed_conv_shape(spec, tile))
 
     def build(shapes: CallShapes) -> Any:
-        sizes = replace(spec, image=shapes.inputs[0], output=shapes.outputs[0])  # type: ignore[arg-type]
+        sizes = replace(spec, image=shapes.inputs[0], output=shapes.outputs[0])
         return template(ctx.isa, sizes)
 
     (result,) = ctx.call(
@@ -126,7 +126,7 @@ def _emit_pool(ctx: NodeContext, node: Node) -> None:
     include_pad = bool(node.int_attr("count_include_pad"))
 
     def build(shapes: CallShapes) -> Any:
-        spec = PoolSpec(_KINDS[node.op], shapes.inputs[0], shapes.outputs[0], x.dtype)  # type: ignore[arg-type]
+        spec = PoolSpec(_KINDS[node.op], shapes.inputs[0], shapes.outputs[0], x.dtype)
         if view is not None:
             spec = replace(
                 spec,

@@ -7,6 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from burnish.backends.base import KernelRule, Refused
+from burnish.backends.cuda.arch import TENSOR_CORES
 from burnish.backends.cuda.gemm import GemmSpec, MatmulSpec, gemm, matmul, pack, packed_shape
 from burnish.backends.cuda.rules.common import (
     lower_operands,
@@ -22,7 +23,7 @@ from burnish.lowering.context import CallShapes, NodeContext
 
 def engine(dtype: str) -> str:
     """Which units multiply, for the report."""
-    return "tensor cores" if dtype == "float16" else "fp32 units"
+    return TENSOR_CORES if dtype == "float16" else "fp32 units"
 
 
 def _accepts(node: Node) -> Refused | None:
