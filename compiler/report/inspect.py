@@ -173,9 +173,9 @@ def print_artifact(data: dict[str, Any]) -> None:
         print_line(f"verified against {verification['reference']}")
     table = Table("operation", "precision", "stored in", "kernel", "original nodes")
     for node in data["nodes"]:
-        names = node["nodes"]
-        shown = first_few(names)
-        table.add_row(node["op"], node["precision"], node["storage"], node["kernel"], escape(shown))
+        kernel = ", ".join(filter(None, (node["kernel"], node["detail"])))
+        names = escape(first_few(node["nodes"]))
+        table.add_row(node["op"], node["precision"], node["storage"], escape(kernel), names)
     print_table(table)
     for node in data["nodes"]:
         if node["reason"]:
