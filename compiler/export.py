@@ -283,6 +283,15 @@ def _skeleton(graph: Graph) -> onnx.ModelProto:
     return model
 
 
+def subgraph_proto(graph: Graph) -> onnx.GraphProto:
+    """A subgraph with its own constants inside; values of outer graphs stay names."""
+    proto = _Exporter(graph.root).graph(graph)
+    for value in graph.constants():
+        assert value.const is not None
+        proto.initializer.append(tensor_proto(value.const, value.name))
+    return proto
+
+
 def save(graph: Graph, path: str | Path, *, external_data: bool | None = None) -> None:
     """Write the graph as an ONNX file, all or nothing.
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper
 
+from burnish.export import subgraph_proto
 from burnish.importers.upgrade import CANONICAL_OPSET, upgrade_graph
 from burnish.ir.graph import Attr, Constant, Graph, Location, Node, Value
 from burnish.ir.proto import attribute_protos, type_proto
@@ -58,31 +59,54 @@ def expand(node: Node) -> bool:
     body = _body_graph(node, function)
     values: dict[Value, Value] = dict(zip(body.inputs, _present(node), strict=True))
     location = Location.merge([node.location], via="function-body")
-    for inner in body.nodes:
-        inputs = [None if v is None else _outer(values, graph, v) for v in inner.inputs]
-        outputs: list[Value | None] = []
-        for value in inner.outputs:
-            made = None if value is None else graph.value(f"{node.name}/{value.name}", value.type)
-            if made is not None and value is not None:
-                made.content = value.content
-                values[value] = made
-            outputs.append(made)
-        name = f"{node.name}/{inner.name}"
-        copied = Node(
-            inner.op,
-            inputs,
-            outputs,
-            inner.attrs,
-            domain=inner.domain,
-            name=name,
-            location=location,
-        )
-        graph.append(copied)
+    _copy_nodes(body, graph, values, node.name, location)
     asked = [v for v in node.outputs if v is not None]
     for old, new in zip(asked, body.outputs, strict=True):
         graph.replace_uses(old, _outer(values, graph, new))
     graph.remove(node)
     return True
+
+
+def _copy_nodes(
+    source: Graph, target: Graph, values: dict[Value, Value], prefix: str, location: Location
+) -> None:
+    """Copy nodes from one graph to another; ``values`` maps what they read, and what they make."""
+    for inner in source.nodes:
+        inputs = [None if v is None else _outer(values, target, v) for v in inner.inputs]
+        outputs: list[Value | None] = []
+        for value in inner.outputs:
+            made = None if value is None else target.value(f"{prefix}/{value.name}", value.type)
+            if made is not None and value is not None:
+                made.content = value.content
+                values[value] = made
+            outputs.append(made)
+        attrs = dict(inner.attrs)
+        for name, attr in attrs.items():
+            if isinstance(attr, Graph) and attr.parent is not None:
+                attrs[name] = _copy_graph(attr, target, values, prefix, location)
+        copied = Node(
+            inner.op,
+            inputs,
+            outputs,
+            attrs,
+            domain=inner.domain,
+            name=f"{prefix}/{inner.name}",
+            location=location,
+        )
+        target.append(copied)
+
+
+def _copy_graph(
+    source: Graph, parent: Graph, values: dict[Value, Value], prefix: str, location: Location
+) -> Graph:
+    """A copy of a subgraph under another parent."""
+    graph = Graph(source.name, parent)
+    for value in source.inputs:
+        values[value] = graph.value(f"{prefix}/{value.name}", value.type)
+        graph.inputs.append(values[value])
+    _copy_nodes(source, graph, values, prefix, location)
+    graph.set_outputs([_outer(values, graph, v) for v in source.outputs])
+    return graph
 
 
 def _present(node: Node) -> list[Value]:
@@ -105,7 +129,7 @@ def function_of(node: Node) -> onnx.FunctionProto | None:
         schema = defs.get_schema(node.op, version, node.domain)
     except defs.SchemaError:
         return None
-    if any(v is not None and v.type is None for v in node.inputs):
+    if any(v is not None and v.type is None for v in node.inputs) or _reads_outer_values(node):
         return None
     function = onnx.FunctionProto()
     if schema.has_function:
@@ -128,8 +152,7 @@ def function_of(node: Node) -> onnx.FunctionProto | None:
     if not text:
         return None
     function.ParseFromString(text)
-    has_graphs = any(a.HasField("g") for n in function.node for a in n.attribute)
-    return None if has_graphs else function
+    return function
 
 
 def _proto(node: Node) -> onnx.NodeProto:
@@ -137,7 +160,23 @@ def _proto(node: Node) -> onnx.NodeProto:
     proto.input.extend("" if v is None else v.name for v in node.inputs)
     proto.output.extend("" if v is None else v.name for v in node.outputs)
     proto.attribute.extend(attribute_protos(node.attrs))
+    for name, value in node.attrs.items():
+        if isinstance(value, Graph):
+            attribute = proto.attribute.add(name=name, type=onnx.AttributeProto.GRAPH)
+            attribute.g.CopyFrom(subgraph_proto(value))
     return proto
+
+
+def _reads_outer_values(node: Node) -> bool:
+    """Whether a subgraph of the node needs more than it gets: ONNX puts no such into a body."""
+    for graph in node.subgraphs():
+        own = set(graph.inputs)
+        own.update(v for n in graph.walk() for v in n.outputs if v is not None)
+        own.update(v for n in graph.walk() for inner in n.subgraphs() for v in inner.inputs)
+        read = {v for n in graph.walk() for v in n.inputs if v is not None} | set(graph.outputs)
+        if any(not v.is_const and v not in own for v in read):
+            return True
+    return False
 
 
 def _body_graph(node: Node, function: onnx.FunctionProto) -> Graph:
@@ -205,7 +244,9 @@ def _read(
     """Append one node of a body."""
     attrs: dict[str, Attr] = {}
     for attribute in proto.attribute:
-        if not attribute.ref_attr_name:
+        if attribute.HasField("g"):
+            attrs[attribute.name] = _subgraph(graph, attribute.g, names, outer)
+        elif not attribute.ref_attr_name:
             attrs[attribute.name] = _attr(attribute)
         elif attribute.ref_attr_name in outer:
             attrs[attribute.name] = outer[attribute.ref_attr_name]
@@ -223,6 +264,28 @@ def _read(
         inputs.pop()
     domain = "" if proto.domain == "ai.onnx" else proto.domain
     graph.append(Node(proto.op_type, inputs, outputs, attrs, domain=domain, name=proto.op_type))
+
+
+def _subgraph(
+    parent: Graph,
+    proto: onnx.GraphProto,
+    names: Mapping[str, Value | None],
+    outer: Mapping[str, Attr],
+) -> Graph:
+    """A subgraph of a body's node."""
+    graph = Graph(proto.name or "body", parent)
+    scope = dict(names)
+    for tensor in proto.initializer:
+        scope[tensor.name] = graph.constant(numpy_helper.to_array(tensor), tensor.name)
+    for info in proto.input:
+        value = graph.value(info.name)
+        scope[info.name] = value
+        graph.inputs.append(value)
+    for node in proto.node:
+        _read(graph, node, scope, outer)
+    results = [scope[info.name] for info in proto.output]
+    graph.set_outputs([v for v in results if v is not None])
+    return graph
 
 
 def _constant(attrs: Mapping[str, Attr]) -> Constant:

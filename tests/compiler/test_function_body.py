@@ -96,11 +96,20 @@ def test_body_computes_the_operator(row: Any) -> None:
         np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_a_body_with_subgraphs_is_left_alone() -> None:
-    size = np.array([2, 3, 5, 6])
-    graph = load(model("AffineGrid", [floats(2, 2, 3), size], {}, 1, (1,)))
-    assert expand_all(graph, only("AffineGrid")) == 0
-    assert [node.op for node in graph.nodes] == ["AffineGrid"]
+def test_a_body_with_subgraphs_gets_copies_of_them() -> None:
+    source = model("Range", [np.array(v, np.float32) for v in (1, 4, 2)], {}, 1, ())
+    graph = load(source)
+    assert expand_all(graph, only("Range")) == 1
+    (loop,) = (node for node in graph.nodes if node.op == "Loop")
+    (body,) = loop.subgraphs()
+    assert body.parent is graph
+    assert all(node.graph is body for node in body.nodes)
+    read = {v for node in body.nodes for v in node.inputs if v is not None and not v.is_const}
+    made = {v for node in (*body.nodes, *graph.nodes) for v in node.outputs}
+    assert read <= made | set(body.inputs) | set(graph.inputs)
+    feeds = {f"x{i}": np.array(v, np.float32) for i, v in enumerate((1, 6, 2))}
+    (result,) = onnx.reference.ReferenceEvaluator(to_model(graph)).run(None, feeds)
+    np.testing.assert_array_equal(result.reshape(-1), np.arange(1, 6, 2, dtype=np.float32))
 
 
 def test_no_body_is_no_change() -> None:
