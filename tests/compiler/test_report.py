@@ -107,6 +107,7 @@ def test_artifact_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> Non
         "op": "Relu",
         "precision": "fp32",
         "storage": "fp32",
+        "detail": "tile [6x4]",
         "reason": "its result may leave the range of float16",
         "kernel": "relu_1",
         "nodes": ["/layer[0]/relu", "b", "c", "d", "e"],
