@@ -89,12 +89,10 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_exactly_the_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     content = {name for name in names if ".dist-info/" not in name}
-    expected = {name for path in files() if path.suffix == ".py" and (name := in_package(path))}
-    assert content == expected | {
-        NATIVE,
-        "burnish/py.typed",
-        "burnish/runtime/csrc/burnish_runtime.h",
-    }
+    # The native sources are there to build the runner from, for other machines.
+    kinds = (".py", ".cc", ".h")
+    expected = {name for path in files() if path.suffix in kinds and (name := in_package(path))}
+    assert content == expected | {NATIVE, "burnish/py.typed"}
     info = {name.rpartition("/")[2] for name in names - content}
     assert {"METADATA", "LICENSE", "entry_points.txt"} <= info
 
@@ -120,23 +118,38 @@ assert str(home / "runtime" / "libburnish_runtime.so") in maps
 """
 
 
-def test_the_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """Python with the wheel in an environment of its own, and where burnish lies there."""
+    folder = tmp_path_factory.mktemp("installed")
     # The requirements are taken from here; what a .pth file adds has no .pth files read, so this
     # environment's own burnish, which may be an editable one, is not seen.
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
+    python = str(folder / "env" / "bin" / "python")
     query = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.check_output([python, "-c", query], text=True).strip())
     zipfile.ZipFile(wheel).extractall(site)
     (site / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return [python, "-P"] if sys.version_info >= (3, 11) else [python], site / "burnish"
+
+
+def run_installed(command: list[str], folder: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = [python, "-P"] if sys.version_info >= (3, 11) else [python]
-    subprocess.run(
-        [*command, "-c", _IMPORT_ALL, str(site / "burnish")],
-        cwd=tmp_path,
-        env=environment,
-        check=True,
-    )
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+
+
+def test_the_wheel_works_in_an_environment_of_its_own(
+    installed: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    python, home = installed
+    run_installed([*python, "-c", _IMPORT_ALL, str(home)], tmp_path)
+
+
+@pytest.mark.slow
+def test_the_wheel_builds_the_runner(installed: tuple[list[str], Path], tmp_path: Path) -> None:
+    python, _ = installed
+    run_installed([*python, "-m", "burnish", "runner", "folder"], tmp_path)
+    run_installed([str(tmp_path / "folder" / "burnish_run"), "--help"], tmp_path)
 
 
 def test_the_command_exists() -> None:
