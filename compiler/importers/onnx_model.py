@@ -15,12 +15,16 @@ from burnish.errors import ModelError
 from burnish.importers.constants import Origin, constant_of
 from burnish.importers.files import read_model
 from burnish.importers.forced import bind_forced_symbols
+from burnish.importers.function_body import expand_all
 from burnish.importers.input_shapes import DimSpec, apply_input_shapes
 from burnish.importers.reader import Reader, functions_of, opset_of
 from burnish.importers.symbols import Symbols
 from burnish.importers.upgrade import upgrade_graph
 from burnish.importers.validate import check_model
-from burnish.ir.graph import Graph
+from burnish.ir.graph import Graph, Node
+
+#: Operators whose graphs run by themselves, none or many times.
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 Surgery: TypeAlias = "Callable[[gs.Graph], gs.Graph]"
 
@@ -78,8 +82,17 @@ def load(
     except ValueError as error:
         raise ModelError(str(error), hint="an ONNX graph must be acyclic") from None
     upgrade_graph(graph, reader.versions)
+    expand_all(graph, _has_parameter_graph)
     bind_forced_symbols(graph)
     return graph
+
+
+def _has_parameter_graph(node: Node) -> bool:
+    """Whether a node has graphs that are no control flow: ONNX puts them into its body.
+
+    They have to be expanded before a pass changes them: the body is made of what ONNX knows.
+    """
+    return node.op not in CONTROL_FLOW and any(True for _ in node.subgraphs())
 
 
 @contextmanager

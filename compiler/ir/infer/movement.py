@@ -71,7 +71,9 @@ def split(node: Node) -> Sequence[Result]:
         sizes = unknown_shape(count)
     if sizes is None:
         step = dims.ceildiv(source[axis], count)
-        sizes = (*(step,) * (count - 1), dims.sub(source[axis], dims.mul(step, count - 1)))
+        last = dims.sub(source[axis], dims.mul(step, count - 1))
+        # Too few elements for all parts: such a node may be in a branch that never runs.
+        sizes = (*(step,) * (count - 1), UNKNOWN if isinstance(last, int) and last < 0 else last)
     if len(sizes) != count:
         raise ShapeError(f"{len(sizes)} sizes for {count} outputs")
     total: Dim = 0

@@ -1,4 +1,4 @@
-"""GridSample."""
+"""GridSample and AffineGrid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tvm import te, tirx
 from burnish.ir.graph import Node
 from burnish.ir.types import FLOATS
 from burnish.lowering.ops.activation import clamp
-from burnish.lowering.ops.common import all_of, bind, cast, like, select, wide
+from burnish.lowering.ops.common import all_of, bind, cast, like, select, wide, wide_dtype
 from burnish.lowering.registry import te_rule
 from burnish.lowering.te_context import Prim, TeContext, int64
 
@@ -161,6 +161,34 @@ def grid_sample(
         ]
         sample = {"nearest": sampler.nearest, "linear": sampler.linear, "cubic": sampler.cubic}
         return cast(_bound(coordinates, sample[mode]), ctx.out_type().dtype)
+
+    return ctx.compute(body)
+
+
+@te_rule("AffineGrid", attribute_inputs=(1,), dtypes=FLOATS | {"int64"})
+def affine_grid(
+    ctx: TeContext, theta: te.Tensor, size: te.Tensor | None, *, align_corners: int = 0
+) -> te.Tensor:
+    """AffineGrid-20: for every position in [-1, 1], the affine map of its coordinates."""
+    extents = ctx.out_shape()[1:-1]
+
+    def coordinate(i: Prim, extent: Prim) -> Prim:
+        kind = wide_dtype(ctx.out_type().dtype)
+        i, count = cast(i, kind), cast(extent, kind)
+        if align_corners:
+            # A single position lies at the lower border.
+            last = tirx.max(count - like(1, count), like(1, count))
+            return like(2, i) * i / last - like(1, i)
+        return (like(2, i) * i + like(1, i)) / count - like(1, i)
+
+    def body(n: Prim, *at: Prim) -> Prim:
+        *position, row = at
+        # The first coordinate is that of the last axis.
+        places = list(zip(position, extents, strict=True))[::-1]
+        total = wide(theta(n, row, int64(len(places))))
+        for column, (i, extent) in enumerate(places):
+            total = total + wide(theta(n, row, int64(column))) * coordinate(i, extent)
+        return cast(total, ctx.out_type().dtype)
 
     return ctx.compute(body)
 
