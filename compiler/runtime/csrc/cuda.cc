@@ -70,8 +70,9 @@ void* Open(const char* name, const std::vector<std::string>& folders, const std:
     handle = dlopen((folder + name).c_str(), RTLD_NOW | RTLD_GLOBAL);
   }
   if (handle == nullptr) {
-    FailUnavailable("a model for CUDA needs " + std::string(name) + ", which cannot be loaded (" +
-                    why + "): " + advice);
+    bool absent = why.find("No such file") != std::string::npos;
+    FailUnavailable("a model for CUDA needs " + std::string(name) + ", which " +
+                    (absent ? "is not here" : "cannot be loaded (" + why + ")") + ": " + advice);
   }
   return handle;
 }
