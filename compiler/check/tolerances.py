@@ -28,13 +28,14 @@ x86, against onnxruntime on the float32 originals.
 =================================  ==================  ==================
 network                            max error / scale   rms error / scale
 =================================  ==================  ==================
-worst                              3.0e-2, 4.7e-1      1.2e-2
+worst                              7e-2, 4.7e-1        1.2e-2, 2.3e-2
 median                             5e-3                1.3e-3
 =================================  ==================  ==================
 
-The second number is a text detector whose last sigmoid is so steep that pixels at the edges of
-letters take any value. The bounds are six times the first number and twice the worst mean error;
-where an output has such edges, give ``atol``.
+The second error of an element is of a text detector whose last sigmoid is so steep that pixels at
+the edges of letters take any value; where an output has such edges, give ``atol``. The second mean
+error is of a ResNet-50 of random weights that multiplies the rounding of its input by 14. The
+bounds are three times the first number and twice the largest mean error.
 """
 
 from __future__ import annotations
@@ -79,14 +80,14 @@ _TABLE: dict[tuple[str, Numerics], Tolerance] = {
     # Polynomials measured within 4 units in the last place, times the sum that follows.
     ("float32", "approximates"): Tolerance(5e-5, 5e-5, 1e-5),
     ("float32", "model"): Tolerance(1e-3, 1e-4, 1e-4),
-    ("float32", "fp16"): Tolerance(2e-1, 1e-2, 2.5e-2),
+    ("float32", "fp16"): Tolerance(2e-1, 1e-2, 5e-2),
     ("float16", "exact"): EXACT,
     # One operation that sums in float32 and rounds once: half a unit in the last place, 4.9e-4 of
     # the element, and a whole one where the reference rounds its sums as well.
     ("float16", "reassociates"): Tolerance(1e-3, 1e-3, 5e-4),
     ("float16", "approximates"): Tolerance(1e-3, 1e-3, 5e-4),
-    ("float16", "model"): Tolerance(2e-1, 1e-2, 2.5e-2),
-    ("float16", "fp16"): Tolerance(2e-1, 1e-2, 2.5e-2),
+    ("float16", "model"): Tolerance(2e-1, 1e-2, 5e-2),
+    ("float16", "fp16"): Tolerance(2e-1, 1e-2, 5e-2),
 }
 # fp64 is computed in fp64 or better judged: never worse than fp32.
 _TABLE.update({("float64", n): t for (d, n), t in list(_TABLE.items()) if d == "float32"})

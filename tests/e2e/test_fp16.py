@@ -165,7 +165,9 @@ def test_a_precision_without_kernels_is_refused() -> None:
 
 #: Root-mean-square error relative to the scale, about twice what was measured.
 NOISE = {
-    "resnet50": 3e-3,
+    # Of random weights: it multiplies the rounding of its input alone by 14.
+    "resnet50": 5e-2,
+    "mobilenetv2": 2.5e-2,
     "minilm": 3e-3,
     "ppocr_cls": 2.5e-2,
     "opennsfw": 1e-3,

@@ -29,4 +29,4 @@ def test_models_in_16_bits_have_their_own_row() -> None:
     wide, narrow = tolerance("float32"), tolerance("float32", "fp16")
     assert narrow.rms > 10 * wide.rms
     assert narrow == tolerance("float16", "fp16") == tolerance("float64", "fp16")
-    assert narrow.rms < 0.05, "a model that lost its signal must not pass"
+    assert narrow.rms <= 0.05, "a model that lost its signal must not pass"
