@@ -89,7 +89,7 @@ class TorchModule:
         with evaluating(self._module):
             outputs = call.run(self._module)
             program = self._program(call, dynamic_shapes)
-            self._check_dims(program, call, dynamic_shapes)
+            self._name_dims(program, call, dynamic_shapes)
             names = list(call.tensors())
             # A module may return what is called as one of its inputs; ONNX has one name for one.
             results = [f"{name}_output" if name in names else name for name in outputs]
@@ -184,15 +184,22 @@ class TorchModule:
             ) from error
         return program
 
-    def _check_dims(self, program: Any, call: Call, shapes: Any) -> None:
-        """Refuse an export in which torch has fixed a dim that was to be dynamic."""
+    def _name_dims(self, program: Any, call: Call, shapes: Any) -> None:
+        """Call the dynamic dims of the exported graph as the user does.
+
+        torch does so only where every argument is a tensor.
+
+        Raises:
+            ModelError: torch has fixed one of them, which it does without a word.
+        """
         if isinstance(shapes, Mapping):
             shapes = [shapes.get(name) for name in (*call.names, *call.kwargs)]
         requested = _requested([*call.args, *call.kwargs.values()], shapes)
+        names: dict[str, str] = {}
         for (name, tensor), dims, value in zip(
             call.tensors().items(), requested, program.model.graph.inputs, strict=False
         ):
-            for axis in _dynamic_axes(dims):
+            for axis, dim in _dynamic_dims(dims).items():
                 if isinstance(value.shape[axis], int):
                     raise ModelError(
                         f"torch fixes dim {axis} of {name} at {tensor.shape[axis]}",
@@ -200,6 +207,11 @@ class TorchModule:
                         hint="give an example with a size of 2 or more there, or leave the dim out "
                         "of dynamic_shapes if forward wants that size",
                     )
+                # Dims have a name, derived dims (2*batch) and hints have none of their own.
+                wanted = dim if isinstance(dim, str) else getattr(dim, "__name__", "")
+                if wanted.isidentifier():
+                    names.setdefault(str(value.shape[axis].value), wanted)
+        _rename_symbols(program.model.graph, names)
 
     def _bytes(self) -> int:
         tensors = [*self._module.parameters(), *self._module.buffers()]
@@ -257,11 +269,25 @@ def _requested(value: Any, shapes: Any) -> Iterator[Any]:
         yield from (None for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
-def _dynamic_axes(dims: Any) -> list[int]:
-    """Axes that must not be fixed, of one tensor."""
+def _dynamic_dims(dims: Any) -> dict[int, Any]:
+    """Dims of one tensor that must not be fixed, by axis."""
     items = dims.items() if isinstance(dims, Mapping) else enumerate(dims or ())
     either = (torch.export.Dim.AUTO, torch.export.Dim.STATIC)
-    return [axis for axis, dim in items if not (dim is None or type(dim) is int or dim in either)]
+    return {
+        axis: dim for axis, dim in items if not (dim is None or type(dim) is int or dim in either)
+    }
+
+
+def _rename_symbols(graph: Any, names: Mapping[str, str]) -> None:
+    """Rename symbols in all shapes of a graph, within expressions as well."""
+    values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
+    for value in values:
+        for axis, dim in enumerate(value.shape or ()):
+            old = None if isinstance(dim, int) else dim.value
+            if old is not None:
+                new = re.sub(r"[A-Za-z_]\w*", lambda found: names.get(found[0], found[0]), old)
+                if new != old:
+                    value.shape[axis] = new
 
 
 def _static(value: Any) -> Any:

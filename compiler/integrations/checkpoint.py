@@ -116,9 +116,7 @@ def _compile(
     return CheckpointResult(saved, metrics)
 
 
-def _times(
-    compiled: CompiledModel, module: torch.nn.Module, seconds: float
-) -> dict[str, float]:
+def _times(compiled: CompiledModel, module: torch.nn.Module, seconds: float) -> dict[str, float]:
     from burnish.bench import BurnishRunner, measure
     from burnish.frontends.torch_module import TorchModule
 

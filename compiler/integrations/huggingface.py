@@ -48,8 +48,8 @@ class BurnishCallback(TrainerCallback):
         example_inputs: See :func:`burnish.compile`. By default two samples of the evaluation or
             training data, collated, without labels.
         dynamic_shapes: See :func:`burnish.compile`. By default, if the example was taken from the
-            data, the first dim of all inputs is ``batch``, and the second of those that are shaped
-            as ``input_ids`` is ``sequence``.
+            data, the first dim of all inputs is ``batch``, and the second of ids and masks is
+            ``sequence``, or ``target`` for those of a decoder.
         name: Name of the artifact in the folder of the checkpoint.
         timing_seconds: Seconds to time the compiled model and the module; 0 for not at all.
         stop_on_error: Let what goes wrong end the training.
@@ -155,6 +155,10 @@ def example_of(model: torch.nn.Module, loader: Any, labels: Sequence[str]) -> di
     }
     if not example:
         raise UsageError("the Trainer's data have nothing that forward takes", hint=hint)
+    shifted = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shifted is not None and "decoder_input_ids" not in example and "labels" in batch:
+        # A decoder reads the labels, shifted by one; forward does so itself where it gets labels.
+        example["decoder_input_ids"] = shifted(labels=batch["labels"])
     if "use_cache" in parameters:
         # What generation keeps from one token to the next is no output of a training.
         example["use_cache"] = False
@@ -163,11 +167,10 @@ def example_of(model: torch.nn.Module, loader: Any, labels: Sequence[str]) -> di
 
 def dynamic_shapes_of(example: Mapping[str, Any]) -> dict[str, Any]:
     """Names of the dims that differ between batches of text, and of anything else."""
-    tensors = {name: value for name, value in example.items() if isinstance(value, torch.Tensor)}
-    ids = tensors.get("input_ids")
-    text = tuple(ids.shape) if ids is not None and ids.dim() == 2 else None
-    return {
-        name: {0: "batch"} | ({1: "sequence"} if tuple(tensor.shape) == text else {})
-        for name, tensor in tensors.items()
-        if tensor.dim()
-    }
+    shapes: dict[str, Any] = {}
+    for name, value in example.items():
+        if isinstance(value, torch.Tensor) and value.dim():
+            shapes[name] = {0: "batch"}
+            if value.dim() == 2 and name.endswith(("_ids", "_mask")):
+                shapes[name][1] = "target" if name.startswith("decoder_") else "sequence"
+    return shapes

@@ -189,8 +189,8 @@ def test_wrong_options_are_found_before_the_training(
 def test_example_without_labels() -> None:
     loader = torch.utils.data.DataLoader(Data())
     loader.collate_fn = transformers.default_data_collator
-    state = torch.get_rng_state()
-    example = example_of(network(), loader, ())
+    model, state = network(), torch.get_rng_state()
+    example = example_of(model, loader, ())
     assert torch.equal(torch.get_rng_state(), state)
     assert {k: tuple(v.shape) for k, v in example.items()} == {
         "input_ids": (2, 9),
@@ -199,16 +199,33 @@ def test_example_without_labels() -> None:
     with pytest.raises(UsageError, match="nothing that forward takes"):
         example_of(torch.nn.Linear(2, 2), loader, ())
     with pytest.raises(UsageError, match="no example") as error:
-        example_of(network(), iter([1]), ())
+        example_of(model, iter([1]), ())
     assert "example_inputs" in str(error.value.hint)
 
 
 def test_dims_by_default() -> None:
     ids, image = torch.ones(2, 9, dtype=torch.int64), torch.ones(2, 3, 8, 8)
-    assert dynamic_shapes_of({"input_ids": ids, "pixel_values": image, "use_cache": False}) == {
+    example = {"input_ids": ids, "decoder_input_ids": ids, "pixel_values": image, "flag": False}
+    assert dynamic_shapes_of(example) == {
         "input_ids": {0: "batch", 1: "sequence"},
+        "decoder_input_ids": {0: "batch", 1: "target"},
         "pixel_values": {0: "batch"},
     }
+
+
+def test_decoder_reads_shifted_labels() -> None:
+    config = transformers.T5Config(
+        vocab_size=100, d_model=16, d_kv=4, num_layers=1, num_heads=4, decoder_start_token_id=0
+    )
+    loader = torch.utils.data.DataLoader(Data())
+    loader.collate_fn = lambda samples: {
+        "input_ids": torch.stack([sample["input_ids"] for sample in samples]),
+        "labels": torch.tensor([[7, 8, 9], [5, 6, 1]]),
+    }
+    example = example_of(transformers.T5ForConditionalGeneration(config), loader, ())
+    assert example["decoder_input_ids"].tolist() == [[0, 7, 8], [0, 5, 6]]
+    assert example["use_cache"] is False
+    assert "labels" not in example
 
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,21 @@ def test_names_that_the_graph_has_already(tmp_path: Path) -> None:
     run(exported)
 
 
+def test_dims_are_named_beside_arguments_that_are_no_tensors(tmp_path: Path) -> None:
+    class Flagged(torch.nn.Module):
+        def forward(self, x: Any, y: Any, double: bool = False) -> Any:
+            # Nothing here tells torch that the rows of x and y are equal.
+            z = torch.cat([x, x], 0)
+            return (z * 2 if double else z), y.exp()
+
+    shapes = {"x": {0: "rows"}, "y": {0: "rows", 1: torch.export.Dim("width")}}
+    exported = export(Flagged(), tmp_path, {"x": X, "y": X, "double": True}, shapes)
+    inputs, outputs = signature(exported.path)
+    assert inputs == {"x": ["rows", 3], "y": ["rows", "width"]}
+    assert outputs == {"output_0": ["2*rows", 3], "output_1": ["rows", "width"]}
+    run(exported)
+
+
 def test_dims_with_bounds(tmp_path: Path) -> None:
     rows = torch.export.Dim("rows", min=2, max=64)
     exported = export(torch.nn.Linear(3, 4), tmp_path, (X,), ({0: rows},))
