@@ -13,6 +13,8 @@ import onnx
 
 from burnish.errors import ModelError, ShapeError
 from burnish.importers.schema import check_node
+from burnish.importers.sequences import remove_unused, resolve
+from burnish.importers.untyped import SEQUENCE_OPS
 from burnish.ir.builder import Builder
 from burnish.ir.graph import Graph, Node
 from burnish.ir.infer import infer_node
@@ -66,6 +68,7 @@ def upgrade_graph(graph: Graph, versions: Mapping[Node, int]) -> None:
     graph.opset[""] = CANONICAL_OPSET
     _upgrade_nodes(graph, versions, model_version)
     graph.sort()
+    remove_unused(graph, SEQUENCE_OPS)
 
 
 def _upgrade_nodes(graph: Graph, versions: Mapping[Node, int], model_version: int) -> None:
@@ -81,6 +84,12 @@ def _upgrade_nodes(graph: Graph, versions: Mapping[Node, int], model_version: in
             seed_body(node)
             for subgraph in node.subgraphs():
                 _upgrade_nodes(subgraph, versions, model_version)
+        if (
+            node.op in SEQUENCE_OPS
+            and not node.domain
+            and resolve(Builder(graph, node.location), node)
+        ):
+            continue
         infer_node(node)
         for follower in trailing:
             infer_node(follower)

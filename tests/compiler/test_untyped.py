@@ -15,12 +15,12 @@ UNKNOWN = "no such operator is known"
 
 CASES = {
     "a list of tensors": (
-        "g (float[4] x) => (float[4] y) <int64 i = {0}> "
+        "g (float[4] x, int64 i) => (float[4] y) "
         "{ s = SequenceConstruct(x, x)  e = SequenceAt(s, i)  y = Exp(e) }",
         [f"1 x SequenceAt: {WHY}", f"1 x SequenceConstruct: {WHY}"],
     ),
     "parts in a list": (
-        "g (float[4] x) => (float[4] y) { s = SplitToSequence<axis = 0>(x) "
+        "g (float[n] x) => (float[n] y) { s = SplitToSequence<axis = 0>(x) "
         "c = ConcatFromSequence<axis = 0>(s)  y = Exp(c) }",
         [f"1 x ConcatFromSequence: {WHY}", f"1 x SplitToSequence: {WHY}"],
     ),
