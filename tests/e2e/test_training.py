@@ -18,6 +18,8 @@ import burnish  # noqa: E402
 from burnish.errors import AccuracyError, ModelError, UsageError  # noqa: E402
 from burnish.integrations import compile_checkpoint  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 class Cnn(torch.nn.Module):
     def __init__(self) -> None:
