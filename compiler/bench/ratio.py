@@ -4,7 +4,8 @@ What disturbs a measurement, and what is done about it:
 
 * Other processes, clock frequency, drift: the two take turns in slices of a few milliseconds, in
   random order, and only slices of one pair are compared.
-* Interruptions: a slice is judged by its fastest call (or its median call).
+* Interruptions: a slice is judged by its median call. (Its fastest call is a better judge of one
+  thread, and a bad one of several, which rarely all find a CPU on a busy machine.)
 * Luck of the memory layout, which lasts as long as a process and can be worth several percent: both
   programs are loaded anew in every block, in random order, on inputs at new addresses, and the
   blocks, not the calls, count as independent. (T. Mytkowicz et al., "Producing wrong data without
@@ -37,8 +38,8 @@ STATISTICS: tuple[Statistic, ...] = ("min", "median")
 #: Loads a program anew.
 Opener: TypeAlias = Callable[[], Runner]
 
-_SLICE = 0.01  # seconds: some turns of the scheduler, short against changes of the machine
-_PAIRS = 3  # of slices in a block, at least
+_SLICE = 0.003  # seconds: a turn of the scheduler, short against changes of the machine
+_PAIRS = 5  # of slices in a block, at least
 _MOST_PAIRS = 64
 _MOST_CALLS = 200  # of a slice
 _SPREAD = 64  # cache lines over which inputs are scattered: a page
@@ -60,7 +61,7 @@ class RatioPlan:
     confidence: float = 0.999
     time_budget: float = 30.0
     repeats: int = 12
-    statistic: Statistic = "min"
+    statistic: Statistic = "median"
     warmup: int = 2
     seed: int = 0
 
@@ -227,10 +228,9 @@ class _Meter:
 
     def _pair(self, calls: Sequence[Call], count: int) -> float:
         taken = [0.0, 0.0]
+        judge = min if self.plan.statistic == "min" else statistics.median
         for i in self._order():
-            samples = time_calls(calls[i], count, settle=count > 1)
-            fastest = self.plan.statistic == "min"
-            taken[i] = min(samples) if fastest else statistics.median(samples)
+            taken[i] = judge(time_calls(calls[i], count, settle=count > 1))
             self.samples[i].append(taken[i])
         return math.log(max(taken[0], 1e-9) / max(taken[1], 1e-9))
 

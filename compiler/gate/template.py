@@ -23,7 +23,7 @@ unrunnable = "fail"          # or "skip": checks of artifacts that are for anoth
 confidence = 0.999           # of every "passed" and every "failed"
 time-budget = 30             # seconds after which an undecided ratio is inconclusive
 repeats = 12                 # blocks, with both programs loaded anew, before the first decision
-statistic = "min"            # or "median": the call that stands for a few milliseconds of calls
+statistic = "median"         # or "min": the call that stands for a few milliseconds of calls
 
 [defaults]                   # for all models; each may have its own
 targets = ["x86"]

@@ -21,7 +21,7 @@ unrunnable = "skip"
 confidence = 0.99
 time-budget = 5
 repeats = 20
-statistic = "median"
+statistic = "min"
 warmup = 1
 seed = 4
 [[model]]
@@ -128,7 +128,7 @@ def test_everything_that_can_be_said(folder: Path) -> None:
     assert config.skip_unrunnable
     assert (config.measure.time_budget, config.measure.repeats) == (5, 20)
     assert (config.measure.statistic, config.measure.warmup, config.measure.seed) == (
-        "median",
+        "min",
         1,
         4,
     )
