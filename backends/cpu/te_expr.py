@@ -208,15 +208,31 @@ def evaluate_once(value: Expr, is_index: bool = False) -> Expr:
     return T.Bind(tir.load(cell, 0))
 
 
-def emit(program: Program, env: Mapping[ir.Var, Expr]) -> list[Expr]:
-    """Emit the steps with ``env`` for the index variables; returns the values."""
+def emit(
+    program: Program,
+    env: Mapping[ir.Var, Expr],
+    *,
+    math: Callable[[str, Sequence[Expr]], Expr] = te_math.apply,
+    once: Callable[[Expr, bool], Expr] = evaluate_once,
+) -> list[Expr]:
+    """Emit the steps.
+
+    Args:
+        program: The steps.
+        env: Values of the index variables.
+        math: Emits a math function by its name.
+        once: Emits a value that is evaluated once; told whether it is an index.
+
+    Returns:
+        The values.
+    """
     env = dict(env)
     for step in program.steps:
         if step.math:
-            value = te_math.apply(step.math, [substitute(a, env) for a in step.args])
+            value = math(step.math, [substitute(a, env) for a in step.args])
         else:
             value = substitute(step.expr, env)
-        env[step.var] = evaluate_once(value, step.index)
+        env[step.var] = once(value, step.index)
     return [substitute(v, env) for v in program.values]
 
 

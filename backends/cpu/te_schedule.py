@@ -104,7 +104,7 @@ def _emit_stages(
 ) -> None:
     """Reductions in dependency order, then everything else grouped by shape."""
     own = {tensor_key(tensor): flat for tensor, flat in stores}
-    for tensor in _reductions(outputs, buffers):
+    for tensor in reductions(outputs, buffers):
         op = tensor.op
         targets = []
         for i in range(op.num_outputs):
@@ -121,7 +121,7 @@ def _emit_stages(
         if buffers.get(tensor_key(tensor)) is flat:
             continue  # a reduction, done above
         for group in groups:
-            if _same_shape(group[0][0].shape, tensor.shape):
+            if same_shape(group[0][0].shape, tensor.shape):
                 group.append((tensor, flat))
                 break
         else:
@@ -141,7 +141,8 @@ def _size(shape: Sequence[Expr]) -> Expr:
     return tir.product(dim(d) for d in shape)
 
 
-def _same_shape(a: Sequence[Expr], b: Sequence[Expr]) -> bool:
+def same_shape(a: Sequence[Expr], b: Sequence[Expr]) -> bool:
+    """Whether two shapes are known to be equal."""
     analyzer = tvm.sym.Analyzer()
     return len(a) == len(b) and all(
         analyzer.can_prove_equal(int64(x), int64(y)) for x, y in zip(a, b, strict=True)
@@ -171,7 +172,7 @@ def _stages(outputs: Sequence[te.Tensor], known: Collection[TensorKey]) -> list[
     return order
 
 
-def _reductions(outputs: Sequence[te.Tensor], known: Collection[TensorKey]) -> list[te.Tensor]:
+def reductions(outputs: Sequence[te.Tensor], known: Collection[TensorKey]) -> list[te.Tensor]:
     """First outputs of the reductions behind the outputs, in dependency order."""
     return [op.output(0) for op in _stages(outputs, known) if op.reduce_axis]
 

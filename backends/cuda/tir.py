@@ -46,8 +46,13 @@ def kernel(name: str) -> Iterator[KernelBuilder]:
 
 @contextmanager
 def grid(blocks: Index, threads: int) -> Iterator[tuple[Expr, Expr]]:
-    """Launch ``blocks`` blocks of ``threads`` threads; yields the indices of both, int32."""
+    """Launch ``blocks`` blocks of ``threads`` threads; yields the indices of both, int32.
+
+    CUDA refuses grids without blocks, so there is no launch for tensors without elements.
+    """
+    some = i64(blocks) > i64(0)
     with (
+        when(some),
         T.launch_thread("blockIdx.x", i32(blocks)) as block,
         T.launch_thread("threadIdx.x", i32(threads)) as thread,
     ):

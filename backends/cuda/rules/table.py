@@ -17,14 +17,14 @@ from burnish.lowering.te_context import Symbols
 
 def _build(ctx: NodeContext, node: Node, name: str) -> NodeKernel:
     graph = te_graph(node, Symbols())
-    kernel = schedule_te(graph.results, graph.placeholders, name, ctx.isa)
+    kernel = schedule_te(graph.results, graph.placeholders, name)
     return NodeKernel(kernel, graph.inputs, graph.outputs)
 
 
 def _schedule(
     ctx: NodeContext, results: Sequence[te.Tensor], inputs: Sequence[te.Tensor], name: str
 ) -> Any:
-    return schedule_te(results, inputs, name, ctx.isa)
+    return schedule_te(results, inputs, name)
 
 
 TABLE = TeTable(_build, _schedule)
