@@ -86,7 +86,9 @@ int cudaGetDeviceProperties(char* properties, int) {
 }
 
 int cudaMemGetInfo(size_t* free, size_t* total) {
+  std::lock_guard<std::mutex> lock(mutex);
   *free = *total = size_t{8} << 30;
+  for (const auto& [address, block] : blocks) *free -= block.second;
   return kSuccess;
 }
 
