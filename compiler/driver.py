@@ -190,7 +190,18 @@ def peak_memory() -> int:
 
 
 def import_model(model: str | bytes, options: CompileOptions) -> tuple[Graph, list[str]]:
-    """Read a model into the IR; returns the graph and the importer's notes."""
+    """Read a model into the IR; returns the graph and the importer's notes.
+
+    Raises:
+        UnsupportedOpError: Lists the operators that nothing is known of.
+    """
+    graph = read_graph(model, options)
+    _refuse_unknown(graph)
+    return graph, list(graph.notes)
+
+
+def read_graph(model: str | bytes, options: CompileOptions) -> Graph:
+    """Read a model into the IR, operators that nothing is known of included."""
     from burnish.importers.onnx_model import load
 
     if isinstance(model, bytes):
@@ -199,9 +210,7 @@ def import_model(model: str | bytes, options: CompileOptions) -> tuple[Graph, li
         source: Any = onnx.load_from_string(model)
     else:
         source = model
-    graph = load(source, input_shapes=dict(options.input_shapes) or None)
-    _refuse_unknown(graph)
-    return graph, list(graph.notes)
+    return load(source, input_shapes=dict(options.input_shapes) or None)
 
 
 def _refuse_unknown(graph: Graph) -> None:

@@ -7,7 +7,8 @@ Anything else that escapes is a bug in burnish.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -79,9 +80,15 @@ class ModelError(BurnishError):
 
 
 class UnsupportedOpError(ModelError):
-    """Operators without a lowering; lists all of them, never only the first."""
+    """Operators without a lowering; lists all of them, never only the first.
+
+    Attributes:
+        operators: Names of the nodes by operator and reason; empty in another process than the one
+            that raised.
+    """
 
     title = "unsupported operators"
+    operators: Mapping[tuple[str, str], Sequence[str]] = MappingProxyType({})
     default_hint = "onnx.utils.extract_model(...) cuts out the part that can be compiled"
 
 

@@ -14,6 +14,7 @@ from burnish.errors import InputFileError
 @model_argument
 @click.option("--support", is_flag=True, help="Say which nodes cannot be compiled, and why.")
 @click.option("--target", default="x86", show_default=True, help="The target for --support.")
+@click.option("--precision", default="fp32", show_default=True, help="The precision for --support.")
 @click.option(
     "--input-shapes", multiple=True, metavar="NAME:1x3x224x224", help="Fix dims of an input."
 )
@@ -30,6 +31,7 @@ def command(
     model_option: str | None,
     support: bool,
     target: str,
+    precision: str,
     input_shapes: tuple[str, ...],
     optimized: bool,
     text: bool,
@@ -66,7 +68,9 @@ def command(
     if support:
         from burnish.worker import run_in_worker
 
-        data = run_in_worker("burnish.report.inspect:describe_support", path, shapes, target)
+        data = run_in_worker(
+            "burnish.report.inspect:describe_support", path, shapes, target, precision
+        )
     else:
         data = report.describe_model(path, shapes, optimized)
     if json_path:

@@ -256,7 +256,9 @@ def unsupported_error(found: dict[tuple[str, str], list[str]]) -> UnsupportedOpE
     # Both go away where they only depend on shapes.
     dynamic = any("run time" in reason or "shape" in reason for _, reason in found)
     hint = "fix the shapes of the inputs with --input-shapes" if dynamic else None
-    return UnsupportedOpError("\n".join(lines), hint=hint)
+    error = UnsupportedOpError("\n".join(lines), hint=hint)
+    error.operators = found
+    return error
 
 
 def _all_nodes(graph: Graph) -> Iterable[Node]:

@@ -15,6 +15,8 @@ from burnish.report.console import print_counts, print_line, print_table
 _SHOWN, _MISSES = 5, 10
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from burnish.passes.base import PassContext
 
 
@@ -39,26 +41,46 @@ def describe_model(path: str, input_shapes: tuple[str, ...], optimized: bool) ->
     return _describe(path, *_imported(path, input_shapes, optimized))
 
 
-def describe_support(path: str, input_shapes: tuple[str, ...], target: str) -> dict[str, Any]:
+def describe_support(
+    path: str, input_shapes: tuple[str, ...], target: str, precision: str
+) -> dict[str, Any]:
     """A model after all passes, and what of it cannot be compiled for a target and why.
 
     Kernel rules need TVM: call it by :func:`burnish.worker.run_in_worker`.
+
+    Raises:
+        UsageError: No such target or precision, or the target lacks the precision.
+        ModelError: The model is invalid.
     """
     from burnish.backends.registry import resolve_target
-    from burnish.driver import prepare
+    from burnish.driver import optimize, prepare, read_graph
     from burnish.errors import UnsupportedOpError
+    from burnish.importers.untyped import untyped_operators
+    from burnish.lowering.support import known_nowhere
 
-    machine = resolve_target(target)
-    # Unknown operators are refused by the import: there is no graph to describe then.
-    data: dict[str, Any] = {"schema_version": 1, "model": path}
-    unsupported = ""
-    try:
-        graph, notes = _imported(path, input_shapes, True)
+    shapes = parse_input_shapes(input_shapes)
+    options = CompileOptions(target=target, precision=precision, input_shapes=shapes)
+    machine = resolve_target(target, precision)
+    graph = read_graph(path, options)
+    unsupported: Mapping[tuple[str, str], Sequence[str]] = {}
+    if untyped_operators(graph):
+        # No pass can work on values without types: there is no optimized graph to describe.
+        data: dict[str, Any] = {"schema_version": 1, "model": path}
+        unsupported = known_nowhere(graph, machine.backend.rules())
+    else:
+        notes = list(graph.notes)
+        for record in optimize(graph, options, model=path):
+            notes += record.notes
         data = _describe(path, graph, notes)
-        prepare(graph, machine)
-    except UnsupportedOpError as error:
-        unsupported = str(error)
-    return data | {"target": target, "unsupported": unsupported}
+        try:
+            prepare(graph, machine)
+        except UnsupportedOpError as error:
+            unsupported = error.operators
+    listed = [
+        {"operator": op, "reason": reason, "nodes": list(names)}
+        for (op, reason), names in sorted(unsupported.items())
+    ]
+    return data | {"target": machine.spec, "precision": precision, "unsupported": listed}
 
 
 def _describe(path: str, graph: Any, notes: list[str]) -> dict[str, Any]:
@@ -157,7 +179,20 @@ def print_model(data: dict[str, Any]) -> None:
         for note in data["notes"]:
             print_line(f"note: {note}")
     if "unsupported" in data:
-        print_line(data["unsupported"] or f"every node compiles for {data['target']}")
+        _print_support(data)
+
+
+def _print_support(data: dict[str, Any]) -> None:
+    what = f"{data['target']} at {data['precision']}"
+    rows = data["unsupported"]
+    if not rows:
+        print_line(f"every node compiles for {what}")
+        return
+    count = sum(len(row["nodes"]) for row in rows)
+    print_line(f"{count} node{'s' if count > 1 else ''} cannot be compiled for {what}:")
+    for row in rows:
+        names = first_few(row["nodes"])
+        print_line(f"  {len(row['nodes'])} x {row['operator']}: {row['reason']} ({names})")
 
 
 def print_artifact(data: dict[str, Any]) -> None:

@@ -280,9 +280,16 @@ def test_support(inside: Path, cli: Cli) -> None:
     start = processor_time()
     out = cli("inspect", "unsupported.onnx", "--support", code=3)
     assert processor_time() - start < 5
-    assert "2 nodes cannot be lowered" in out
+    assert "2 nodes cannot be compiled for x86" in out
     assert "Bernoulli" in out
     assert "RandomNormalLike" in out
+    data = cli.json("inspect", "unsupported.onnx", "--support", "--precision", "fp16", code=3)
+    assert data["precision"] == "fp16"
+    operators = {row["operator"] for row in data["unsupported"]}
+    # ONNX composes Bernoulli of the other.
+    assert operators == {"RandomNormalLike", "RandomUniformLike"}
+    assert "int8" in cli("inspect", "mlp.onnx", "--support", "--precision", "int8", code=2)
+    assert "vax" in cli("inspect", "mlp.onnx", "--support", "--target", "vax", code=2)
     out = cli("compile", "unsupported.onnx", "-o", "u.burnish", code=3)
     assert "Bernoulli" in out
     assert "RandomNormalLike" in out

@@ -98,8 +98,11 @@ def test_rules_are_known() -> None:
 
 
 def test_model_that_cannot_be_imported(capsys: pytest.CaptureFixture[str]) -> None:
-    print_model({"model": "m.onnx", "target": "x86", "unsupported": "2 nodes cannot be lowered"})
-    assert capsys.readouterr().out == "2 nodes cannot be lowered\n"
+    rows = [{"operator": "acme::Foo", "reason": "no such operator", "nodes": ["a", "b"]}]
+    print_model({"model": "m.onnx", "target": "x86", "precision": "fp32", "unsupported": rows})
+    out = capsys.readouterr().out
+    assert out.startswith("2 nodes cannot be compiled for x86 at fp32:\n")
+    assert "  2 x acme::Foo: no such operator (a, b)" in out
 
 
 def test_artifact_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
