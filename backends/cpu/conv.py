@@ -123,9 +123,11 @@ class ConvSpec:
         else:
             rows = self.ow if isinstance(self.ow, int) else None
         if isinstance(self.w, int) or self.pointwise:
-            return tile_columns(isa, rows, kh * kw * ic, oc, self.tile)
+            return tile_columns(isa, rows, kh * kw * ic, oc, self.tile, dtype=self.dtype)
         # The code for borders of unknown place grows with the square of the rows.
-        return tile_columns(isa, rows, kh * kw * ic, oc, self.tile, _MAX_ROWS_SYMBOLIC, spare=2)
+        return tile_columns(
+            isa, rows, kh * kw * ic, oc, self.tile, _MAX_ROWS_SYMBOLIC, 2, self.dtype
+        )
 
 
 def _out(size: Index, pads: int, spec: ConvSpec, axis: int) -> Index:

@@ -109,7 +109,7 @@ class ConvTransposeSpec:
         depth = taps * self.ic // self.groups
         rows = static(self.w)
         limit = rows if isinstance(rows, int) else None
-        return tile_columns(isa, limit, depth, self.oc // self.groups, self.tile)
+        return tile_columns(isa, limit, depth, self.oc // self.groups, self.tile, dtype=self.dtype)
 
 
 def pack_conv_transpose(w: npt.ArrayLike, spec: ConvTransposeSpec, isa: Isa) -> FloatArray:

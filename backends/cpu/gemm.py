@@ -73,7 +73,7 @@ class GemmSpec:
     def columns(self, isa: Isa) -> tuple[Columns, ...]:
         """Column blocks, which are also the layout of the packed weights."""
         rows = self.rows if isinstance(self.rows, int) else None
-        return tile_columns(isa, rows, self.k, self.n, self.tile)
+        return tile_columns(isa, rows, self.k, self.n, self.tile, dtype=self.dtype)
 
 
 def packed_size(depth: int, n: int, isa: Isa) -> int:

@@ -91,7 +91,7 @@ class MatmulSpec:
         m, n, k = (static(d) for d in (self.m, self.n, self.k))
         rows = m if isinstance(m, int) else None
         if isinstance(n, int):
-            return tile_columns(isa, rows, k if isinstance(k, int) else 64, n)
+            return tile_columns(isa, rows, k if isinstance(k, int) else 64, n, dtype=self.dtype)
         tile = Tile(8, 2) if isa.registers >= 32 else Tile(6, 2)
         return (Columns(0, ceildiv(n, 2 * isa.lanes), tile),)
 

@@ -55,9 +55,19 @@ def vector_count(n: int, isa: Isa) -> int:
     return -(-n // isa.lanes)
 
 
-def fits(tile: Tile, isa: Isa, spare: int = 0) -> bool:
-    """Whether accumulators, weight vectors and one broadcast leave ``spare`` registers."""
-    return tile.rows * tile.vectors + tile.vectors + 1 + spare <= isa.registers
+def holds_rows(isa: Isa, dtype: str) -> bool:
+    """Whether a vector of each row stays in a register, from which multiply-adds take one lane.
+
+    So LLVM does with widened float16 where a vector has as few lanes as one step after the other
+    can be unrolled.
+    """
+    return dtype == "float16" and isa.lanes == 4
+
+
+def fits(tile: Tile, isa: Isa, spare: int = 0, *, held: bool = False) -> bool:
+    """Whether accumulators, weights and one broadcast, or all rows, leave ``spare`` registers."""
+    operands = tile.vectors + (tile.rows if held else 1)
+    return tile.rows * tile.vectors + operands + spare <= isa.registers
 
 
 def cycles(tile: Tile, isa: Isa) -> float:
@@ -79,12 +89,19 @@ def _rows_cost(tile: Tile, rows: int, depth: int, isa: Isa) -> float:
 
 
 def best_rows(
-    vectors: int, rows: int | None, depth: int, isa: Isa, limit: int, spare: int = 0
+    vectors: int,
+    rows: int | None,
+    depth: int,
+    isa: Isa,
+    limit: int,
+    spare: int = 0,
+    *,
+    held: bool = False,
 ) -> Tile | None:
     """The cheapest tile of a given width for ``rows`` rows (None: unknown); None if none fits."""
     limit = limit if vectors == 1 else min(limit, _MAX_ROWS_WIDE)
     tiles = (Tile(r, vectors) for r in range(1, min(limit, rows or limit) + 1))
-    options = [t for t in tiles if fits(t, isa, spare)]
+    options = [t for t in tiles if fits(t, isa, spare, held=held)]
     return min(
         options,
         key=lambda t: (_rows_cost(t, rows or _UNKNOWN, depth, isa), -t.rows),
@@ -119,6 +136,7 @@ def tile_columns(
     override: Tile | None = None,
     limit: int = _MAX_ROWS,
     spare: int = 0,
+    dtype: str = "float32",
 ) -> tuple[Columns, ...]:
     """Column blocks of a product with ``rows`` rows, ``depth`` steps and ``n`` columns.
 
@@ -131,7 +149,9 @@ def tile_columns(
         override: Use this tile for all blocks but a narrower last one.
         limit: Most rows of a tile; a tile wider than one vector has at most 8.
         spare: Registers to leave free, for loops with more than the tile in them.
+        dtype: Element type that the rows are stored in.
     """
+    held = holds_rows(isa, dtype)
     if override is not None:
         if not fits(override, isa):
             raise CompileError(f"tile {override} does not fit {isa.registers} registers")
@@ -144,7 +164,7 @@ def tile_columns(
         columns = tuple(
             Columns(f, b, tile, t)
             for f, b, v, t in plan_columns(n, width, isa)
-            if (tile := best_rows(v, rows, depth, isa, limit, spare)) is not None
+            if (tile := best_rows(v, rows, depth, isa, limit, spare, held=held)) is not None
         )
         if len(columns) < len(plan_columns(n, width, isa)):
             continue

@@ -24,7 +24,7 @@ from burnish.backends.cpu.conv_transpose import (
 from burnish.backends.cpu.depthwise import depthwise, pack_depthwise
 from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm
-from burnish.backends.cpu.isa import AVX2, AVX512, Isa
+from burnish.backends.cpu.isa import AVX2, AVX512, NEON, Isa
 from burnish.backends.cpu.matmul import MatmulSpec, matmul
 from burnish.backends.cpu.norm import GroupNormSpec, NormSpec, group_norm, norm
 from burnish.backends.cpu.pool import PoolSpec, pool
@@ -160,6 +160,25 @@ def test_products_do_not_convert_element_by_element(isa: Isa, depth: int) -> Non
         # A vector of weights serves all rows, and a vector of a row that many steps.
         assert 3 * body.count("vcvtph2ps") <= body.count("vfmadd")
         assert not re.search(r"vcvtph2ps\s+%xmm\d+, %xmm", body)
+
+
+def test_arm_code_converts_by_vectors_without_calls() -> None:
+    for name, case in CASES.items():
+        asm = build({"k": case.make(NEON, replace(case.spec, dtype="float16"))}, NEON)
+        text = asm.inspect_source("asm")
+        assert not re.search(r"\bbl?\s.*hf", text), name
+        assert re.search(r"fcvtl\s+v\d+\.4s", text), name
+        assert re.search(r"fcvtn\s+v\d+\.4h", text), name
+
+
+@pytest.mark.parametrize("spec", [GemmSpec((64,), 96, 96), ConvSpec(1, 14, 14, 64, 64, (3, 3))])
+def test_arm_tiles_leave_registers_for_rows(spec: Any) -> None:
+    make = gemm if isinstance(spec, GemmSpec) else conv
+    asm = build({"k": make(NEON, replace(spec, dtype="float16"))}, NEON).inspect_source("asm")
+    loops = re.findall(r"(\.LBB\w+):((?:(?!\.LBB\w+:).)*?)\tb\.\w+\t\1", asm, re.DOTALL)
+    body = max((body for _, body in loops), key=lambda b: b.count("fmla"))
+    assert body.count("fmla") >= 64
+    assert not re.search(r"(ldr|str|ldp|stp)\tq.*\[sp", body), "an accumulator lies on the stack"
 
 
 def echo(isa: Isa, count: int) -> Kernel:

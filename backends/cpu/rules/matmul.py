@@ -36,7 +36,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     # How weights are packed depends on the number of rows, where that is known.
     fixed = all(map(is_static, lead))
     sizes = lead if fixed else (tirx.Var("rows", "int64"),)
-    packing = GemmSpec(sizes, k, n, postops)
+    packing = GemmSpec(sizes, k, n, postops, dtype=x.dtype)
     columns = packing.columns(ctx.isa)
     weights = ctx.weight(
         w,

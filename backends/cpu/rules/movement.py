@@ -28,7 +28,7 @@ def _emit_transpose(ctx: NodeContext, node: Node) -> None:
     ctx.set(*ctx.call("transpose", perm, build, [x], [node.output.t]))
 
 
-def _axes(node: Node) -> tuple[int, ...] | None:
+def reduced_axes(node: Node) -> tuple[int, ...] | None:
     """Axes from the front; all of them where none are given; None when they are not constant."""
     rank = len(node.required(0).shape)
     value = node.input(1)
@@ -43,13 +43,13 @@ def _axes(node: Node) -> tuple[int, ...] | None:
 
 
 def _accepts_reduce(node: Node) -> Refused | None:
-    if not _axes(node):
+    if not reduced_axes(node):
         return Refused("the axes are not known, or there are none")
     return refuse_dtype(node, 1, dtypes=("float32",))
 
 
 def _emit_reduce(ctx: NodeContext, node: Node) -> None:
-    x, axes = ctx.tensor(node.required(0)), _axes(node)
+    x, axes = ctx.tensor(node.required(0)), reduced_axes(node)
     assert axes
 
     def build(shapes: CallShapes) -> Any:
