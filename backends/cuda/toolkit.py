@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -183,9 +184,15 @@ def _version(nvcc: Path) -> str:
     return subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
 
 
+def nvcc_release(nvcc: Path) -> str:
+    """Its release, ``13.0``; empty where it does not tell."""
+    found = re.search(r"release ([\d.]+)", _version(nvcc))
+    return found[1] if found else ""
+
+
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base) / "burnish" / "cuda"
 
 
-__all__ = ["compile_cuda", "find_nvcc", "load_cuda_runtime", "nvcc_options"]
+__all__ = ["compile_cuda", "find_nvcc", "load_cuda_runtime", "nvcc_options", "nvcc_release"]

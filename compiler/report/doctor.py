@@ -42,7 +42,7 @@ class Check:
 def checks() -> list[Check]:
     """Run every check."""
     rows = [Check("burnish", True, f"{__version__}, Python {platform.python_version()}")]
-    for make in (_cpu, _threads, _packages, _compiler, _arm, _runtime, _worker):
+    for make in (_cpu, _threads, _packages, _compiler, _arm, _cuda, _runtime, _worker):
         rows += make()
     return rows
 
@@ -130,6 +130,17 @@ def _arm() -> Iterator[Check]:
         yield Check("target arm", False, error.message, error.hint or "", required=False)
         return
     yield Check("target arm", True, f"linked by {target.linker or 'this machine'}", required=False)
+
+
+def _cuda() -> Iterator[Check]:
+    from burnish.backends.cuda.toolkit import find_nvcc, nvcc_release
+
+    try:
+        path = find_nvcc()
+    except BurnishError as error:
+        yield Check("target cuda", False, error.message, error.hint or "", required=False)
+        return
+    yield Check("target cuda", True, f"{path}, CUDA {nvcc_release(path)}", required=False)
 
 
 def _runtime() -> Iterator[Check]:
