@@ -95,9 +95,11 @@ def compile(
     folder = tempfile.TemporaryDirectory(prefix="burnish-")
     try:
         output = Path(folder.name) / "model.burnish"
-        _compile(model, output, chosen, example_inputs, dynamic_shapes, progress=progress)
+        _, example = _compile(
+            model, output, chosen, example_inputs, dynamic_shapes, progress=progress
+        )
         compiled = CompiledModel(open_artifact(output), threads=threads, temporary=folder)
-        compiled.example_inputs = example_inputs
+        compiled.example_inputs = example
         return compiled
     except BaseException:
         folder.cleanup()
@@ -136,7 +138,7 @@ def compile_to(
         BurnishError: As in :func:`compile`. Nothing is left at ``output``.
     """
     chosen = checked_options(input_shapes=_dims(input_shapes), **options)
-    return _compile(
+    report, _ = _compile(
         model,
         output,
         chosen,
@@ -145,6 +147,7 @@ def compile_to(
         overwrite=overwrite,
         progress=progress,
     )
+    return report
 
 
 def _dims(
@@ -180,8 +183,12 @@ def _compile(
     *,
     overwrite: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
-) -> CompileReport:
-    """Export the model if it is a framework's, and compile it."""
+) -> tuple[CompileReport, Any]:
+    """Export the model if it is a framework's, and compile it.
+
+    Returns:
+        What was done, and the example inputs as they were used, on the CPU.
+    """
     from burnish import compilation
     from burnish.frontends import frontend
 
@@ -201,7 +208,8 @@ def _compile(
                 Path(exports), example_inputs, dynamic_shapes, record=options.check
             )
             name, reference, source = origin.name, exported.reference, exported.path
-        return compilation.compile_to(
+            example_inputs = exported.example_inputs
+        report = compilation.compile_to(
             source,
             output,
             options,
@@ -210,6 +218,7 @@ def _compile(
             name=name,
             reference=reference,
         )
+    return report, example_inputs
 
 
 def compare(

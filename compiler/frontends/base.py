@@ -19,11 +19,13 @@ class Exported:
 
     Attributes:
         path: The file, with large weights in another file beside it.
+        example_inputs: The inputs that it was exported with, on the CPU; None if there were none.
         reference: Inputs, and what the model itself computes from them; None where it was not
             asked for.
     """
 
     path: Path
+    example_inputs: Any = None
     reference: RecordedReference | None = None
 
 

@@ -102,7 +102,7 @@ class KerasModel:
             if example_inputs is not None:
                 sets.insert(0, self._arrays(signature, example_inputs))
             reference = self._record(signature, sets, None)
-        return Exported(path, reference)
+        return Exported(path, example_inputs, reference)
 
     def record(
         self,

@@ -80,6 +80,12 @@ class Call:
             raise UsageError("there is no tensor among the inputs of the module")
         return call
 
+    def inputs(self) -> tuple[Any, ...] | dict[str, Any]:
+        """What :meth:`of` makes this call of."""
+        if not self.kwargs:
+            return self.args
+        return {**dict(zip(self.names, self.args, strict=True)), **self.kwargs}
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors among the arguments, by name, in the exporter's order."""
         values = [*zip(self.names, self.args, strict=True), *self.kwargs.items()]

@@ -96,7 +96,7 @@ class TorchModule:
             _rename(program, type(self.original).__name__, names, results)
             program.save(str(path), external_data=self._bytes() > _IN_ONE_FILE)
         reference = self._record([call, call.drawn(0)], optional=1) if record else None
-        return Exported(path, reference)
+        return Exported(path, call.inputs(), reference)
 
     def record(
         self,

@@ -62,7 +62,7 @@ class CompiledModel:
         manifest = artifact.manifest
         self._artifact = artifact
         self._temporary = temporary
-        #: Inputs of one call of what the model was compiled from, where that was not ONNX.
+        #: Inputs of one call of what the model was compiled from, where that was a module.
         self.example_inputs: Any = None
         self._names = [info.name for info in manifest.outputs]
         self._binder = InputBinder(manifest.inputs, manifest.symbols, manifest.conditions)

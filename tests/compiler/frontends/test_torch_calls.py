@@ -41,6 +41,15 @@ def test_a_dict_at_the_end_is_an_argument() -> None:
     assert list(call.tensors()) == ["x", "pair_k"]
 
 
+@pytest.mark.parametrize(
+    "inputs", [X, (X, [X, None]), (X, {"k": X}), {"x": X, "scale": X}, (X, X, X)]
+)
+def test_a_call_can_be_made_again(inputs: Any) -> None:
+    call = Call.of(Taker(), inputs)
+    again = Call.of(Taker(), call.inputs())
+    assert list(again.tensors()) == list(call.tensors())
+
+
 def test_arrays_become_tensors_and_nothing_is_shared() -> None:
     array, tensor = np.ones((2, 3), np.float32), X.clone().requires_grad_()
     call = Call.of(Taker(), (array, tensor))
