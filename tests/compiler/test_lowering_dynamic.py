@@ -12,7 +12,7 @@ import pytest
 
 from burnish.backends.registry import resolve_target
 from burnish.driver import prepare
-from burnish.errors import RunError, UnsupportedOpError
+from burnish.errors import InvalidInputError, RunError, UnsupportedOpError
 from burnish.ir.infer.run_time import DOMAIN
 from burnish.runtime import CompiledModel
 from tests.support.bundle import Bundle, Case, compile_here
@@ -149,6 +149,16 @@ LOOPS = {
         "(int64 n, float[2] x) => (float[m] y) { y = Loop(n, , x) <body = b (int64 i, bool c, "
         "float[k] a) => (bool d, float[l] e) { d = Identity(c) e = Concat<axis = 0>(a, x) }> }",
         feeds={"n": np.array(3)}),
+    "condition_that_ends_it": Case(
+        "(int64 n, float[3] x) => (float[3] y, float[m,3] z) <int64 two> { y, z = Loop(n, , x) "
+        "<body = b (int64 i, bool c, float[3] a) => (bool d, float[3] e, float[3] s) "
+        "{ d = Less(i, two) e = Sub(a, x) s = Exp(e) }> }",
+        feeds={"n": np.array(9), "x": np.float32([1, 2, -1])}, weights={"two": np.array(2)}),
+    "convolution_in_a_loop": Case(
+        "(int64 n, float[1,4,6,5] x) => (float[1,4,6,5] y) <float[4,4,3,3] w, float[4] o> { y = "
+        "Loop(n, , x) <body = b (int64 i, bool c, float[1,4,6,5] a) => (bool d, float[1,4,6,5] e) "
+        "{ d = Identity(c) f = Conv<pads = [1, 1, 1, 1]>(a, w, o) g = Relu(f) e = Add(a, g) }> }",
+        feeds={"n": np.array(3)}),
     "collected": Case(
         "(int64 n, float[2,2] x) => (float[2,2] y, float[m,2,2] z) { y, z = Loop(n, , x) <body = b "
         "(int64 i, bool c, float[2,2] a) => (bool d, float[2,2] e, float[2,2] s) "
@@ -262,6 +272,27 @@ def test_a_loop_without_iterations(compiled: Compile) -> None:
     y, z = model.run(None, {"n": np.array(1), "x": x})
     np.testing.assert_allclose(y, np.exp(x), rtol=1e-5)
     np.testing.assert_array_equal(z, [-x])
+
+
+def test_axes_of_size_one_that_nobody_listed(compiled: Compile) -> None:
+    model = compiled("g (float[n,1,3] x) => (float[m,3] y) { e = Exp(x) y = Squeeze(e) }")
+    x = RNG.standard_normal((2, 1, 3)).astype(np.float32)
+    (y,) = model.run(None, {"x": x})
+    np.testing.assert_allclose(y, np.exp(x)[:, 0], rtol=1e-5)
+    with pytest.raises(InvalidInputError, match="n >= 2 must hold"):
+        model.run(None, {"x": x[:1]})
+
+
+def test_two_compilations_are_the_same(tmp_path: Path) -> None:
+    cases = {"loop": LOOPS["sizes_in_a_loop"], "reduce": OPERANDS["reduce"]}
+    model = Bundle(cases).model
+    made = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        compile_here(model, folder, check=False)[0].close()
+        made.append((folder / "model.burnish" / "model.so").read_bytes())
+    assert made[0] == made[1]
 
 
 def test_equal_nans_are_one_value(compiled: Compile) -> None:

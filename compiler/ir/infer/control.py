@@ -89,6 +89,8 @@ def _as_known(new: tuple[Dim, ...] | None, old: tuple[Dim, ...] | None) -> bool:
 def _trips(node: Node, body: Graph) -> Dim:
     """The number of iterations, where the condition never ends the loop."""
     condition, following = node.input(1), body.outputs[0]
+    while following.producer is not None and following.producer.key == "Identity":
+        following = following.producer.required(0)
     goes_on = following is body.inputs[1] or scalar_int(following) == 1
     starts = condition is None or scalar_int(condition) == 1
     trips = elements(node.input(0))

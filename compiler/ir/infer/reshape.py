@@ -13,6 +13,7 @@ from burnish.ir.graph import Constant, Node
 from burnish.ir.infer.common import (
     MAX_CONTENT,
     Shape,
+    at_least,
     axes_of,
     broadcast,
     const_ints,
@@ -142,14 +143,20 @@ def flatten(node: Node) -> Sequence[Result]:
 
 @infer("Squeeze")
 def squeeze(node: Node) -> Sequence[Result]:
-    """Squeeze(x, axes?), opset 13."""
+    """Squeeze(x, axes?), opset 13.
+
+    Without axes the rank depends on which sizes are 1: symbols are taken to be larger, which is a
+    condition on them.
+    """
     x = required(node, 0)
     source = shape_of(node, 0)
     if node.input(1) is None:
-        if any(not isinstance(d, int) for d in source):
-            # Without axes the rank depends on sizes that are known at run time only.
+        if any(d is UNKNOWN for d in source):
             return [TensorType(x.t.dtype, None)]
         kept = [d for d in source if d != 1]
+        for d in kept:
+            if not isinstance(d, int):
+                at_least(d, 2, "size of an axis that stays")
     else:
         axes = const_ints(node.input(1))
         if axes is None:
