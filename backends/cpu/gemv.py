@@ -128,7 +128,7 @@ def _axpy_row(panel: Panel, row: Index) -> None:
     panel.write(row, 1, lambda _, v: _scaled(panel, acc[v]))
 
 
-#: Dot products in flight.
+#: Dot products in flight, at most as many as a vector has lanes.
 _DOTS = 8
 
 
@@ -138,22 +138,23 @@ def _dot_row(panel: Panel, row: Index) -> None:
     lanes = panel.isa.lanes
     a_at = hold(panel.at[0] + row * k)
     sums = [_Cell(lanes) for _ in range(panel.vectors)]
-    acc = Acc(_DOTS, lanes)
+    dots = min(_DOTS, lanes)
+    acc = Acc(dots, lanes)
     whole = hold(floordiv(k, lanes))
     rest = hold(k - whole * lanes)
     for v in range(panel.vectors):
-        with serial(lanes // _DOTS) as group:
-            base = hold(panel.column + v * lanes + group * _DOTS)
+        with serial(lanes // dots) as group:
+            base = hold(panel.column + v * lanes + group * dots)
             # Columns that do not exist repeat the last one; they are not stored.
-            starts = [hold(panel.at[1] + minimum(base + j, n - 1) * k) for j in range(_DOTS)]
+            starts = [hold(panel.at[1] + minimum(base + j, n - 1) * k) for j in range(dots)]
             acc.fill()
             with serial(whole) as step:
                 x = let(panel.a.load(a_at + step * lanes, lanes))
-                for j in range(_DOTS):
+                for j in range(dots):
                     acc[j] = acc[j] + x * panel.b.load(starts[j] + step * lanes, lanes)
             _dot_tail(panel, acc, a_at, starts, whole, rest)
-            for j in range(_DOTS):
-                sums[v].put(group * _DOTS + j, reduce_add(acc[j]))
+            for j in range(dots):
+                sums[v].put(group * dots + j, reduce_add(acc[j]))
     panel.write(row, 1, lambda _, v: _scaled(panel, sums[v].vector()))
 
 
@@ -167,7 +168,7 @@ def _dot_tail(
 
     def add() -> None:
         x = let(load(panel.a.flat, a_at + whole * lanes, lanes, rest))
-        for j in range(_DOTS):
+        for j in range(len(starts)):
             other = load(panel.b.flat, starts[j] + whole * lanes, lanes, rest)
             acc[j] = acc[j] + x * other
 
