@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -36,8 +37,8 @@ _DRIVER = "libcuda.so.1"
 _RUNTIME = "libcudart.so.13"
 _DEFAULT_HOME = Path("/usr/local/cuda")
 _TOOLKIT_HINT = (
-    "install the CUDA 13 toolkit (https://developer.nvidia.com/cuda-downloads, or the conda package"
-    " cuda-toolkit) and put its bin folder on PATH, or name it in CUDA_HOME"
+    "pip install 'burnish[cuda]', or put the bin folder of a CUDA 13 toolkit on PATH, or name its"
+    " folder in CUDA_HOME"
 )
 
 
@@ -47,20 +48,24 @@ def find_nvcc() -> Path:
     Raises:
         TargetUnavailableError: There is none.
     """
-    for variable in ("CUDA_HOME", "CUDA_PATH"):
-        home = os.environ.get(variable)
-        if home:
-            path = Path(home) / "bin" / "nvcc"
-            if path.exists():
-                return path
+    named = [os.environ[v] for v in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(v)]
     found = shutil.which("nvcc")
-    if found is None and (_DEFAULT_HOME / "bin" / "nvcc").exists():
-        found = str(_DEFAULT_HOME / "bin" / "nvcc")
-    if found is None:
-        raise TargetUnavailableError(
-            "building for CUDA needs the compiler nvcc, which was not found", hint=_TOOLKIT_HINT
-        )
-    return Path(found)
+    candidates = [Path(home) / "bin" / "nvcc" for home in named]
+    candidates += [Path(found)] if found else []
+    candidates += [home / "bin" / "nvcc" for home in (_DEFAULT_HOME, *_wheel_homes())]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise TargetUnavailableError(
+        "building for CUDA needs the compiler nvcc, which was not found", hint=_TOOLKIT_HINT
+    )
+
+
+def _wheel_homes() -> list[Path]:
+    """Where NVIDIA's Python packages put a toolkit."""
+    package = importlib.util.find_spec("nvidia")
+    folders = package.submodule_search_locations if package is not None else None
+    return [Path(folder) / "cu13" for folder in folders or ()]
 
 
 def _toolkit_folders() -> Iterator[Path]:
@@ -70,6 +75,7 @@ def _toolkit_folders() -> Iterator[Path]:
         yield path.parent.parent / "lib"
         yield path.parent.parent / "targets" / "x86_64-linux" / "lib"
     yield _DEFAULT_HOME / "lib64"
+    yield from (home / "lib" for home in _wheel_homes())
 
 
 def _load_runtime_library() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from pathlib import Path
 
 import onnx
@@ -29,9 +28,17 @@ from tests.support.onnx_text import parse
 PRODUCTS = ("conv_", "gemm_", "matmul_", "attention_scores_", "attention_values_")
 SOURCE = (b"__global__", b'extern "C"', b"((int)blockIdx", b"#include", b"__launch_bounds__")
 
+
+def has_nvcc() -> bool:
+    try:
+        toolkit.find_nvcc()
+    except TargetUnavailableError:
+        return False
+    return True
+
+
 needs_nvcc = pytest.mark.skipif(
-    shutil.which("nvcc") is None and not Path("/usr/local/cuda/bin/nvcc").exists(),
-    reason="nvcc is not installed",
+    not has_nvcc(), reason="nvcc is not installed (pip install 'burnish[cuda]')"
 )
 needs_tools = pytest.mark.skipif(bool(missing_tools()), reason=missing_tools())
 needs_torch = pytest.mark.skipif(
@@ -73,10 +80,23 @@ def test_without_nvcc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CUDA_HOME", raising=False)
     monkeypatch.delenv("CUDA_PATH", raising=False)
     monkeypatch.setattr(toolkit, "_DEFAULT_HOME", tmp_path)
+    monkeypatch.setattr(toolkit, "_wheel_homes", list)
     with pytest.raises(TargetUnavailableError, match="nvcc, which was not found") as caught:
         resolve_target("cuda:sm_80")
     assert caught.value.exit_code == 5
-    assert "CUDA_HOME" in (caught.value.hint or "")
+    assert "pip install 'burnish[cuda]'" in (caught.value.hint or "")
+
+
+def test_nvcc_of_the_python_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nvcc = tmp_path / "nvidia" / "cu13" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "gone"))
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setattr(toolkit, "_DEFAULT_HOME", tmp_path)
+    monkeypatch.setattr(toolkit, "_wheel_homes", lambda: [tmp_path / "nvidia" / "cu13"])
+    assert toolkit.find_nvcc() == nvcc
 
 
 def test_nvcc_is_told_the_architecture_and_to_be_exact() -> None:
