@@ -37,6 +37,8 @@ class _Axis:
         factor: Scale as a number, or None when it is the quotient of two symbols.
         scale: Scale as an expression.
         roi: Start and end in [0, 1] as expressions, for tf_crop_and_resize.
+        fraction: Whether the scale is given: then ONNX takes scale times extent, which need not be
+            whole, for the resized length that corners are aligned with.
     """
 
     axis: int
@@ -45,6 +47,7 @@ class _Axis:
     factor: float | None
     scale: Prim
     roi: tuple[Prim, Prim]
+    fraction: bool
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,9 @@ def _source(ctx: TeContext, item: _Axis, how: _How, at: Prim) -> Prim:
         return x / item.scale
     if kind == "align_corners":
         one = _number(1)
-        return select(
-            out.equal(one), _number(0), x * (extent - one) / select(out.equal(one), one, out - one)
-        )
+        length = item.scale * extent if item.fraction else out
+        single = length.equal(one)
+        return select(single, _number(0), x * (extent - one) / select(single, one, length - one))
     if kind == "tf_crop_and_resize":
         start, end = item.roi
         one, last = _number(1), extent - _number(1)
@@ -247,7 +250,7 @@ def _axes_of(ctx: TeContext, axes: tuple[int, ...] | None, policy: str) -> list[
             _number(factor) if factor is not None else _float(ctx.expr(out)) / _float(ctx.expr(dim))
         )
         bounds = (_number(region[0]), _number(region[1]))
-        result.append(_Axis(axis, dim, out, factor, scale, bounds))
+        result.append(_Axis(axis, dim, out, factor, scale, bounds, given is not None))
     return result
 
 
@@ -354,6 +357,7 @@ def resize_at_run_time(
     along = tuple(range(len(dims))) if axes is None else tuple(a % len(dims) for a in axes)
     count = len(along)
     factors: list[Prim]
+    given = sizes is None or keep_aspect_ratio_policy != "stretch"
     if scales is not None and ctx.in_dims(2) != (0,):
         factors = [_float(scales(int64(k))) for k in range(count)]
     elif sizes is None or keep_aspect_ratio_policy == "stretch":
@@ -368,5 +372,5 @@ def resize_at_run_time(
         region = (_number(0), _number(1))
         if roi is not None and not whole:
             region = (_float(roi(int64(k))), _float(roi(int64(k + count))))
-        items.append(_Axis(axis, dims[axis], outs[axis], None, factors[k], region))
+        items.append(_Axis(axis, dims[axis], outs[axis], None, factors[k], region, given))
     return _interpolate(ctx, x, items, how, extrapolation_value)
