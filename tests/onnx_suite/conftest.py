@@ -50,3 +50,9 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
 def listed() -> dict[str, denied.Group]:
     """The groups of refused cases by case."""
     return denied.by_case(denied.read())
+
+
+@pytest.fixture(scope="session")
+def inexact() -> set[str]:
+    """Cases whose stored outputs are inexact."""
+    return {row.case for row in denied.read_inexact()}

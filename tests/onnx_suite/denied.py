@@ -26,7 +26,7 @@ _HEADER = """\
 # Cases of the ONNX backend suite that burnish refuses, by reason. Every case has to be refused
 # before anything runs, by an error of exit code 3 or 4 that `refusal` (a regular expression)
 # matches. `python -m tests.onnx_suite --update` rewrites the lists of cases; the groups are written
-# by hand.
+# by hand. The outputs that an `inexact` case stores are themselves off by more than its tolerance.
 """
 
 
@@ -49,6 +49,29 @@ class Group:
         return outcome.status == "refused" and bool(re.search(self.refusal, outcome.detail))
 
 
+@dataclass(frozen=True)
+class Inexact:
+    """A case whose stored output is further from the exact result than its tolerance.
+
+    Attributes:
+        case: Its name.
+        reason: Why the stored output is inexact.
+        rtol: Relative tolerance that covers its error.
+        atol: Absolute tolerance that covers its error.
+    """
+
+    case: str
+    reason: str
+    rtol: float
+    atol: float
+
+
+def read_inexact(path: Path = FILE) -> list[Inexact]:
+    """The cases with inexact outputs."""
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    return [Inexact(**row) for row in data.get("inexact", ())]
+
+
 def read(path: Path = FILE) -> list[Group]:
     """The groups of the file.
 
@@ -69,8 +92,17 @@ def by_case(groups: Iterable[Group]) -> dict[str, Group]:
     return {name: group for group in groups for name in group.cases}
 
 
-def problem(outcome: Outcome, group: Group | None) -> str | None:
-    """What is wrong with an outcome, given the group that lists the case; None if nothing."""
+def problem(outcome: Outcome, group: Group | None, inexact: bool = False) -> str | None:
+    """What contradicts the list, or None.
+
+    Args:
+        outcome: How a case ended.
+        group: The group that lists it as refused.
+        inexact: Whether its stored outputs are listed as inexact.
+    """
+    if inexact:
+        wrong = None if outcome.status == "inexact" else f"{outcome.status}: {outcome.detail}"
+        return "passes, but is listed as inexact" if outcome.status == "passed" else wrong
     if group is None:
         return None if outcome.status == "passed" else f"{outcome.status}: {outcome.detail}"
     if outcome.status == "passed":
@@ -90,7 +122,7 @@ def update(groups: list[Group], outcomes: Mapping[str, Outcome]) -> list[Group]:
     return [replace(g, cases=tuple(sorted(sorted_in[i]))) for i, g in enumerate(groups)]
 
 
-def write(groups: Iterable[Group], path: Path = FILE) -> None:
+def write(groups: Iterable[Group], inexact: Iterable[Inexact], path: Path = FILE) -> None:
     """Write the file."""
     parts = [_HEADER]
     for group in groups:
@@ -99,4 +131,9 @@ def write(groups: Iterable[Group], path: Path = FILE) -> None:
             f"\n[[group]]\nreason = {json.dumps(group.reason)}\n"
             f"refusal = '''{group.refusal}'''\ncases = [\n{cases}]\n"
         )
+    parts += [
+        f"\n[[inexact]]\ncase = {json.dumps(row.case)}\nreason = {json.dumps(row.reason)}\n"
+        f"rtol = {row.rtol}\natol = {row.atol}\n"
+        for row in inexact
+    ]
     path.write_text("".join(parts), encoding="utf-8")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 #: ``passed``; ``refused``: a BurnishError of exit code 3 or 4 before anything ran; ``wrong``:
-#: results that differ; ``failed``: any other error; ``crashed``; ``timeout``.
-Status: TypeAlias = Literal["passed", "refused", "wrong", "failed", "crashed", "timeout"]
+#: results that differ; ``inexact``: they differ, but are those that the case would store if its
+#: generator had computed in a higher precision; ``failed``: any other error; ``crashed``;
+#: ``timeout``.
+Status: TypeAlias = Literal["passed", "refused", "inexact", "wrong", "failed", "crashed", "timeout"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 _LIMIT = 60_000  # a pipe takes this much at once
 

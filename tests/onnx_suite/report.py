@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from tests.onnx_suite.cases import KINDS
-from tests.onnx_suite.denied import Group
-from tests.onnx_suite.outcome import Outcome
+from tests.onnx_suite.denied import Group, Inexact
+from tests.onnx_suite.outcome import STATUSES, Outcome
 
 #: Cases of onnx 1.23.2 that pass elsewhere, each in a process of its own with the case's own
 #: tolerances, measured once: TVM 0.27.0.post1 (``from_onnx``, its default CPU build) on the models
@@ -33,11 +33,12 @@ PEERS: dict[str, dict[str, int]] = {
 #: cases where it gives a wrong result without an error.
 TVM_BOUND, TVM_WRONG = 1067, 140
 
-_STATUSES = ("passed", "refused", "wrong", "failed", "crashed", "timeout")
-
 
 def markdown(
-    kinds: Mapping[str, str], outcomes: Mapping[str, Outcome], groups: Sequence[Group]
+    kinds: Mapping[str, str],
+    outcomes: Mapping[str, Outcome],
+    groups: Sequence[Group],
+    inexact: Sequence[Inexact],
 ) -> str:
     """The document.
 
@@ -45,6 +46,7 @@ def markdown(
         kinds: Kind of each case.
         outcomes: Outcome of each case.
         groups: The list of refused cases.
+        inexact: The cases whose stored outputs are inexact.
     """
     counts = Counter((kinds[name], outcome.status) for name, outcome in outcomes.items())
     total = Counter(outcome.status for outcome in outcomes.values())
@@ -61,16 +63,16 @@ def markdown(
         "by case.",
         "",
         *_table(
-            ["kind", "cases", *_STATUSES, *PEERS],
+            ["kind", "cases", *STATUSES, *PEERS],
             [
                 [kind, sum(1 for k in kinds.values() if k == kind)]
-                + [counts[kind, status] for status in _STATUSES]
+                + [counts[kind, status] for status in STATUSES]
                 + [peer[kind] for peer in PEERS.values()]
                 for kind in KINDS
             ]
             + [
                 ["all", len(outcomes)]
-                + [total[status] for status in _STATUSES]
+                + [total[status] for status in STATUSES]
                 + [sum(peer.values()) for peer in PEERS.values()]
             ],
         ),
@@ -82,6 +84,15 @@ def markdown(
         f"that are sizes, axes or weights made constants; {TVM_WRONG} wrong results without an "
         "error), and",
         "onnxruntime 1.31.1.",
+        "",
+        "*inexact*: outside of the case's tolerance, because what the case stores is further from "
+        "the exact",
+        "result than its tolerance:",
+        "",
+        *_table(
+            ["case", "rtol", "atol", "why"],
+            [[i.case, f"{i.rtol:g}", f"{i.atol:g}", i.reason] for i in inexact],
+        ),
         "",
         "## What is refused",
         "",
