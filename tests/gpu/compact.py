@@ -17,15 +17,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-SIGNS, REST = "weights.signs", "weights.rest.xz"
+SIGNS, REST = "weights.signs.xz", "weights.rest.xz"
 WEIGHTS = "weights.safetensors"
+_TABLE_ROWS, _TABLE_PERIOD = 8192, 997
 _UNSIGNED = {"F16": np.uint16, "BF16": np.uint16, "F32": np.uint32}
 
 
 def random_signs(weight: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
-    """A tensor like ``weight`` in shape and root mean square, with every element +a or -a."""
+    """A tensor like ``weight`` in shape and root mean square, with every element +a or -a.
+
+    The rows of a large table, of which a run reads few, repeat.
+    """
     scale = np.float32(np.sqrt(np.mean(np.square(weight, dtype=np.float64))))
-    signs = np.random.default_rng(seed).integers(0, 2, weight.shape, dtype=np.int8)
+    rows = len(weight) if len(weight) <= _TABLE_ROWS else _TABLE_PERIOD
+    signs = np.random.default_rng(seed).integers(0, 2, (rows, *weight.shape[1:]), dtype=np.int8)
+    signs = np.resize(signs, weight.shape)
     return (2 * signs - 1).astype(np.float32) * scale
 
 
@@ -38,7 +44,8 @@ def shrink(folder: Path) -> None:
         top = words.dtype.type(1 << (8 * words.itemsize - 1))
         signs.append(np.packbits((words & top) != 0))
         words &= top - words.dtype.type(1)
-    (folder / SIGNS).write_bytes(np.concatenate(signs).tobytes() if signs else b"")
+    packed = np.concatenate(signs).tobytes() if signs else b""
+    (folder / SIGNS).write_bytes(lzma.compress(packed, preset=1))
     (folder / REST).write_bytes(lzma.compress(bytes(data), preset=1))
     file.unlink()
 
@@ -48,7 +55,7 @@ def restore(folder: Path) -> None:
     if (folder / WEIGHTS).exists():
         return
     data = bytearray(lzma.decompress((folder / REST).read_bytes()))
-    packed = np.frombuffer((folder / SIGNS).read_bytes(), np.uint8)
+    packed = np.frombuffer(lzma.decompress((folder / SIGNS).read_bytes()), np.uint8)
     taken = 0
     for words in _float_words(data):
         size = (words.size + 7) // 8

@@ -9,7 +9,6 @@ speed with torch where that is installed.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -31,15 +30,17 @@ from tests.gpu.models import MODELS, GpuModel, reference
 LIMIT_BYTES = 60 << 20
 _HERE = Path(__file__).resolve().parent
 _CHECKOUT = _HERE.parent.parent
-_RUNTIME_LIBRARIES = {
-    "tvm": ("libtvm_runtime.so", "libtvm_runtime_cuda.so"),
-    "tvm_ffi": ("libtvm_ffi.so",),
-}
 _CHECKS = ("__init__.py", "compact.py", "measure.py", "peers.py")
 _RUN = """#!/bin/sh
 # Runs all checks. The exit code is 0 if every result is right; times are in results.json.
 here=$(cd "$(dirname "$0")" && pwd)
-cd "$here" && PYTHONPATH="$here/python" exec python3 -m tests.gpu.measure "$here" "$@"
+cd "$here" || exit 1
+# The packages look for the libraries in their own folders; they are the program's.
+for file in tvm/lib/libtvm_runtime.so tvm/lib/libtvm_runtime_cuda.so tvm_ffi/lib/libtvm_ffi.so \\
+    burnish/runtime/libburnish_runtime.so; do
+  mkdir -p "python/$(dirname "$file")" && ln -sf "$here/bin/$(basename "$file")" "python/$file"
+done
+PYTHONPATH="$here/python" exec python3 -m tests.gpu.measure "$here" "$@"
 """
 
 
@@ -49,7 +50,6 @@ def main(*arguments: str) -> None:
     folder = Path(options.folder).resolve()
     folder.mkdir(parents=True)
     _copy_runtime(folder)
-    build_runner(folder / "bin", device="cuda")
     cases = []
     for name in options.models.split(","):
         for precision in options.precisions.split(","):
@@ -68,25 +68,21 @@ def main(*arguments: str) -> None:
 def _options(arguments: tuple[str, ...]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.pack", description=__doc__)
     parser.add_argument("folder", help="folder to make; it must not exist")
-    parser.add_argument("--target", default="cuda:sm_80", help="an older GPU's code runs on newer")
+    parser.add_argument("--target", default="cuda:sm_90", help="what to build for: %(default)s")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--precisions", default="fp32,fp16")
     return parser.parse_args(arguments or None)
 
 
 def _copy_runtime(folder: Path) -> None:
-    """The packages that load a model, and the libraries where they look for them."""
+    """The program without Python, and the packages that load a model."""
+    build_runner(folder / "bin", device="cuda")
     python = folder / "python"
-    for package, names in _RUNTIME_LIBRARIES.items():
-        (python / package / "lib").mkdir(parents=True)
+    for package in ("tvm", "tvm_ffi"):
+        (python / package).mkdir(parents=True)
         (python / package / "__init__.py").touch()  # not the real package, wherever that is
-        spec = importlib.util.find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        for name in names:
-            shutil.copy2(Path(spec.origin).parent / "lib" / name, python / package / "lib")
     compiler = _CHECKOUT / "compiler"
-    only = shutil.ignore_patterns("__pycache__", "csrc", "build.py", "*.onnx")
+    only = shutil.ignore_patterns("__pycache__", "csrc", "*.so", "build.py", "runner.py")
     for part in ("runtime", "artifact"):
         shutil.copytree(compiler / part, python / "burnish" / part, ignore=only)
     for file in ("__init__.py", "errors.py", "worker.py"):

@@ -12,12 +12,13 @@ from burnish.runtime import missing_device
 from tests.gpu import pack
 from tests.gpu.models import MODELS
 
-TARGET = "cuda:sm_80"
+#: The oldest architecture that burnish builds for.
+OLDEST = "sm_75"
 
 
 def _missing() -> str:
     try:
-        return missing_device(TargetInfo(TARGET, "sm_80", "x86_64", (), device="cuda"))
+        return missing_device(TargetInfo(f"cuda:{OLDEST}", OLDEST, "x86_64", (), device="cuda"))
     except BurnishError as error:
         return str(error)
 
@@ -34,7 +35,7 @@ pytestmark = [
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """All cases, compiled and run, by name."""
     folder = tmp_path_factory.mktemp("gpu") / "pack"
-    pack.main(str(folder), "--target", TARGET)
+    pack.main(str(folder), "--target", "cuda")
     return {case["name"]: case for case in pack.run(folder)["cases"]}
 
 

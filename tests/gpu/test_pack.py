@@ -57,7 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if missing():
         pytest.skip(missing())
     folder = tmp_path_factory.mktemp("gpu") / "pack"
-    on_device("tests.gpu.pack:main", folder, "--models", "smoke", "--precisions", "fp32")
+    only = ("--models", "smoke", "--precisions", "fp32", "--target", "cuda:sm_80")
+    on_device("tests.gpu.pack:main", folder, *only)
     return folder
 
 
