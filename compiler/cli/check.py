@@ -158,7 +158,8 @@ def _overridden(
     if fail_on_inconclusive is not None:
         config = replace(config, fail_on_inconclusive=fail_on_inconclusive)
     if threads is not None:
-        config = replace(config, models=tuple(replace(m, threads=threads) for m in config.models))
+        rows = (replace(row, model=replace(row.model, threads=threads)) for row in config.rows)
+        config = replace(config, rows=tuple(rows))
     return config
 
 

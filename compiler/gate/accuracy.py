@@ -162,7 +162,8 @@ def _spell(limits: AccuracyLimits, compared: list[OutputComparison]) -> str:
         first = compared[0]
         if first.atol == first.rtol == 0:
             return "equal"
-        return f"atol {first.atol:g}, rtol {first.rtol:g} (default)"
+        rms = f", rms {first.rms_tol:g}" if math.isfinite(first.rms_tol) else ""
+        return f"atol {first.atol:g}, rtol {first.rtol:g}{rms} (default)"
     parts = [
         f"{name.replace('_', '-')} {value:g}"
         for name, value in vars(limits).items()

@@ -139,13 +139,11 @@ class PlacementGate:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model, and what is demanded of every artifact that is made of it.
+    """One model, and what is demanded of an artifact that is made of it.
 
     Attributes:
         name: What reports call it.
         path: The ONNX file.
-        targets: Targets to compile for.
-        precisions: Precisions to compile at, for each target.
         threads: Threads of a call; None for all CPUs that the process may use.
         opt_level: Optimization level.
         skip_passes: Passes to leave out.
@@ -160,8 +158,6 @@ class ModelSpec:
 
     name: str
     path: Path
-    targets: tuple[str, ...] = ("x86",)
-    precisions: tuple[str, ...] = ("fp32",)
     threads: int | None = None
     opt_level: int = 3
     skip_passes: tuple[str, ...] = ()
@@ -175,30 +171,8 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class GateConfig:
-    """A whole configuration.
-
-    Attributes:
-        path: The file that it was read from.
-        models: What is checked.
-        baseline: Folder of the artifacts that ratios to a baseline are about.
-        fail_on_inconclusive: Whether a latency that the noise left undecided fails.
-        skip_unrunnable: Whether checks that this machine cannot make (an artifact for another
-            CPU) are skipped, where they fail otherwise.
-        measure: How ratios of times are measured.
-    """
-
-    path: Path
-    models: tuple[ModelSpec, ...]
-    baseline: Path | None = None
-    fail_on_inconclusive: bool = False
-    skip_unrunnable: bool = False
-    measure: RatioPlan = field(default_factory=RatioPlan)
-
-
-@dataclass(frozen=True)
 class Row:
-    """One model for one target at one precision."""
+    """One model for one target at one precision, and what is demanded of it there."""
 
     model: ModelSpec
     target: str
@@ -216,6 +190,23 @@ class Row:
         return f"{safe}.burnish"
 
 
-def rows_of(models: tuple[ModelSpec, ...]) -> list[Row]:
-    """Models x targets x precisions, in the order of the file."""
-    return [Row(m, target, p) for m in models for target in m.targets for p in m.precisions]
+@dataclass(frozen=True)
+class GateConfig:
+    """A whole configuration.
+
+    Attributes:
+        path: The file that it was read from.
+        rows: What is checked, in the order of the file: models x targets x precisions.
+        baseline: Folder of the artifacts that ratios to a baseline are about.
+        fail_on_inconclusive: Whether a latency that the noise left undecided fails.
+        skip_unrunnable: Whether checks that this machine cannot make (an artifact for another
+            CPU) are skipped, where they fail otherwise.
+        measure: How ratios of times are measured.
+    """
+
+    path: Path
+    rows: tuple[Row, ...]
+    baseline: Path | None = None
+    fail_on_inconclusive: bool = False
+    skip_unrunnable: bool = False
+    measure: RatioPlan = field(default_factory=RatioPlan)

@@ -2,181 +2,27 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from burnish.bench import PEERS, STATISTICS, RatioPlan
-from burnish.errors import BurnishError, InputFileError, TargetUnavailableError, UsageError
+from burnish.bench import RatioPlan
+from burnish.errors import InputFileError, UsageError
 from burnish.gate import config
-from burnish.gate.fields import (
-    WRONG,
-    Field,
-    Problems,
-    array,
-    choice,
-    converted,
-    join,
-    mapping,
-    number,
-    table,
-    text,
-    whole,
-)
-from burnish.gate.units import parse_size
-from burnish.options import PLANNED_PRECISIONS, PRECISIONS, DimSpec, parse_input_shapes
+from burnish.gate.fields import Problems, join
+from burnish.gate.schema import document
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-#: What a ratio of times can be taken to.
-AGAINST = (*PEERS, config.BASELINE)
-#: Precisions that a share of the kernels can be demanded of.
-_ATTESTED = tuple(name for name in (*PRECISIONS, *PLANNED_PRECISIONS) if name != "auto")
-
-_LIMIT = number(0)
-_SHARE = number(0, 1)
-_RATIO = number(0, above=True)
-_ACCURACY: dict[str, Field] = {
-    **dict.fromkeys(("atol", "rtol", "max-abs", "max-mean-abs", "max-rel", "max-rms"), _LIMIT),
-    "min-cosine": number(-1, 1),
-    "min-psnr": number(),
-    "min-top1": _SHARE,
-}
-_OUTPUTS = mapping(table(_ACCURACY))
-
-
-def _target(spec: Any, where: str, problems: Problems) -> Any:
-    """A target that burnish knows; whether it can be built here is the row's business."""
-    from burnish.backends.registry import resolve_target
-
-    if text(spec, where, problems) is WRONG:
-        return WRONG
-    try:
-        resolve_target(spec)
-    except TargetUnavailableError:
-        return spec
-    except BurnishError as error:
-        return problems.add(where, f"{error.message} ({error.hint})")
-    return spec
-
-
-def _input_shapes(items: Any, where: str, problems: Problems) -> Any:
-    spelled = array(text)(items, where, problems)
-    if spelled is WRONG:
-        return WRONG
-    try:
-        return parse_input_shapes(spelled)
-    except UsageError as error:
-        return problems.add(where, f"{error.message} ({error.hint})")
-
-
-def _drawn_shapes(items: Any, where: str, problems: Problems) -> Any:
-    shapes: Mapping[str, tuple[DimSpec, ...]] | Any = _input_shapes(items, where, problems)
-    if shapes is WRONG:
-        return WRONG
-    if any(not isinstance(dim, int) for dims in shapes.values() for dim in dims):
-        return problems.add(where, "shapes of random inputs have to be numbers: x:1x3x224x224")
-    return shapes
-
-
-_DRAWN = table({"samples": whole(1), "seed": whole(0), "shapes": _drawn_shapes})
-
-
-def _inputs(folder: Path, value: Any, where: str, problems: Problems) -> Any:
-    """One entry of ``inputs``: files, ``script.py:function`` or a table of what to draw."""
-    if isinstance(value, dict):
-        found = _DRAWN(value, where, problems)
-        return found if found is WRONG else config.DrawnInputs(**found)
-    if text(value, where, problems) is WRONG:
-        return WRONG
-    script, colon, function = value.rpartition(":")
-    if colon and script.endswith(".py"):
-        path = folder / script
-        if not path.is_file():
-            return problems.add(where, f"no such file: {path}")
-        if not function.isidentifier():
-            return problems.add(where, f"{function!r} is not the name of a function")
-        return config.ScriptInputs(path, function)
-    paths = sorted(glob.glob(str(folder / value)))
-    if not paths:
-        return problems.add(where, f"no such file: {folder / value}")
-    wrong = [path for path in paths if not path.endswith(".npz")]
-    if wrong:
-        return problems.add(where, f"neither .npz nor script.py:function: {wrong[0]}")
-    return config.FileInputs(tuple(map(Path, paths)))
-
-
-def _file(folder: Path, value: Any, where: str, problems: Problems) -> Any:
-    if text(value, where, problems) is WRONG:
-        return WRONG
-    path = folder / value
-    return path if path.is_file() else problems.add(where, f"no such file: {path}")
-
-
-def _folder(folder: Path, value: Any, where: str, problems: Problems) -> Any:
-    return WRONG if text(value, where, problems) is WRONG else folder / value
-
-
-def _model_fields(folder: Path) -> dict[str, Field]:
-    """Keys of ``[defaults]``, and of ``[[model]]`` beside its name and path."""
-    size = converted(parse_size, str, int)
-    accuracy: dict[str, Field] = {**_ACCURACY, "outputs": _OUTPUTS}
-    return {
-        "targets": array(_target),
-        "precisions": array(choice((*PRECISIONS, *PLANNED_PRECISIONS))),
-        "threads": whole(1),
-        "opt-level": whole(0, 3),
-        "skip-passes": array(text, empty=True),
-        "input-shapes": _input_shapes,
-        "inputs": array(partial(_inputs, folder)),
-        "accuracy": table(accuracy),
-        "latency": table({"max-ratio": mapping(_RATIO, AGAINST)}),
-        "size": table({"max-bytes": size, "max-ratio": _RATIO}),
-        "memory": table({"max-compile": size, "max-run": size}),
-        "placement": table(
-            {
-                "min-share": mapping(_SHARE, _ATTESTED),
-                "min-storage": mapping(_SHARE, _ATTESTED),
-                "devices": array(text),
-                "forbid-notes": array(text),
-            }
-        ),
-    }
-
-
-def _document(folder: Path) -> Field:
-    model = _model_fields(folder)
-    named: dict[str, Field] = {"name": text, "path": partial(_file, folder), **model}
-    return table(
-        {
-            "check": table(
-                {
-                    "baseline": partial(_folder, folder),
-                    "inconclusive": choice(("pass", "fail")),
-                    "unrunnable": choice(("fail", "skip")),
-                }
-            ),
-            "measure": table(
-                {
-                    "confidence": number(0.5, 1, below=True),
-                    "time-budget": number(0, above=True),
-                    "repeats": whole(1),
-                    "statistic": choice(STATISTICS),
-                    "warmup": whole(0),
-                    "seed": whole(0),
-                }
-            ),
-            "defaults": table(model),
-            "model": array(table(named, required=("path",))),
-        }
-    )
+_TARGETS = ("x86",)
+_PRECISIONS = ("fp32",)
+#: Keys that choose rows, and say nothing of them.
+_CHOICE = frozenset({"targets", "precisions", "when"})
 
 
 def load_config(path: str | os.PathLike[str]) -> config.GateConfig:
@@ -188,7 +34,7 @@ def load_config(path: str | os.PathLike[str]) -> config.GateConfig:
     """
     where = Path(path)
     try:
-        document = tomllib.loads(where.read_text(encoding="utf-8"))
+        written = tomllib.loads(where.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputFileError(
             "no such file", at=str(where), hint="burnish check --init MODEL.onnx writes one"
@@ -198,13 +44,14 @@ def load_config(path: str | os.PathLike[str]) -> config.GateConfig:
     except tomllib.TOMLDecodeError as error:
         raise InputFileError(f"not a TOML file: {error}", at=str(where)) from None
     problems = Problems()
-    found = _document(where.parent)(document, "", problems)
-    if "model" not in document:
+    found = document(where.parent)(written, "", problems)
+    if "model" not in written:
         problems.add("", "there is no [[model]]: nothing would be checked")
-    specs: tuple[config.ModelSpec, ...] = ()
+    rows: list[config.Row] = []
     if not problems.lines:
-        specs = tuple(_spec(_merged(found.get("defaults", {}), m)) for m in found["model"])
-        _check_names(specs, problems)
+        for index, model in enumerate(found["model"]):
+            rows += _rows(found.get("defaults", {}), model, f"model[{index}]", problems)
+        _check_names(rows, problems)
     if problems.lines:
         count = len(problems.lines)
         raise UsageError(
@@ -215,7 +62,7 @@ def load_config(path: str | os.PathLike[str]) -> config.GateConfig:
     check = found.get("check", {})
     return config.GateConfig(
         path=where,
-        models=specs,
+        rows=tuple(rows),
         baseline=check.get("baseline"),
         fail_on_inconclusive=check.get("inconclusive") == "fail",
         skip_unrunnable=check.get("unrunnable") == "skip",
@@ -259,21 +106,49 @@ _GATES: dict[str, Any] = {
 }
 
 
+def _rows(
+    defaults: Mapping[str, Any], model: Mapping[str, Any], place: str, problems: Problems
+) -> list[config.Row]:
+    """The rows of a model, each with what ``when`` says of its target and precision."""
+    common = _merged(defaults, model)
+    rows, used = [], set()
+    for target in common.get("targets", _TARGETS):
+        for precision in common.get("precisions", _PRECISIONS):
+            values: Mapping[str, Any] = {}
+            for source in (defaults, model):
+                values = _merged(values, source)
+                for index, case in enumerate(source.get("when", ())):
+                    if _holds(case, target, precision):
+                        values = _merged(values, case)
+                        used.add((id(source), index))
+            rows.append(config.Row(_spec(values), target, precision))
+    for index in range(len(model.get("when", ()))):
+        if (id(model), index) not in used:
+            problems.add(f"{place}.when[{index}]", "no row has such a target and precision")
+    return rows
+
+
+def _holds(case: Mapping[str, Any], target: str, precision: str) -> bool:
+    return target in case.get("targets", (target,)) and precision in case.get(
+        "precisions", (precision,)
+    )
+
+
 def _spec(values: Mapping[str, Any]) -> config.ModelSpec:
-    built = {key: _GATES[key](value) if key in _GATES else value for key, value in values.items()}
+    built = {
+        key: _GATES[key](value) if key in _GATES else value
+        for key, value in values.items()
+        if key not in _CHOICE
+    }
     built.setdefault("name", values["path"].stem)
     return config.ModelSpec(**_arguments(built))
 
 
-def _check_names(specs: tuple[config.ModelSpec, ...], problems: Problems) -> None:
-    first: dict[str, str] = {}
-    for index, spec in enumerate(specs):
-        place = f"model[{index}]"
-        for row in config.rows_of((spec,)):
-            other = first.setdefault(row.file_name, place)
-            if other != place:
-                problems.add(
-                    join(place, "name"),
-                    f"{other} is also called {spec.name!r}; give one of them another name",
-                )
-                break
+def _check_names(rows: Sequence[config.Row], problems: Problems) -> None:
+    """Two artifacts of one name would overwrite each other."""
+    first: dict[str, config.Row] = {}
+    for row in rows:
+        other = first.setdefault(row.file_name, row)
+        if other is not row:
+            text = f"two rows would be called {row.name}; give one of the models another name"
+            problems.add(join("model", "name"), text)

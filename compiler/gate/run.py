@@ -14,7 +14,7 @@ from pathlib import Path
 from burnish import __version__
 from burnish.artifact import is_artifact
 from burnish.errors import UsageError
-from burnish.gate.config import BASELINE, GateConfig, Row, rows_of
+from burnish.gate.config import BASELINE, GateConfig, Row
 from burnish.gate.result import GateReport
 from burnish.gate.row import GateRun, RowCheck
 
@@ -53,7 +53,7 @@ def run_gate(
 
 
 def _chosen(config: GateConfig, only: Sequence[str]) -> list[Row]:
-    rows = rows_of(config.models)
+    rows = list(config.rows)
     names = {name for row in rows for name in (row.model.name, row.name)}
     for name in only:
         if name not in names:

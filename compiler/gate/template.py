@@ -67,6 +67,11 @@ max-bytes = {size}           # of the artifact: bytes, KB, MB, GB, KiB, MiB, GiB
 # min-storage = {{ fp16 = 0.9 }} # least share of the kernels that store their results in it
 devices = ["cpu"]
 # forbid-notes = ["runs as plain operators"]   # notes of the compiler; "*" forbids any
+
+# Other demands for some of the targets or precisions; any key of a model may stand here.
+# [[model.when]]
+# precisions = ["fp32"]
+# accuracy.atol = 1e-5
 """
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from burnish.errors import InputFileError, UsageError
-from burnish.gate.config import DrawnInputs, FileInputs, GateConfig, ScriptInputs, rows_of
+from burnish.gate.config import DrawnInputs, FileInputs, GateConfig, ScriptInputs
 from burnish.gate.load import load_config
 from burnish.gate.units import format_size, parse_size
 
@@ -110,9 +110,10 @@ def problems(folder: Path, text: str) -> list[str]:
 
 def test_the_least_configuration(folder: Path) -> None:
     config = load(folder, '[[model]]\npath = "a.onnx"\n')
-    (model,) = config.models
+    (row,) = config.rows
+    model = row.model
     assert (model.name, model.path) == ("a", folder / "a.onnx")
-    assert (model.targets, model.precisions) == (("x86",), ("fp32",))
+    assert (row.target, row.precision) == ("x86", "fp32")
     assert model.inputs == (DrawnInputs(1, 0),)
     assert not model.accuracy.limits.given
     assert not model.latency.max_ratio
@@ -123,7 +124,7 @@ def test_the_least_configuration(folder: Path) -> None:
 
 def test_everything_that_can_be_said(folder: Path) -> None:
     config = load(folder, EVERYTHING)
-    (model,) = config.models
+    model = config.rows[0].model
     assert (config.baseline, config.fail_on_inconclusive) == (folder / "base", True)
     assert config.skip_unrunnable
     assert (config.measure.time_budget, config.measure.repeats) == (5, 20)
@@ -132,7 +133,7 @@ def test_everything_that_can_be_said(folder: Path) -> None:
         1,
         4,
     )
-    assert [row.name for row in rows_of(config.models)] == [
+    assert [row.name for row in config.rows] == [
         "first-x86-64-v3-fp32",
         "first-x86-64-v3-fp16",
         "first-arm-fp32",
@@ -172,12 +173,48 @@ def test_defaults_hold_key_by_key(folder: Path) -> None:
         latency.max-ratio = { openvino = 2 }
         """,
     )
-    a, b = config.models
+    a, b = (row.model for row in config.rows)
     assert (a.threads, b.threads) == (2, 1)
     assert (a.accuracy.limits.atol, a.accuracy.limits.rtol) == (0.1, 0.3)
     assert (b.accuracy.limits.atol, b.accuracy.limits.rtol) == (0.1, 0.2)
     assert a.latency.max_ratio == {"onnxruntime": 1.0}
     assert b.latency.max_ratio == {"openvino": 2.0}
+
+
+def test_demands_of_some_targets_and_precisions(folder: Path) -> None:
+    config = load(
+        folder,
+        """
+        [defaults]
+        threads = 1
+        [[defaults.when]]
+        precisions = ["fp16"]
+        threads = 2
+        accuracy.min-cosine = 0.9
+        [[model]]
+        path = "a.onnx"
+        targets = ["x86", "arm"]
+        precisions = ["fp32", "fp16"]
+        accuracy.atol = 0.1
+        [[model.when]]
+        precisions = ["fp16"]
+        targets = ["arm"]
+        accuracy.atol = 0.2
+        """,
+    )
+    found = {
+        row.name: (row.model.threads, limits.atol, limits.min_cosine)
+        for row in config.rows
+        for limits in [row.model.accuracy.limits]
+    }
+    assert found == {
+        "a-x86-fp32": (1, 0.1, None),
+        "a-x86-fp16": (2, 0.1, 0.9),
+        "a-arm-fp32": (1, 0.1, None),
+        "a-arm-fp16": (2, 0.2, 0.9),
+    }
+    (wrong,) = problems(folder, '[[model]]\npath = "a.onnx"\nwhen = [{ targets = ["x68"] }]\n')
+    assert wrong == "model[0].when[0]: no row has such a target and precision"
 
 
 def test_all_errors_are_said_at_once_with_their_place(folder: Path) -> None:
@@ -215,7 +252,7 @@ def test_all_errors_are_said_at_once_with_their_place(folder: Path) -> None:
 
 def test_two_models_of_one_name(folder: Path) -> None:
     (found,) = problems(folder, '[[model]]\npath = "a.onnx"\n[[model]]\npath = "a.onnx"\n')
-    assert found.startswith("model[1].name: model[0] is also called 'a'")
+    assert found.startswith("model.name: two rows would be called a-x86-fp32")
 
 
 def test_nothing_to_check(folder: Path) -> None:
@@ -224,7 +261,7 @@ def test_nothing_to_check(folder: Path) -> None:
 
 def test_a_known_target_that_cannot_be_built_is_the_business_of_its_row(folder: Path) -> None:
     config = load(folder, '[[model]]\npath = "a.onnx"\ntargets = ["cuda"]\n')
-    assert config.models[0].targets == ("cuda",)
+    assert config.rows[0].target == "cuda"
 
 
 def test_a_file_that_is_no_toml(folder: Path) -> None:

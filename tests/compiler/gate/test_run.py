@@ -357,21 +357,25 @@ def test_init_writes_a_configuration_that_passes_the_reader(
     path = tmp_path / "burnish.toml"
     assert main(["check", str(path), "--init", str(folder / "mlp.onnx")]) == 0
     config = load_config(path)
-    assert config.models[0].path.resolve() == (folder / "mlp.onnx").resolve()
-    assert config.models[0].latency.max_ratio == {"onnxruntime": 1.0}
+    assert config.rows[0].model.path.resolve() == (folder / "mlp.onnx").resolve()
+    assert config.rows[0].model.latency.max_ratio == {"onnxruntime": 1.0}
     # What is commented out is right as well.
     lines = path.read_text().splitlines()
     (tmp_path / "samples").mkdir()
     np.savez(tmp_path / "samples" / "1.npz", x=np.ones(1))
     (tmp_path / "inputs.py").write_text("def samples(): ...\n")
-    keys = [line.removeprefix("# ") if " = " in line else line for line in lines]
+    keys = [
+        line[2:] if line[:3] == "# [" or " = " in line and line[0] == "#" else line
+        for line in lines
+    ]
     drawn = next(i for i, line in enumerate(keys) if line.startswith("inputs = [{"))
     del keys[drawn]  # given again below, with all sources
     path.write_text("\n".join(keys))
-    full = load_config(path).models[0]
+    full = load_config(path).rows[0].model
     assert len(full.inputs) == 3
     assert full.accuracy.outputs["m/y"].max_abs == 0.01
     assert full.placement.min_storage == {"fp16": 0.9}
+    assert full.accuracy.limits.atol == 1e-5  # what the last table says of fp32
     capsys.readouterr()
     assert main(["check", str(path), "--init", str(folder / "mlp.onnx")]) == 2
     assert "the file exists" in capsys.readouterr().err
