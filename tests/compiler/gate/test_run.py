@@ -365,7 +365,7 @@ def test_init_writes_a_configuration_that_passes_the_reader(
     np.savez(tmp_path / "samples" / "1.npz", x=np.ones(1))
     (tmp_path / "inputs.py").write_text("def samples(): ...\n")
     keys = [
-        line[2:] if line[:3] == "# [" or " = " in line and line[0] == "#" else line
+        line[2:] if line[:3] == "# [" or (" = " in line and line[0] == "#") else line
         for line in lines
     ]
     drawn = next(i for i, line in enumerate(keys) if line.startswith("inputs = [{"))
