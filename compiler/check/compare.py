@@ -76,7 +76,7 @@ def compare(
         if value is not None and not (value >= 0 and np.isfinite(value)):
             raise UsageError(f"{name} must be a finite number >= 0, not {value}")
     runnable, label, owned = _runnable(compiled)
-    row = numerics or attested_numerics(runnable)
+    row = numerics or (attested_numerics(runnable) if owned is None else _numerics_of(compiled))
     outputs: list[OutputComparison] = []
     try:
         reference = _recorded(model, inputs, input_shapes, seed, runnable)
@@ -108,6 +108,17 @@ def attested_numerics(runnable: Any) -> Numerics:
     manifest = getattr(runnable, "manifest", None)
     nodes = manifest.nodes if manifest is not None else ()
     return "fp16" if any(node.storage == "fp16" for node in nodes) else "model"
+
+
+def _numerics_of(model: Any) -> Numerics:
+    """The row for an ONNX model that stands in for a compiled one."""
+    if isinstance(model, (str, os.PathLike)):
+        model = onnx.load(model, load_external_data=False)
+    elif isinstance(model, bytes):
+        model = onnx.load_from_string(model)
+    half = onnx.TensorProto.FLOAT16
+    stored = any(tensor.data_type == half for tensor in model.graph.initializer)
+    return "fp16" if stored else "model"
 
 
 def _recorded(

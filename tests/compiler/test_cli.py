@@ -166,6 +166,23 @@ def test_precision_that_is_not_there(options: tuple[str, ...], inside: Path, cli
     assert not (inside / "no.burnish").exists()
 
 
+def test_fp16_is_compiled_and_written(inside: Path, cli: Cli) -> None:
+    out = cli("compile", "mlp.onnx", "-o", "half.burnish", "--fp16")
+    assert "in fp16 (computed in fp32)" in out
+    assert "equal to onnxruntime within tolerance" in out
+    data = cli.json("inspect", "half.burnish")
+    assert {"fp16"} == {n["storage"] for n in data["nodes"] if "MatMul" in n["op"]}
+    assert "what reads its result takes fp32" in cli("inspect", "half.burnish")
+    assert "equal" in cli("compare", "half.burnish", "mlp.onnx", "--inputs", "in.npz")
+    cli("optimize", "mlp.onnx", "half.onnx", "--precision", "fp16", "--verify-passes")
+    weights = onnx.load(inside / "half.onnx").graph.initializer
+    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in weights}
+    assert "equal" in cli("compare", "half.onnx", "mlp.onnx", "--inputs", "in.npz")
+    assert "mixed-precision" in cli("optimize", "--list-passes", "--precision", "fp16")
+    out = cli("optimize", "mlp.onnx", "no.onnx", "--precision", "bf16", code=2)
+    assert "bf16 is not in this version" in out
+
+
 # --- compare, bench, run -------------------------------------------------------------------------
 
 
