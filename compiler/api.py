@@ -91,7 +91,7 @@ def compile(
         input_shapes=_dims(input_shapes),
         **options,
     )
-    _refuse_elsewhere(chosen)
+    refuse_elsewhere(chosen)
     folder = tempfile.TemporaryDirectory(prefix="burnish-")
     try:
         output = Path(folder.name) / "model.burnish"
@@ -156,7 +156,7 @@ def _dims(
     return {name: tuple(dims) for name, dims in (shapes or {}).items()}
 
 
-def _refuse_elsewhere(options: CompileOptions) -> None:
+def refuse_elsewhere(options: CompileOptions) -> None:
     """Refuse, before minutes are spent, what could not be loaded here afterwards.
 
     Raises:

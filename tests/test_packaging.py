@@ -109,8 +109,17 @@ home = pathlib.Path(burnish.__file__).parent
 assert home == pathlib.Path(sys.argv[1]), home
 for module in pkgutil.walk_packages([str(home)], "burnish."):
     # The native library is no Python module, though its name looks like one.
-    if module.name not in ("burnish.__main__", "burnish.runtime.libburnish_runtime"):
+    if module.name in ("burnish.__main__", "burnish.runtime.libburnish_runtime"):
+        continue
+    try:
         importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        # What is made for a framework imports it.
+        assert module.name.startswith("burnish.frontends."), module.name
+        assert error.name in ("torch", "keras"), error
+    except burnish.BurnishError as error:
+        assert module.name == "burnish.integrations.huggingface", module.name
+        assert "transformers" in str(error)
 from burnish.runtime import default_threads
 assert default_threads() >= 1
 maps = open("/proc/self/maps").read()

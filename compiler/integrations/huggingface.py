@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from burnish.api import checked_options
-from burnish.backends.registry import resolve_target
+from burnish.api import checked_options, refuse_elsewhere
 from burnish.errors import TargetUnavailableError, UsageError
 from burnish.integrations.checkpoint import CheckpointResult, compile_checkpoint, failure
 
@@ -36,7 +35,8 @@ class BurnishCallback(TrainerCallback):
     and timed. The Trainer logs ``burnish/max_abs_err``, ``burnish/latency_ms``,
     ``burnish/torch_latency_ms``, ``burnish/speedup``, ``burnish/size_mb``,
     ``burnish/compile_seconds`` and ``burnish/failures``. What fails is a warning in the log, and
-    the training goes on. In a distributed training the first process does all this.
+    the training goes on. In a distributed training the first process does all this, and the others
+    wait for it where they meet next: mind the timeout of the process group with large models.
 
     >>> trainer = Trainer(model, args, train_dataset=data)  # doctest: +SKIP
     >>> trainer.add_callback(BurnishCallback(trainer, threads=2))  # doctest: +SKIP
@@ -60,7 +60,7 @@ class BurnishCallback(TrainerCallback):
         results: What came of every save.
 
     Raises:
-        UsageError: An option is unknown or wrong.
+        UsageError: An option is unknown or wrong, or the target is another machine's.
         TargetUnavailableError: The target cannot be built for here.
     """
 
@@ -81,7 +81,7 @@ class BurnishCallback(TrainerCallback):
                 hint="BurnishCallback(trainer), or BurnishCallback(example_inputs=...)",
             )
         # Known before the first step, not after the first save.
-        resolve_target(checked_options(**options).target)
+        refuse_elsewhere(checked_options(**options))
         self.trainer = trainer
         self.example_inputs, self.dynamic_shapes = example_inputs, dynamic_shapes
         self.name, self.timing_seconds, self.stop_on_error = name, timing_seconds, stop_on_error

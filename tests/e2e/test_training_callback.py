@@ -176,6 +176,7 @@ def test_one_process_does_it(tmp_path: Path) -> None:
         ({"opt_level": 7}, UsageError),
         ({"speed": 3}, UsageError),
         ({"target": "z80"}, UsageError),
+        ({"target": "arm:neoverse-n1"}, UsageError),
         ({"trainer": "me"}, UsageError),
     ],
 )
