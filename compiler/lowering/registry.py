@@ -167,6 +167,8 @@ def supported(node: Node, sequential: bool = True) -> str | None:
         sequential: Whether kernel rules count, which write sequential loops.
     """
     rule = find(node)
+    if node.key in ("If", "Loop", "Scan"):
+        return _check_outputs(None, node) or "loops run on CPUs only"
     if rule is None:
         return "no lowering for this operator"
     if rule.kernel and not sequential:
@@ -207,7 +209,7 @@ def _check_inputs(rule: Rule, node: Node) -> str | None:
     return None
 
 
-def _check_outputs(rule: Rule, node: Node) -> str | None:
+def _check_outputs(rule: Rule | None, node: Node) -> str | None:
     for value in node.outputs:
         if value is None:
             continue
@@ -215,7 +217,7 @@ def _check_outputs(rule: Rule, node: Node) -> str | None:
             return "unknown output shape"
         if any(d is UNKNOWN for d in value.shape):
             return "the output's shape depends on the data"
-        if value.dtype not in rule.dtypes:
+        if rule is not None and value.dtype not in rule.dtypes:
             return f"element type {value.dtype}"
     return None
 
