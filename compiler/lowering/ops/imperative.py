@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tvm import tirx
+from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu import tir
 from burnish.backends.cpu.tir import Tensor
@@ -102,6 +103,15 @@ def scatter_nd(
         base = tir.let(tir.i64(out.offset(*picked)))
         with tir.serial(size) as i:
             _update(out, base + i, updates.load(row * size + i), reduction)
+
+
+def demand(ctx: KernelContext, condition: Prim, what: str) -> None:
+    """Have the kernel fail at run time where a condition on values does not hold.
+
+    Not inside of a parallel loop, whose tasks cannot report errors.
+    """
+    with T.Assert(condition, f"{ctx.node.op}: {what} (at {ctx.node.location})"):
+        pass
 
 
 def around(tensor: Tensor, axis: int) -> tuple[Prim, Prim, Prim]:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 
 from tvm import tirx
-from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu import tir
 from burnish.backends.cpu.tir import Tensor
 from burnish.lowering.kernel_context import KernelContext
 from burnish.lowering.ops.common import cast, const, wide, wide_dtype
-from burnish.lowering.ops.imperative import around
+from burnish.lowering.ops.imperative import around, demand
 from burnish.lowering.registry import REAL, kernel_rule
 from burnish.lowering.te_context import Prim, int64
 
@@ -69,7 +68,7 @@ def along_any(
     given = tir.let(cast(axis.load(0), "int64"))
     matches = [tirx.Or(given.equal(int64(a)), given.equal(int64(a - rank))) for a in axes]
     valid = reduce(tirx.Or, matches)
-    T.Assert(valid, f"{ctx.node.op}: the axis is out of range")
+    demand(ctx, valid, "the axis is out of range")
     for candidate, chosen in zip(axes, matches, strict=True):
         with tir.when(chosen):
             run(candidate)

@@ -46,7 +46,7 @@ def _roi_sample(x: Tensor, base: Prim, at: tuple[Prim, Prim], highest: bool) -> 
     outside = [tirx.Or(p < -one, p > e) for p, e in zip(at, extents, strict=True)]
     held = [tir.let(_within(p, zero, e - one)) for p, e in zip(at, extents, strict=True)]
     parts = []
-    for row, column, weight in _corners(*held, kind):
+    for row, column, weight in _corners(held[0], held[1], kind):
         # At the border, the pixel outside has no weight.
         y = tirx.min(row, tir.i64(sizes[0] - 1))
         x_ = tirx.min(column, tir.i64(sizes[1] - 1))

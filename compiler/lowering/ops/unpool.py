@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from functools import reduce
 
 from tvm import tirx
-from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu import tir
 from burnish.backends.cpu.tir import Tensor
 from burnish.ir.types import FLOATS
 from burnish.lowering.kernel_context import KernelContext
 from burnish.lowering.ops.common import cast, const, like, select, wide, wide_dtype
-from burnish.lowering.ops.imperative import around, copy, loops
+from burnish.lowering.ops.imperative import around, copy, demand, loops
 from burnish.lowering.registry import NATIVE, REAL, kernel_rule
 from burnish.lowering.te_context import Prim, int64
 
@@ -91,7 +90,7 @@ def col2im(
         for i in range(rank)
     ]
     planes, columns = tir.product(block), tir.product(counts)
-    T.Assert(tir.i64(x.shape[2]).equal(tir.i64(columns)), "Col2Im: the number of blocks is wrong")
+    demand(ctx, tir.i64(x.shape[2]).equal(tir.i64(columns)), "the number of blocks is wrong")
     _fill(y)
     with tir.parallel(y.shape[0] * y.shape[1]) as plane:
 
@@ -138,7 +137,7 @@ def tensor_scatter(
             start = tir.let(write_indices.load(tir.floordiv(block, each)))
         if mode != "circular":
             fits = tirx.And(start >= int64(0), start + length <= tir.i64(room))
-            T.Assert(fits, "TensorScatter: the update does not fit the cache")
+            demand(ctx, fits, "the update does not fit the cache")
         with tir.serial(length) as i:
             place = start + i
             place = tir.let(tirx.floormod(place, tir.i64(room)) if mode == "circular" else place)
