@@ -39,7 +39,8 @@ STATISTICS: tuple[Statistic, ...] = ("min", "median")
 Opener: TypeAlias = Callable[[], Runner]
 
 _SLICE = 0.003  # seconds: a turn of the scheduler, short against changes of the machine
-_PAIRS = 5  # of slices in a block, at least
+_PAIRS, _SLOW_PAIRS = 5, 3  # of slices in a block, at least; of calls that are slow
+_SLOW = 0.03  # seconds
 _MOST_PAIRS = 64
 _MOST_CALLS = 200  # of a slice
 _SPREAD = 64  # cache lines over which inputs are scattered: a page
@@ -54,12 +55,12 @@ class RatioPlan:
         time_budget: Seconds after which an undecided measurement ends as ``inconclusive``.
         repeats: Blocks, each with both programs loaded anew, before the first decision.
         statistic: The call that a slice is judged by.
-        warmup: Untimed calls after loading.
+        warmup: Calls after loading that do not count, at least one.
         seed: Of the random order.
     """
 
     confidence: float = 0.999
-    time_budget: float = 30.0
+    time_budget: float = 60.0
     repeats: int = 12
     statistic: Statistic = "median"
     warmup: int = 2
@@ -70,8 +71,8 @@ class RatioPlan:
             raise UsageError(f"the time budget must be a positive number, not {self.time_budget}")
         if self.statistic not in STATISTICS:
             raise UsageError(f"unknown statistic {self.statistic!r}", hint="min or median")
-        if self.warmup < 0:
-            raise UsageError(f"warmup must not be negative: {self.warmup}")
+        if self.warmup < 1:
+            raise UsageError(f"at least one call has to warm up, not {self.warmup}")
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def measure_ratio(
         peer: Loads what it is compared with.
         feeds: Inputs of both, by name.
         limit: The largest ratio that passes.
-        plan: How; by default with a confidence of 99.9 % in at most 30 seconds.
+        plan: How; by default with a confidence of 99.9 % in at most a minute.
         on_block: Told the number of blocks and the seconds so far.
 
     Raises:
@@ -202,13 +203,15 @@ class _Meter:
         start = time.perf_counter()
         calls = self._load()
         loading = time.perf_counter() - start
+        warm = [min(time_calls(call, self.plan.warmup, settle=False)) for call in calls]
+        once = sum(warm) / 2
         # Both make as many calls in a slice: the fastest of more calls would be faster.
-        once = sum(min(time_calls(call, 2, settle=False)) for call in calls) / 2
         count = max(1, min(_MOST_CALLS, int(_SLICE / max(once, 1e-9))))
+        pairs = _PAIRS if once < _SLOW else _SLOW_PAIRS
         ratios: list[float] = []
         start = time.perf_counter()
         # As long is measured as was loaded: models that load slowly get fewer, surer blocks.
-        while len(ratios) < _PAIRS or (
+        while len(ratios) < pairs or (
             time.perf_counter() - start < loading and len(ratios) < _MOST_PAIRS
         ):
             ratios.append(self._pair(calls, count))
@@ -221,9 +224,6 @@ class _Meter:
                 (runners[i].name, runners[i].version, runners[i].threads) for i in (0, 1)
             ]
         calls = {i: runners[i].prepare(_scattered(self.feeds, self._rng)) for i in self._order()}
-        for i in self._order():
-            for _ in range(self.plan.warmup):
-                calls[i]()
         return [calls[0], calls[1]]
 
     def _pair(self, calls: Sequence[Call], count: int) -> float:

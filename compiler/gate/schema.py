@@ -165,7 +165,7 @@ def document(folder: Path) -> Field:
                     "time-budget": number(0, above=True),
                     "repeats": whole(1),
                     "statistic": choice(STATISTICS),
-                    "warmup": whole(0),
+                    "warmup": whole(1),
                     "seed": whole(0),
                 }
             ),

@@ -21,7 +21,7 @@ unrunnable = "fail"          # or "skip": checks of artifacts that are for anoth
 
 [measure]                    # how ratios of times are measured
 confidence = 0.999           # of every "passed" and every "failed"
-time-budget = 30             # seconds after which an undecided ratio is inconclusive
+time-budget = 60             # seconds after which an undecided ratio is inconclusive
 repeats = 12                 # blocks, with both programs loaded anew, before the first decision
 statistic = "median"         # or "min": the call that stands for a few milliseconds of calls
 

@@ -24,7 +24,7 @@ def check(config: str, *options: str) -> int:
 def main() -> int:
     """Run the example; the exit code is 0 if every gate did what it should."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--time-budget", default="30", help="seconds for each ratio of times")
+    parser.add_argument("--time-budget", default="60", help="seconds for each ratio of times")
     budget = ("--time-budget", parser.parse_args().time_budget)
     with tempfile.TemporaryDirectory(prefix="ci-gate-") as folder:
         baseline = ("--baseline", f"{folder}/baseline")

@@ -119,7 +119,7 @@ def test_more_repeats_make_more_blocks() -> None:
     [
         ({"time_budget": 0.0}, "time budget"),
         ({"statistic": "mean"}, "statistic"),
-        ({"warmup": -1}, "warmup"),
+        ({"warmup": 0}, "warm up"),
         ({"confidence": 1.0}, "confidence"),
     ],
 )
