@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.s_tir import dlight
@@ -19,11 +18,10 @@ from burnish.artifact import (
     write_artifact,
 )
 from burnish.backends.cuda import toolkit
+from tests.support.product import INNER, WEIGHT, WIDTH
 
 ARCH = "sm_80"
 TARGET = TargetInfo(f"cuda:{ARCH}", ARCH, "x86_64", ("sse2",), device="cuda")
-INNER, WIDTH = 96, 80
-WEIGHT = np.random.default_rng(5).standard_normal((INNER, WIDTH)).astype(np.float32) / 10
 
 _TVM_TARGET = {
     "kind": "cuda",
@@ -60,13 +58,6 @@ def product_artifact(path: Path) -> Path:
     write_artifact(path, info, library, [weight])
     library.unlink()
     return path
-
-
-def product_reference(x: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    """What it computes, in fp64."""
-    product = x.astype(np.float64) @ WEIGHT.astype(np.float64)
-    exponents = np.exp(product - product.max(axis=-1, keepdims=True))
-    return [exponents / exponents.sum(axis=-1, keepdims=True), x, product]
 
 
 def _module() -> tvm.IRModule:
