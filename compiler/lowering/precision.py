@@ -6,6 +6,15 @@ from burnish.ir import Graph, Node
 from burnish.ir.opinfo import Kind, info
 from burnish.ir.types import FLOATS
 
+#: Operators that may multiply elements of 16 bits as they are; their sums are float32. All others
+#: widen what they read.
+_PRODUCTS = frozenset(
+    {
+        *("Conv", "ConvTranspose", "Gemm", "MatMul"),
+        *("burnish::Conv", "burnish::ConvTranspose", "burnish::MatMul", "burnish::BatchMatMul"),
+        "burnish::Attention",
+    }
+)
 #: What is not arithmetic: it moves elements, or changes their type.
 _MOVES = frozenset({Kind.MOVEMENT, Kind.VIEW, Kind.GENERATOR})
 
@@ -24,11 +33,17 @@ def computed_in(node: Node, stored: str) -> str:
 
     Returns:
         For an Elementwise composite the type of the arithmetic in its body, which may stand
-        between Casts; empty for what does none; else ``stored``.
+        between Casts; empty for what does none; float32 for what widens 16 bits; else ``stored``.
     """
     body = node.attrs.get("body")
     if node.key == "burnish::Elementwise" and isinstance(body, Graph):
         computed = [n.output.dtype for n in body.nodes if not only_moves(n)]
         floats = [dtype for dtype in computed if dtype in FLOATS]
-        return next(iter(floats or computed), "")
-    return "" if only_moves(node) else stored
+        return _widened(next(iter(floats or computed), ""))
+    if only_moves(node):
+        return ""
+    return stored if node.key in _PRODUCTS else _widened(stored)
+
+
+def _widened(dtype: str) -> str:
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
