@@ -83,7 +83,10 @@ def test_runs(artifact: Path, tmp_path: Path, n: int, m: int) -> None:
     given = feeds(n, m)
     done = call(artifact, *inputs(tmp_path, **given), "-o", tmp_path, "--threads", 2)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"load [\d.]+ ms\nrun  [\d.]+ ms\n", done.stdout)
+    load, run, *files = done.stdout.splitlines()
+    assert re.fullmatch(r"load [\d.]+ ms", load)
+    assert re.fullmatch(r"run  [\d.]+ ms", run)
+    assert files == [f"{name} -> {tmp_path}/{name}.npy" for name in ("sum", "twice")]
     w = np.array([1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 5, 7, 2, 4, 6, 9], np.float32).reshape(4, 4)
     found = np.load(tmp_path / "sum.npy")
     np.testing.assert_allclose(found, given["x"] @ w + given["y"], rtol=1e-5, atol=1e-5)
@@ -95,6 +98,29 @@ def test_times_as_json(artifact: Path, tmp_path: Path) -> None:
     times = json.loads(done.stdout)
     assert times["load_ms"] > 0
     assert len(times["run_ms"]) == 3
+    assert times["outputs"] == {}
+
+
+def test_output_names_that_are_no_file_names(tmp_path: Path) -> None:
+    """They say where they went."""
+    model = parse("m (float[2] x) => (float[2] a, float[2] b) { a = Neg(x) b = Exp(x) }")
+    names = ['../a/"b:0', '../a/"b\t0']
+    for value, name in zip(model.graph.output, names, strict=True):
+        value.name = name
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.output[0] = name
+    path = tmp_path / "model.burnish"
+    compile_artifact(CompileRequest(model.SerializeToString(), str(path), CompileOptions()))
+    x = np.array([1, 2], np.float32)
+    done = call(path, *inputs(tmp_path, x=x), "-o", tmp_path, "--json")
+    written = json.loads(done.stdout)["outputs"]
+    assert list(written) == names
+    assert [written[name] for name in names] == [
+        f"{tmp_path}/_.._a__b_0.npy",
+        f"{tmp_path}/_.._a__b_0_.npy",
+    ]
+    assert np.load(written[names[0]]).tolist() == [-1, -2]
+    np.testing.assert_allclose(np.load(written[names[1]]), np.exp(x), rtol=1e-5)
 
 
 def test_the_same_tables_as_in_python() -> None:

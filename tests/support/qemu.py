@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -95,11 +96,11 @@ class EmulatedModel:
         """The outputs; fails the test if the program does."""
         with tempfile.TemporaryDirectory() as folder:
             files = []
-            for name, value in feeds.items():
-                np.save(Path(folder, f"in.{name}.npy"), value)
-                files.append(f"{name}={folder}/in.{name}.npy")
-            options = ["-o", folder, "--threads", self.threads]
+            for number, (name, value) in enumerate(feeds.items()):
+                np.save(Path(folder, f"in.{number}.npy"), value)
+                files.append(f"{name}={folder}/in.{number}.npy")
+            options = ["-o", folder, "--threads", self.threads, "--json"]
             done = call([self.path, *files, *options], self.cpu)
             assert done.returncode == 0, (done.returncode, done.stderr)
-            wanted = names or [o.name for o in self.manifest.outputs]
-            return [np.load(Path(folder, f"{name}.npy")) for name in wanted]
+            written = json.loads(done.stdout)["outputs"]
+            return [np.load(written[name]) for name in names or written]

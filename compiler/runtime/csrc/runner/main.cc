@@ -7,8 +7,10 @@
 #include <exception>
 #include <map>
 #include <new>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../burnish_runtime.h"
@@ -25,7 +27,7 @@ constexpr char kUsage[] =
     "  --threads N       threads of a run; default: all CPUs that the process may use\n"
     "  --repeat N        run N times and print the fastest, median and slowest time\n"
     "  --device N        which of several devices of the model's kind; default: 0\n"
-    "  --json            print the times as JSON\n"
+    "  --json            print times and files as JSON\n"
     "  --help            print this\n"
     "\n"
     "It exits with 2 for a wrong file or argument, 4 if the model fails or does not take the\n"
@@ -143,32 +145,45 @@ std::vector<burnish::Array> ReadInputs(BurnishModel* model, const Options& optio
 }
 
 // A file name from an output's name, which may have any character.
-std::string FileName(std::string name, int32_t index, std::map<std::string, int32_t>* taken) {
+std::string FileName(std::string name, std::set<std::string>* taken) {
   for (char& c : name) {
     if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '_' && c != '-' && c != '.') {
       c = '_';
     }
   }
   if (name.empty() || name[0] == '.') name = "_" + name;
-  if (!taken->emplace(name, index).second) name += "." + std::to_string(index);
+  while (!taken->insert(name).second) name += "_";
   return name + ".npy";
 }
 
-void WriteOutputs(BurnishModel* model, const std::vector<BurnishTensor>& outputs,
-                  const std::string& folder) {
-  std::map<std::string, int32_t> taken;
+// An output's name, and the file that it was written to.
+using Written = std::vector<std::pair<std::string, std::string>>;
+
+Written WriteOutputs(BurnishModel* model, const std::vector<BurnishTensor>& outputs,
+                     const std::string& folder) {
+  std::set<std::string> taken;
+  Written written;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    const char* name = burnish_model_outputs(model)[i].name;
+    std::string name = burnish_model_outputs(model)[i].name;
+    std::string file = folder + "/" + FileName(name, &taken);
     try {
-      burnish::WriteNpy(folder + "/" + FileName(name, static_cast<int32_t>(i), &taken), outputs[i]);
+      burnish::WriteNpy(file, outputs[i]);
     } catch (const std::runtime_error& error) {
       throw Exit(BURNISH_INVALID, error.what());
     }
+    written.emplace_back(name, file);
   }
+  return written;
 }
 
-// Runs the model as often as asked and returns the times in milliseconds.
-std::vector<double> RunModel(BurnishModel* model, const Options& options) {
+struct Result {
+  double load = 0;            // milliseconds
+  std::vector<double> times;  // of each run
+  Written written;
+};
+
+// Runs the model as often as asked.
+void RunModel(BurnishModel* model, const Options& options, Result* result) {
   std::vector<burnish::Array> inputs = ReadInputs(model, options);
   std::vector<const void*> data;
   std::vector<int32_t> ndims;
@@ -180,7 +195,6 @@ std::vector<double> RunModel(BurnishModel* model, const Options& options) {
   }
   int threads = options.threads > 0 ? options.threads : burnish_default_threads();
   std::vector<BurnishTensor> outputs(static_cast<size_t>(burnish_model_num_outputs(model)));
-  std::vector<double> times;
   for (int run = 0; run < options.repeat; ++run) {
     if (run > 0) {
       for (const BurnishTensor& output : outputs) burnish_tensor_release(output.handle);
@@ -188,27 +202,51 @@ std::vector<double> RunModel(BurnishModel* model, const Options& options) {
     Clock::time_point start = Clock::now();
     Check(burnish_model_run(model, data.data(), ndims.data(), shapes.data(), threads,
                             outputs.data()));
-    times.push_back(Milliseconds(start));
+    result->times.push_back(Milliseconds(start));
   }
-  if (!options.output.empty()) WriteOutputs(model, outputs, options.output);
+  if (!options.output.empty()) result->written = WriteOutputs(model, outputs, options.output);
   for (const BurnishTensor& output : outputs) burnish_tensor_release(output.handle);
-  return times;
 }
 
-void PrintTimes(double load, std::vector<double> times, bool json) {
-  if (json) {
-    std::printf("{\"load_ms\": %.4f, \"run_ms\": [", load);
-    for (size_t i = 0; i < times.size(); ++i) std::printf("%s%.4f", i > 0 ? ", " : "", times[i]);
-    std::printf("]}\n");
-    return;
+std::string Quoted(const std::string& text) {
+  std::string quoted = "\"";
+  for (char c : text) {
+    char escape[8];
+    std::snprintf(escape, sizeof(escape), "\\u%04x", static_cast<unsigned char>(c));
+    bool special = c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20;
+    quoted += special ? escape : std::string(1, c);
   }
-  std::printf("load %.3f ms\n", load);
+  return quoted + "\"";
+}
+
+void PrintJson(const Result& result) {
+  std::printf("{\"load_ms\": %.4f, \"run_ms\": [", result.load);
+  const char* separator = "";
+  for (double time : result.times) {
+    std::printf("%s%.4f", separator, time);
+    separator = ", ";
+  }
+  std::printf("], \"outputs\": {");
+  separator = "";
+  for (const auto& [name, file] : result.written) {
+    std::printf("%s%s: %s", separator, Quoted(name).c_str(), Quoted(file).c_str());
+    separator = ", ";
+  }
+  std::printf("}}\n");
+}
+
+void PrintText(const Result& result) {
+  std::printf("load %.3f ms\n", result.load);
+  std::vector<double> times = result.times;
   std::sort(times.begin(), times.end());
   if (times.size() == 1) {
     std::printf("run  %.3f ms\n", times[0]);
   } else {
     std::printf("run  min %.3f ms, median %.3f ms, max %.3f ms (%zu runs)\n", times[0],
                 times[times.size() / 2], times.back(), times.size());
+  }
+  for (const auto& [name, file] : result.written) {
+    std::printf("%s -> %s\n", name.c_str(), file.c_str());
   }
 }
 
@@ -221,9 +259,11 @@ int Run(int argc, char** argv) {
   Clock::time_point start = Clock::now();
   BurnishModel* model = nullptr;
   Check(burnish_model_load(options.model.c_str(), options.device, &model));
-  double load = Milliseconds(start);
-  PrintTimes(load, RunModel(model, options), options.json);
+  Result result;
+  result.load = Milliseconds(start);
+  RunModel(model, options, &result);
   burnish_model_free(model);
+  (options.json ? PrintJson : PrintText)(result);
   return 0;
 }
 
