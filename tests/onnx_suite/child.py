@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def _difference(result: Any, dtype: str, wanted: Any, tolerance: tuple[float, fl
 
 def main(case: Case, folder: Path, results: int) -> None:
     """Run a case in a forked child; writes the outcome to the pipe ``results`` and ends."""
-    os.environ["TMPDIR"] = str(folder)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     limit(case.kind)
     inexact = {row.case: row for row in denied.read_inexact()}
     outcome = run_case(case, folder, inexact.get(case.name))

@@ -48,8 +48,6 @@ def markdown(
         groups: The list of refused cases.
         inexact: The cases whose stored outputs are inexact.
     """
-    counts = Counter((kinds[name], outcome.status) for name, outcome in outcomes.items())
-    total = Counter(outcome.status for outcome in outcomes.values())
     lines = [
         "# The ONNX backend suite",
         "",
@@ -62,20 +60,7 @@ def markdown(
         "`python -m tests.onnx_suite` writes this file; `pytest tests/onnx_suite` checks it case "
         "by case.",
         "",
-        *_table(
-            ["kind", "cases", *STATUSES, *PEERS],
-            [
-                [kind, sum(1 for k in kinds.values() if k == kind)]
-                + [counts[kind, status] for status in STATUSES]
-                + [peer[kind] for peer in PEERS.values()]
-                for kind in KINDS
-            ]
-            + [
-                ["all", len(outcomes)]
-                + [total[status] for status in STATUSES]
-                + [sum(peer.values()) for peer in PEERS.values()]
-            ],
-        ),
+        *_counts(kinds, outcomes),
         "",
         "*refused*: an error before anything runs that lists what is not supported. The numbers of "
         "the others",
@@ -97,9 +82,9 @@ def markdown(
         "## What is refused",
         "",
         *_table(
-            ["cases", "reason"],
+            ["reason", "cases"],
             [
-                [len(g.cases), g.reason]
+                [g.reason, len(g.cases)]
                 for g in sorted(groups, key=lambda g: (-len(g.cases), g.reason))
                 if g.cases
             ],
@@ -107,6 +92,20 @@ def markdown(
         "",
     ]
     return "\n".join(lines)
+
+
+def _counts(kinds: Mapping[str, str], outcomes: Mapping[str, Outcome]) -> list[str]:
+    """The table of outcomes by kind."""
+    counts = Counter((kinds[name], outcome.status) for name, outcome in outcomes.items())
+    rows = [
+        [kind, sum(1 for k in kinds.values() if k == kind)]
+        + [counts[kind, status] for status in STATUSES]
+        + [peer[kind] for peer in PEERS.values()]
+        for kind in KINDS
+    ]
+    columns = zip(*(row[1:] for row in rows), strict=True)
+    rows.append(["all", *(sum(map(int, column)) for column in columns)])
+    return _table(["kind", "cases", *STATUSES, *PEERS], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
