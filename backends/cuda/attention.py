@@ -14,9 +14,10 @@ from tvm import tirx
 
 from burnish.backends.cuda.arch import Arch
 from burnish.backends.cuda.epilogue import number
-from burnish.backends.cuda.product import Problem, Source, choose_tile, multiply
+from burnish.backends.cuda.product import Problem, choose_tile, multiply
 from burnish.backends.cuda.rows import along, each_row, softmax_row
 from burnish.backends.cuda.sources import Across, Lines, widened
+from burnish.backends.cuda.staging import Source
 from burnish.backends.cuda.tir import (
     Expr,
     Index,

@@ -13,8 +13,15 @@ from burnish.backends.cuda.arch import Arch
 from burnish.backends.cuda.epilogue import Epilogue
 from burnish.backends.cuda.gemm import pack as pack_matrix
 from burnish.backends.cuda.gemm import packed_shape, packed_source
-from burnish.backends.cuda.product import Problem, Source, Tile, choose_tile, multiply
+from burnish.backends.cuda.product import (
+    Problem,
+    Tile,
+    choose_splits,
+    choose_tile,
+    multiply,
+)
 from burnish.backends.cuda.sources import Geometry, Lines, Pixels, widened
+from burnish.backends.cuda.staging import Source
 from burnish.backends.cuda.tir import (
     Expr,
     Index,
@@ -145,7 +152,8 @@ def conv(arch: Arch, spec: ConvSpec) -> Kernel:
             channel = column if spec.groups == 1 else name(group * spec.group_outputs + column)
             epilogue.store(y, value, name(widened(row) * outputs + channel), channel)
 
-        multiply(problem, tile, operands, store, spec.dtype)
+        splits = choose_splits(problem, tile, arch.multiprocessors)
+        multiply(problem, tile, operands, store, spec.dtype, splits)
     return k.result
 
 

@@ -11,8 +11,15 @@ from tvm import tirx
 
 from burnish.backends.cuda.arch import Arch
 from burnish.backends.cuda.epilogue import Epilogue
-from burnish.backends.cuda.product import Problem, Source, Tile, choose_tile, multiply
+from burnish.backends.cuda.product import (
+    Problem,
+    Tile,
+    choose_splits,
+    choose_tile,
+    multiply,
+)
 from burnish.backends.cuda.sources import Across, Lines, widened
+from burnish.backends.cuda.staging import Source
 from burnish.backends.cuda.tir import (
     Expr,
     Index,
@@ -99,7 +106,8 @@ def gemm(arch: Arch, spec: GemmSpec) -> Kernel:
         def store(_: Expr, row: Expr, column: Expr, value: Expr) -> None:
             epilogue.store(y, value, name(widened(row) * spec.columns + column), column)
 
-        multiply(problem, tile, lambda _: (left, packed_source(w)), store, spec.dtype)
+        splits = choose_splits(problem, tile, arch.multiprocessors)
+        multiply(problem, tile, lambda _: (left, packed_source(w)), store, spec.dtype, splits)
     return k.result
 
 

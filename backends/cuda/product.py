@@ -4,19 +4,21 @@ A block computes a tile of the result. It walks along the depth in steps: while 
 one step out of shared memory, the next one is on its way from global memory to registers. float16
 runs on tensor cores, float32 on the ordinary units; both accumulate in float32.
 
-What is multiplied comes from two :class:`Source` objects, which know how to find an element of
-their operand (a matrix, the pixels under a convolution's window, packed weights) and where it ends.
+What is multiplied comes from two sources (:mod:`burnish.backends.cuda.staging`), which know how to
+find an element of their operand (a matrix, the pixels under a convolution's window, packed weights)
+and where it ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from burnish.backends.cuda.staging import PAD, Mover, Source, Stage, stage_size
 from burnish.backends.cuda.tensor_core import SIZE, Fragments, multiply_add
 from burnish.backends.cuda.tir import (
     WARP,
@@ -39,33 +41,7 @@ from burnish.backends.cuda.tir import (
     sync_warp,
     unrolled,
     vector,
-    zeros,
 )
-
-#: Elements after each line of a tile in shared memory, so that lines start in different banks.
-_PAD = {"float16": 8, "float32": 4}
-
-
-class Source(Protocol):
-    """An operand: lines of neighbours along the depth, or (``across``) rows of such lines."""
-
-    @property
-    def dtype(self) -> str:
-        """``float16`` or ``float32``."""
-
-    @property
-    def lanes(self) -> int:
-        """Elements that :meth:`load` reads at once."""
-
-    @property
-    def across(self) -> bool:
-        """Neighbours in memory have the same depth: a matrix [depth, columns]."""
-
-    def line(self, index: Expr) -> Any:
-        """What can be computed of a line (a row of the left, a column of the right operand)."""
-
-    def load(self, line: Any, depth: Expr) -> tuple[Expr, list[Expr]]:
-        """``lanes`` elements from a depth on, and the conditions under which they exist."""
 
 
 @dataclass(frozen=True)
@@ -150,128 +126,31 @@ def choose_tile(problem: Problem, dtype: str, multiprocessors: int) -> Tile:
     return tiles[-1] if rows <= tiles[-1].rows else tiles[-2]
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """One operand's way into shared memory: two buffers, one read while the other is filled.
+#: Threads of a block that adds up parts.
+_SUM_THREADS = 256
+#: Steps that are worth a block of their own, and the most blocks that share a tile.
+_LEAST_STEPS, _MOST_SPLITS = 8, 8
 
-    Attributes:
-        source: The operand.
-        lines: Lines of the tile.
-        depth: Depth of a step.
-        threads: Threads of the block.
-        turned: Stored with the depth as the slow axis although it is the fast one in memory.
+
+def choose_splits(problem: Problem, tile: Tile, multiprocessors: int) -> int:
+    """How many blocks share the depth of a tile, where there are fewer tiles than multiprocessors.
+
+    A divisor of the number of steps; 1 where a size is not known.
     """
-
-    source: Source
-    lines: int
-    depth: int
-    threads: int
-    turned: bool
-    buffer: Any
-    thread: Expr
-    first: Expr
-
-    @property
-    def stride(self) -> int:
-        """Elements from one row of the buffer to the next."""
-        width = self.lines if self.turned or self.source.across else self.depth
-        return width + _PAD[self.source.dtype]
-
-    @property
-    def size(self) -> int:
-        """Elements of one of the two buffers."""
-        return stage_size(self.source, self.lines, self.depth, self.turned)
-
-    def place(self, at: Expr, line: Expr, depth: Expr) -> Expr:
-        """Offset of an element in buffer number ``at``."""
-        slow, fast = (depth, line) if self.turned or self.source.across else (line, depth)
-        return at * self.size + slow * self.stride + fast
-
-    def vectors(self) -> list[tuple[Expr, Expr, list[Expr]]]:
-        """(line, depth) inside the tile of each vector that the thread moves, with conditions."""
-        lanes = self.source.lanes
-        if lanes == 1 and not self.source.across and self.threads % self.lines == 0:
-            return self._by_line()
-        width = self.lines if self.source.across else self.depth
-        count = self.lines * self.depth // lanes
-        found = []
-        for step in range(-(-count // self.threads)):
-            index = self.thread + i32(step * self.threads)
-            inside = below(index, count) if (step + 1) * self.threads > count else []
-            slow = name(floordiv(index, width // lanes))
-            fast = name(floormod(index, width // lanes) * lanes)
-            found.append((fast, slow, inside) if self.source.across else (slow, fast, inside))
-        return found
-
-    def _by_line(self) -> list[tuple[Expr, Expr, list[Expr]]]:
-        """Single elements: each thread stays on one line, which it has to know only once."""
-        line = name(floormod(self.thread, self.lines))
-        first = name(floordiv(self.thread, self.lines))
-        together = self.threads // self.lines
-        steps = range(0, self.depth, together)
-        assert self.depth % together == 0
-        return [(line, name(first + i32(step)), []) for step in steps]
+    sizes = (problem.batch, problem.rows, problem.columns, problem.depth)
+    if not all(isinstance(n, int) and n > 0 for n in sizes):
+        return 1
+    batch, rows, columns, depth = sizes
+    blocks = batch * -(-rows // tile.rows) * -(-columns // tile.columns)
+    steps = -(-depth // tile.depth)
+    wanted = min(_MOST_SPLITS, multiprocessors // blocks, steps // _LEAST_STEPS)
+    return next((n for n in range(wanted, 1, -1) if steps % n == 0), 1)
 
 
-def stage_size(source: Source, lines: int, depth: int, turned: bool) -> int:
-    """Elements of a tile in shared memory."""
-    by_depth = turned or source.across
-    slow, fast = (depth, lines) if by_depth else (lines, depth)
-    return slow * (fast + _PAD[source.dtype])
-
-
-class _Mover:
-    """Moves the steps of one operand: first to registers, then to shared memory."""
-
-    def __init__(self, stage: _Stage) -> None:
-        self.stage = stage
-        source = stage.source
-        self.vectors = stage.vectors()
-        # A line's part of the address does not change from step to step.
-        known: dict[int, Any] = {}
-        for line, _, _ in self.vectors:
-            if id(line) not in known:
-                known[id(line)] = source.line(stage.first + line)
-        self.lines = [known[id(line)] for line, _, _ in self.vectors]
-
-    def fetch(self, start: Expr, conditions: list[Expr]) -> list[Expr]:
-        """Read the thread's part of the step that starts at a depth."""
-        source = self.stage.source
-        values = []
-        for line, (_, depth, inside) in zip(self.lines, self.vectors, strict=True):
-            value, exists = source.load(line, start + depth)
-            condition = conjunction([*conditions, *inside, *exists])
-            if condition is not None:
-                value = tirx.if_then_else(condition, value, zeros(source.dtype, source.lanes))
-            values.append(name(value))
-        return values
-
-    def deposit(self, values: list[Expr], at: Expr) -> None:
-        """Store what :meth:`fetch` returned in buffer number ``at``."""
-        stage = self.stage
-        lanes = stage.source.lanes
-        for value, (line, depth, inside) in zip(values, self.vectors, strict=True):
-            condition = conjunction(inside)
-            frame = T.If(condition) if condition is not None else None
-            if frame is None:
-                self._put(value, at, line, depth, lanes)
-                continue
-            with frame, T.Then():
-                self._put(value, at, line, depth, lanes)
-
-    def _put(self, value: Expr, at: Expr, line: Expr, depth: Expr, lanes: int) -> None:
-        stage = self.stage
-        if not stage.turned or stage.source.across or lanes == 1:
-            put(stage.buffer, stage.place(at, line, depth), value, lanes)
-            return
-        held = registers(lanes, stage.source.dtype)
-        put(held, 0, value, lanes)
-        for i in range(lanes):
-            put(stage.buffer, stage.place(at, line, depth + i), held[i], 1)
-
-
-def multiply(problem: Problem, tile: Tile, operands: Operands, store: Store, dtype: str) -> None:
-    """Emit the grid of a product.
+def multiply(
+    problem: Problem, tile: Tile, operands: Operands, store: Store, dtype: str, splits: int = 1
+) -> None:
+    """Emit a product: a grid, and another one that adds up what the first one computed in parts.
 
     Args:
         problem: Its sizes.
@@ -279,17 +158,46 @@ def multiply(problem: Problem, tile: Tile, operands: Operands, store: Store, dty
         operands: Both operands of one product of the batch.
         store: Stores an element of the result; only called for elements that exist.
         dtype: Element type of both operands.
+        splits: Blocks that share the depth of a tile; see :func:`choose_splits`.
     """
+    if splits == 1:
+        _product(problem, tile, operands, store, dtype, 1)
+        return
+    count = problem.batch * problem.rows * problem.columns
+    parts = T.alloc_buffer((splits * count,), "float32", scope="global")
+
+    def keep(part: Expr, row: Expr, column: Expr, value: Expr) -> None:
+        put(parts, (part * problem.rows + row) * problem.columns + column, value, 1)
+
+    _product(problem, tile, operands, keep, dtype, splits)
+    with grid(ceildiv(count, _SUM_THREADS), _SUM_THREADS) as (block, thread):
+        index = name(block * _SUM_THREADS + thread)
+        with T.If(conjunction(below(index, count))), T.Then():
+            total = parts[index]
+            for split in range(1, splits):
+                total = total + parts[index + split * count]
+            rest = name(floordiv(index, problem.columns))
+            column = name(floormod(index, problem.columns))
+            row = name(floormod(rest, problem.rows))
+            store(name(floordiv(rest, problem.rows)), row, column, name(total))
+
+
+def _product(
+    problem: Problem, tile: Tile, operands: Operands, store: Store, dtype: str, splits: int
+) -> None:
+    """The grid of the product; ``store`` gets the part and the product as one number."""
     # As many as a grid can have: int32, which divides much faster.
     row_blocks = i32(ceildiv(problem.rows, tile.rows))
     column_blocks = i32(ceildiv(problem.columns, tile.columns))
     blocks = ceildiv(problem.rows, tile.rows) * ceildiv(problem.columns, tile.columns)
-    with grid(problem.batch * blocks, tile.threads) as (block, thread):
+    with grid(splits * problem.batch * blocks, tile.threads) as (block, thread):
         first_column = pin(floormod(block, column_blocks)) * tile.columns
         rest = pin(floordiv(block, column_blocks))
         first_row = pin(floormod(rest, row_blocks)) * tile.rows
         product_index = pin(floordiv(rest, row_blocks))
-        left, right = operands(product_index)
+        one = product_index if splits == 1 else name(floormod(product_index, problem.batch))
+        split = i32(0) if splits == 1 else name(floordiv(product_index, problem.batch))
+        left, right = operands(one)
         inner = _TensorCores(tile, thread) if dtype == "float16" else _Scalar(tile, thread)
         movers = []
         for source, lines, first in (
@@ -299,9 +207,9 @@ def multiply(problem: Problem, tile: Tile, operands: Operands, store: Store, dty
             turned = inner.turned and not source.across
             size = stage_size(source, lines, tile.depth, turned)
             buffer = shared(2 * size, dtype)
-            stage = _Stage(source, lines, tile.depth, tile.threads, turned, buffer, thread, first)
-            movers.append(_Mover(stage))
-        _walk(problem, tile, inner, movers)
+            stage = Stage(source, lines, tile.depth, tile.threads, turned, buffer, thread, first)
+            movers.append(Mover(stage))
+        _walk(problem, tile, inner, movers, split, splits)
         inner.finish(
             lambda row, column, value: _guarded(
                 problem,
@@ -319,14 +227,17 @@ def _guarded(problem: Problem, row: Expr, column: Expr, then: Callable[[Expr, Ex
         then(row, column)
 
 
-def _walk(problem: Problem, tile: Tile, inner: Any, movers: list[_Mover]) -> None:
-    """The loop over the depth."""
-    count = ceildiv(problem.depth, tile.depth)
+def _walk(
+    problem: Problem, tile: Tile, inner: Any, movers: list[Mover], split: Expr, splits: int
+) -> None:
+    """The loop over the depth, or over one of ``splits`` equal parts of it."""
+    count = floordiv(ceildiv(problem.depth, tile.depth), splits)
     steps = i32(count)
+    start = i32(0) if splits == 1 else name(split * (count * tile.depth))
     inner.start(movers[0].stage, movers[1].stage)
     zero = i32(0)
     for mover in movers:
-        mover.deposit(mover.fetch(zero, []), zero)
+        mover.deposit(mover.fetch(start, []), zero)
     sync()
     if isinstance(count, int) and count == 1:
         inner.step(zero)
@@ -334,7 +245,7 @@ def _walk(problem: Problem, tile: Tile, inner: Any, movers: list[_Mover]) -> Non
     with loop(steps) as step:
         now, then = name(floormod(step, 2)), name(floormod(step + 1, 2))
         more = below(step + 1, steps)
-        fetched = [mover.fetch(name((step + 1) * tile.depth), more) for mover in movers]
+        fetched = [mover.fetch(name(start + (step + 1) * tile.depth), more) for mover in movers]
         inner.step(now)
         for mover, values in zip(movers, fetched, strict=True):
             mover.deposit(values, then)
@@ -357,7 +268,7 @@ class _TensorCores:
         self.row = name(floordiv(warp, tile.warps[1]) * (self.rows * SIZE))
         self.column = name(floormod(warp, tile.warps[1]) * (self.columns * SIZE))
 
-    def start(self, left: _Stage, right: _Stage) -> None:
+    def start(self, left: Stage, right: Stage) -> None:
         """Clear the sums."""
         self.left, self.right = left, right
         self.total = Fragments.accumulator(self.rows * self.columns)
@@ -383,7 +294,7 @@ class _TensorCores:
     def finish(self, store: Callable[[Expr, Expr, Expr], None]) -> None:
         """Hand out the sums: fragments are opaque, so they go through shared memory."""
         width = self.columns * SIZE
-        stride = width + _PAD["float32"]
+        stride = width + PAD["float32"]
         room = shared(self.warps * SIZE * stride, "float32")
         base = name(self.warp * (SIZE * stride))
         with unrolled(self.rows) as i:
@@ -412,7 +323,7 @@ class _Scalar:
         self.row = name(floordiv(thread, across) * self.rows)
         self.column = name(floormod(thread, across) * self.columns)
 
-    def start(self, left: _Stage, right: _Stage) -> None:
+    def start(self, left: Stage, right: Stage) -> None:
         """Clear the sums."""
         self.left, self.right = left, right
         self.total = registers(self.rows * self.columns, "float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import onnx
@@ -143,7 +144,12 @@ def assert_quality(artifact: Path, precision: str) -> dict[str, KernelCode]:
     """Nothing spills, and every product runs where it should."""
     found = kernels(artifact / "model.so")
     assert not {name for name, code in found.items() if code.stack}
-    products = {n: code for n, code in found.items() if n.startswith(PRODUCTS)}
+    # A second grid of a kernel adds up what the first one computed in parts.
+    products = {
+        n: code
+        for n, code in found.items()
+        if n.startswith(PRODUCTS) and not re.search(r"_kernel_\d+$", n)
+    }
     assert products
     for name, code in products.items():
         if precision == "fp16":

@@ -34,7 +34,7 @@ from burnish.backends.cuda.rules.common import (
     refuse_mixed,
     refuse_operands,
 )
-from burnish.backends.cuda.rules.matmul import engine
+from burnish.backends.cuda.rules.matmul import cut, engine
 from burnish.ir import Node, TensorType
 from burnish.ir.dims import product
 from burnish.lowering.context import CallShapes, NodeContext
@@ -76,7 +76,11 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     else:
         # Weights are packed once, for any size that is not known.
         tile = spec.tile(ctx.isa)
-        family, template, detail = "conv", conv, f"{engine(x.dtype)}, tile {tile}"
+        family, template, detail = (
+            "conv",
+            conv,
+            f"{engine(x.dtype)}, {cut(tile, spec.problem, ctx)}",
+        )
 
         def pack(array: np.ndarray) -> np.ndarray:
             return pack_conv(array.reshape(oc, ic, *view.kernel), spec, tile)

@@ -9,6 +9,7 @@ from tvm import tirx
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.cuda.arch import TENSOR_CORES
 from burnish.backends.cuda.gemm import GemmSpec, MatmulSpec, gemm, matmul, pack, packed_shape
+from burnish.backends.cuda.product import Problem, Tile, choose_splits
 from burnish.backends.cuda.rules.common import (
     lower_operands,
     postops_key,
@@ -24,6 +25,12 @@ from burnish.lowering.context import CallShapes, NodeContext
 def engine(dtype: str) -> str:
     """Which units multiply, for the report."""
     return TENSOR_CORES if dtype == "float16" else "fp32 units"
+
+
+def cut(tile: Tile, problem: Problem, ctx: NodeContext) -> str:
+    """How a product is cut, for the report."""
+    splits = choose_splits(problem, tile, ctx.isa.multiprocessors)
+    return f"tile {tile}" + (f", depth in {splits} parts" if splits > 1 else "")
 
 
 def _accepts(node: Node) -> Refused | None:
@@ -45,7 +52,8 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     lead = x.dims[:-1]
     # How weights are packed depends on the number of rows, where that is known.
     fixed = all(map(is_static, lead))
-    tile = spec_of(lead if fixed else (tirx.Var("rows", "int64"),)).tile(ctx.isa)
+    any_size = spec_of(lead if fixed else (tirx.Var("rows", "int64"),))
+    tile = any_size.tile(ctx.isa)
     weights = ctx.weight(
         w, ("gemm", tile), lambda a: pack(a, tile), packed_shape(depth, columns, tile)
     )
@@ -57,7 +65,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
             [x, weights, *operands],
             [node.output.t],
             flops=product([*node.output.shape, 2 * depth]),
-            detail=f"{engine(x.dtype)}, tile {tile}",
+            detail=f"{engine(x.dtype)}, {cut(tile, any_size.problem, ctx)}",
         )
     )
 
