@@ -109,6 +109,50 @@ def _copy_graph(
     return graph
 
 
+def _copy_nodes(
+    source: Graph, target: Graph, values: dict[Value, Value], prefix: str, location: Location
+) -> None:
+    """Copy the nodes of a graph into another; ``values`` says what its values are there."""
+    for node in source.nodes:
+        inputs = [None if v is None else _outer(values, target, v) for v in node.inputs]
+        outputs = [_copy_value(values, target, v, prefix) for v in node.outputs]
+        attrs = {
+            name: _copy_graph(value, target, values, prefix, location)
+            if isinstance(value, Graph) and value.parent is not None
+            else value
+            for name, value in node.attrs.items()
+        }
+        name = f"{prefix}/{node.name}"
+        target.append(
+            Node(node.op, inputs, outputs, attrs, domain=node.domain, name=name, location=location)
+        )
+
+
+def _copy_value(
+    values: dict[Value, Value], target: Graph, value: Value | None, prefix: str
+) -> Value | None:
+    if value is None:
+        return None
+    made = target.value(f"{prefix}/{value.name}", value.type)
+    made.content = value.content
+    values[value] = made
+    return made
+
+
+def _copy_graph(
+    source: Graph, parent: Graph, values: dict[Value, Value], prefix: str, location: Location
+) -> Graph:
+    """A copy of a subgraph inside of another graph."""
+    copy = Graph(source.name, parent)
+    for value in source.inputs:
+        made = _copy_value(values, copy, value, prefix)
+        assert made is not None
+        copy.inputs.append(made)
+    _copy_nodes(source, copy, values, prefix, location)
+    copy.set_outputs([_outer(values, copy, v) for v in source.outputs])
+    return copy
+
+
 def _present(node: Node) -> list[Value]:
     """Inputs that are present and no constants, each once."""
     return list(dict.fromkeys(v for v in node.inputs if v is not None and not v.is_const))
@@ -285,6 +329,28 @@ def _subgraph(
         _read(graph, node, scope, outer)
     results = [scope[info.name] for info in proto.output]
     graph.set_outputs([v for v in results if v is not None])
+    return graph
+
+
+def _read_graph(
+    parent: Graph,
+    proto: onnx.GraphProto,
+    names: Mapping[str, Value | None],
+    outer: Mapping[str, Attr],
+) -> Graph:
+    """A subgraph of a body."""
+    graph, scope = Graph(proto.name, parent), dict(names)
+    for declared in proto.input:
+        value = graph.value(declared.name)
+        graph.inputs.append(value)
+        scope[declared.name] = value
+    for tensor in proto.initializer:
+        constant = Constant(numpy_helper.to_array(tensor))
+        scope[tensor.name] = graph.constant(constant, tensor.name)
+    for node in proto.node:
+        _read(graph, node, scope, outer)
+    outputs = [scope[declared.name] for declared in proto.output]
+    graph.set_outputs([v for v in outputs if v is not None])
     return graph
 
 
