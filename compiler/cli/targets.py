@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from burnish.cli.common import emit_json, json_option
@@ -16,7 +18,7 @@ def command(json_path: str | None) -> int:
     from burnish.backends.registry import backends
     from burnish.runtime import missing_device
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for backend in backends():
         for spec, text in backend.specs.items():
             try:
@@ -27,6 +29,7 @@ def command(json_path: str | None) -> int:
                         "target": spec,
                         "about": text,
                         "builds": False,
+                        "precisions": [],
                         "runs_here": False,
                         "why": error.message,
                     }
@@ -38,6 +41,7 @@ def command(json_path: str | None) -> int:
                     "target": spec,
                     "about": text,
                     "builds": True,
+                    "precisions": list(target.precisions),
                     "runs_here": not why,
                     "why": why,
                 }
@@ -48,13 +52,16 @@ def command(json_path: str | None) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("target", "compiles", "runs here", "about")
+    table = Table("target", "compiles", "runs here", "precisions", "about")
     for row in rows:
         about = (
             f"{row['about']} ({row['why']})" if row["why"] and row["builds"] else str(row["about"])
         )
         table.add_row(
-            str(row["target"]), *("yes" if row[k] else "no" for k in ("builds", "runs_here")), about
+            str(row["target"]),
+            *("yes" if row[k] else "no" for k in ("builds", "runs_here")),
+            " ".join(row["precisions"]),
+            about,
         )
     Console().print(table)
     return 0

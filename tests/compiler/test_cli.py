@@ -338,6 +338,7 @@ def test_passes_are_listed(cli: Cli) -> None:
 def test_targets_and_doctor(cli: Cli) -> None:
     targets = {row["target"]: row for row in cli.json("targets")["targets"]}  # type: ignore[attr-defined]
     assert targets["x86"]["builds"]
+    assert targets["x86"]["precisions"] == ["fp32", "fp16"]
     assert not targets["cuda"]["builds"]
     assert "x86-64-v3" in cli("targets")
     assert "ok   compile worker" in cli("doctor")
