@@ -342,3 +342,28 @@ def test_reads_what_python_wrote(artifact: Path) -> None:
     assert manifest.weights
     assert manifest.conditions
     assert manifest.files[WEIGHTS].quick
+
+
+def test_sizes_and_branches_that_depend_on_data(tmp_path: Path) -> None:
+    """The virtual machine finds what it calls for them without Python."""
+    model = parse(
+        """
+        m (float[n, 3] x, bool flag) => (int64[2, k] where, float[n, 3] y)
+        {
+          where = NonZero(x)
+          y = If(flag) <
+            then_branch = t () => (float[n, 3] a) { a = Neg(x) },
+            else_branch = e () => (float[n, 3] b) { b = Abs(x) }
+          >
+        }
+        """
+    )
+    path = tmp_path / "model.burnish"
+    compile_artifact(CompileRequest(model.SerializeToString(), str(path), CompileOptions()))
+    x = np.array([[0, -1.5, 2], [3, 0, 0]], np.float32)
+    for flag in (True, False):
+        files = inputs(tmp_path, x=x, flag=np.array(flag))
+        done = call(path, *files, "-o", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert np.load(tmp_path / "where.npy").tolist() == [[0, 0, 1], [1, 2, 0]]
+        np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), -x if flag else abs(x))
