@@ -232,3 +232,49 @@ def test_pipeline_and_options_know_the_precision() -> None:
 
 def test_numerics_is_its_own_class() -> None:
     assert MixedPrecision.numerics is Numerics.NARROWS
+
+
+def test_scales_and_sizes_keep_their_types() -> None:
+    graph, _ = lower(
+        'g (float[1,4,8,8] x) => (float[1,4,?,?] y) <float[4,4,1,1] w, float[4] s = {1.0, 1.0, 1.5, 2.0}> { a = Conv<kernel_shape=[1,1]>(x, w) b = Resize<mode="linear">(a, , s) y = Identity(b) }'
+    )
+    (resize,) = (n for n in graph.nodes if n.key == "Resize")
+    assert [v.dtype if v else "" for v in resize.inputs] == ["float16", "", "float32"]
+    assert resize.output.dtype == "float16"
+    x = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    assert golden.run_graph(graph, {"x": x})[0].shape == (1, 4, 12, 16)
+
+
+def test_casts_of_the_model_stay() -> None:
+    graph, _ = lower(
+        f"{HEAD} {{ a = MatMul(x, w) h = Cast<to=11>(a) i = Mul(h, h) c = Cast<to=1>(i) y = MatMul(c, w) }}"
+    )
+    assert [n.output.dtype for n in graph.nodes if n.key == "Mul"] == ["float64"]
+    before = golden.parse(
+        f"{HEAD} {{ a = MatMul(x, w) h = Cast<to=11>(a) i = Mul(h, h) c = Cast<to=1>(i) y = MatMul(c, w) }}"
+    )
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)}
+    golden.assert_equal_results(before, graph, feeds, Numerics.NARROWS)
+
+
+def test_what_a_loop_carries_keeps_its_type() -> None:
+    text = (
+        "g (float[4,8] x) => (float[4,8] y, float[3,4,8] all) <float[8,8] w, int64 n = {3}, bool go = {1}> { "
+        "a = MatMul(x, w) y, all = Loop(n, go, a) <body = b (int64 i, bool c, float[4,8] s) => (bool d, float[4,8] t, float[4,8] o) { "
+        "d = Identity(c) m = MatMul(s, w) t = Tanh(m) o = Softmax(t) }> }"
+    )
+    w = np.random.default_rng(2).standard_normal((8, 8)) * 0.3
+    graph, _ = with_weight(text, "w", w)
+    (loop,) = (n for n in graph.nodes if n.key == "Loop")
+    (body,) = loop.subgraphs()
+    assert [v.dtype for v in (*body.inputs, *body.outputs)][2:] == [
+        "float32",
+        "bool",
+        "float32",
+        "float32",
+    ]
+    assert dtypes(graph, "MatMul") == {"float16"}
+    feeds = {"x": np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)}
+    before = golden.parse(text)
+    set_constant(before, "w", w)
+    golden.assert_equal_results(before, graph, feeds, Numerics.NARROWS)
