@@ -48,7 +48,7 @@ class Arch:
             "max_threads_per_block": self.threads,
             "registers_per_block": self.registers,
             "thread_warp_size": 32,
-            "host": {"kind": "llvm", "mcpu": HOST_CPU},
+            "host": {"kind": "llvm", "mtriple": HOST_TRIPLE, "mcpu": HOST_CPU},
         }
 
 
@@ -56,6 +56,7 @@ class Arch:
 TENSOR_CORES = "tensor cores"
 
 #: The CPU that launches the kernels: every x86-64 machine with a GPU of this table has one.
+HOST_TRIPLE = "x86_64-unknown-linux-gnu"
 HOST_CPU = "x86-64-v2"
 HOST_FEATURES = ("sse4_1", "sse4_2", "ssse3", "popcnt", "cx16")
 

@@ -102,7 +102,12 @@ def _load_driver_stand_in() -> None:
     with tempfile.TemporaryDirectory(prefix="burnish-cuda-") as folder:
         path = Path(folder, _DRIVER)
         command = [compiler, "-xc", "-", "-shared", "-fPIC", f"-Wl,-soname,{_DRIVER}", "-o"]
-        subprocess.run([*command, str(path)], input=source.encode(), check=True)
+        done = subprocess.run([*command, str(path)], input=source.encode(), capture_output=True)
+        if done.returncode != 0:
+            raise TargetUnavailableError(
+                f"{compiler} cannot build a shared library, which building for CUDA needs",
+                hint=done.stderr.decode(errors="replace")[-1000:] or "apt install gcc libc6-dev",
+            )
         ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 

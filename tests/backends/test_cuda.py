@@ -126,7 +126,8 @@ def test_compiled_kernels_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 def build(model: onnx.ModelProto | Path, folder: Path, target: str, precision: str) -> Path:
     path = folder / "model.burnish"
-    burnish.compile_to(model, path, target=target, precision=precision)
+    report = burnish.compile_to(model, path, target=target, precision=precision)
+    (folder / "notes").write_text("\n".join(report.notes))
     return path
 
 
@@ -182,6 +183,11 @@ def test_networks(name: str, target: str, precision: str, tmp_path: Path) -> Non
     assert written["target"]["device"] == "cuda"
     assert written["target"]["isa"] == target.removeprefix("cuda:")
     assert {node["placement"] for node in written["nodes"]} == {"cuda"}
+    others = (
+        "not on tensor cores: 1 x burnish::Conv: a thread for each output (/module/depthwise/Conv)"
+    )
+    listed = others in (tmp_path / "notes").read_text().splitlines()
+    assert listed == (name == "cnn" and precision == "fp16")
     for node in written["nodes"]:
         if node["kernel"].startswith(PRODUCTS):
             assert node["kernel"] in found
