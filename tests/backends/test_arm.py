@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
+from pathlib import Path
 
+import onnx
 import pytest
 from tvm.target import Target
 from tvm.target.codegen import llvm_get_cpu_features
@@ -13,7 +16,10 @@ from burnish.artifact import cross_compiler
 from burnish.backends.arm import ARM
 from burnish.backends.arm.cores import CORES, Core
 from burnish.backends.registry import resolve_target
+from burnish.cli.main import main
 from burnish.errors import TargetUnavailableError, UsageError
+from burnish.report.doctor import checks
+from tests.support.onnx_text import parse
 
 cross = pytest.mark.skipif(platform.machine() == "aarch64", reason="cross-building")
 
@@ -101,3 +107,38 @@ def test_no_cross_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_target("arm")
     assert e.value.exit_code == 5
     assert "apt install g++-aarch64-linux-gnu" in str(e.value.hint)
+
+
+@cross
+def test_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit codes, and what to install, before anything is compiled."""
+    model = tmp_path / "m.onnx"
+    onnx.save(parse("m (float[2] x) => (float[2] y) { y = Neg(x) }"), model)
+    command = ["compile", str(model), "-o", str(tmp_path / "m.burnish"), "--target"]
+    assert main([*command, "arm:m0"]) == 2
+    assert "one of: arm:generic, " in capsys.readouterr().err
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main([*command, "arm"]) == 5
+    assert "hint: install it (Debian, Ubuntu: apt install g++-aarch64-linux-gnu)" in (
+        capsys.readouterr().err
+    )
+    assert main(["runner", str(tmp_path / "bundle"), "--target", "arm"]) == 5
+    assert not (tmp_path / "bundle").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@cross
+def test_doctor_and_targets_say_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    (row,) = [row for row in checks() if row.name == "target arm"]
+    assert not row.ok
+    assert not row.required
+    assert "apt install g++-aarch64-linux-gnu" in row.fix
+    assert main(["targets", "--json", "-"]) == 0
+    rows = {row["target"]: row for row in json.loads(capsys.readouterr().out)["targets"]}
+    assert not rows["arm:neoverse-n1"]["builds"]
+    assert "cross compiler" in rows["arm:neoverse-n1"]["why"]

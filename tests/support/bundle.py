@@ -8,7 +8,7 @@ weight and gets seeded random data.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from burnish.check.reference import Reference
 from burnish.check.result import OutputComparison
 from burnish.driver import CompileReport, CompileRequest, compile_artifact
 from burnish.options import CompileOptions
-from burnish.runtime import CompiledModel, load
+from burnish.runtime import load
 
 OPSET = 23
 
@@ -121,21 +121,35 @@ def merge(models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
 
 
 def compile_here(
-    model: onnx.ModelProto, folder: Path, **options: Any
-) -> tuple[CompiledModel, CompileReport]:
-    """Compile without a worker, so that many tests share one process and its imports."""
+    model: onnx.ModelProto,
+    folder: Path,
+    loader: Callable[[Path, int], Any] = load,
+    **options: Any,
+) -> tuple[Any, CompileReport]:
+    """Compile without a worker, so that many tests share one process and its imports.
+
+    Returns:
+        What ``loader`` makes of the artifact and the number of threads: a CompiledModel, or what
+        has the same methods; and the report.
+    """
     output = folder / "model.burnish"
     request = CompileRequest(
         model.SerializeToString(), str(output), CompileOptions(**options), overwrite=True
     )
     report = compile_artifact(request)
-    return load(output, threads=options.get("threads", 1)), report
+    return loader(output, options.get("threads", 1)), report
 
 
 class Bundle:
     """Cases compiled together, and what they give beside onnxruntime."""
 
-    def __init__(self, cases: Mapping[str, Case], seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self,
+        cases: Mapping[str, Case],
+        seed: int = 0,
+        loader: Callable[[Path, int], Any] = load,
+        **options: Any,
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.cases = cases
         models = {name: model_of(case, name, rng) for name, case in cases.items()}
@@ -147,7 +161,7 @@ class Bundle:
             names = [o.name for o in reference.get_outputs()]
             self.expected = dict(zip(names, reference.run(None, feeds), strict=True))
         with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
-            compiled, self.report = compile_here(self.model, Path(folder), **options)
+            compiled, self.report = compile_here(self.model, Path(folder), loader, **options)
             with compiled:
                 outputs = [o.name for o in compiled.get_outputs()]
                 self.found = dict(zip(outputs, compiled.run(None, feeds), strict=True))

@@ -86,6 +86,12 @@ class EmulatedModel:
         self.path, self.cpu, self.threads = path, cpu, threads
         self.manifest = read_manifest(path)
 
+    def __enter__(self) -> EmulatedModel:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
     def get_inputs(self) -> list[NodeArg]:
         return [NodeArg(i.name, i.dtype, list(i.shape)) for i in self.manifest.inputs]
 
