@@ -70,48 +70,6 @@ def expand(node: Node) -> bool:
 def _copy_nodes(
     source: Graph, target: Graph, values: dict[Value, Value], prefix: str, location: Location
 ) -> None:
-    """Copy nodes from one graph to another; ``values`` maps what they read, and what they make."""
-    for inner in source.nodes:
-        inputs = [None if v is None else _outer(values, target, v) for v in inner.inputs]
-        outputs: list[Value | None] = []
-        for value in inner.outputs:
-            made = None if value is None else target.value(f"{prefix}/{value.name}", value.type)
-            if made is not None and value is not None:
-                made.content = value.content
-                values[value] = made
-            outputs.append(made)
-        attrs = dict(inner.attrs)
-        for name, attr in attrs.items():
-            if isinstance(attr, Graph) and attr.parent is not None:
-                attrs[name] = _copy_graph(attr, target, values, prefix, location)
-        copied = Node(
-            inner.op,
-            inputs,
-            outputs,
-            attrs,
-            domain=inner.domain,
-            name=f"{prefix}/{inner.name}",
-            location=location,
-        )
-        target.append(copied)
-
-
-def _copy_graph(
-    source: Graph, parent: Graph, values: dict[Value, Value], prefix: str, location: Location
-) -> Graph:
-    """A copy of a subgraph under another parent."""
-    graph = Graph(source.name, parent)
-    for value in source.inputs:
-        values[value] = graph.value(f"{prefix}/{value.name}", value.type)
-        graph.inputs.append(values[value])
-    _copy_nodes(source, graph, values, prefix, location)
-    graph.set_outputs([_outer(values, graph, v) for v in source.outputs])
-    return graph
-
-
-def _copy_nodes(
-    source: Graph, target: Graph, values: dict[Value, Value], prefix: str, location: Location
-) -> None:
     """Copy the nodes of a graph into another; ``values`` says what its values are there."""
     for node in source.nodes:
         inputs = [None if v is None else _outer(values, target, v) for v in node.inputs]
@@ -329,28 +287,6 @@ def _subgraph(
         _read(graph, node, scope, outer)
     results = [scope[info.name] for info in proto.output]
     graph.set_outputs([v for v in results if v is not None])
-    return graph
-
-
-def _read_graph(
-    parent: Graph,
-    proto: onnx.GraphProto,
-    names: Mapping[str, Value | None],
-    outer: Mapping[str, Attr],
-) -> Graph:
-    """A subgraph of a body."""
-    graph, scope = Graph(proto.name, parent), dict(names)
-    for declared in proto.input:
-        value = graph.value(declared.name)
-        graph.inputs.append(value)
-        scope[declared.name] = value
-    for tensor in proto.initializer:
-        constant = Constant(numpy_helper.to_array(tensor))
-        scope[tensor.name] = graph.constant(constant, tensor.name)
-    for node in proto.node:
-        _read(graph, node, scope, outer)
-    outputs = [scope[declared.name] for declared in proto.output]
-    graph.set_outputs([v for v in outputs if v is not None])
     return graph
 
 

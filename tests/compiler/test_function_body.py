@@ -112,6 +112,30 @@ def test_a_body_with_subgraphs_gets_copies_of_them() -> None:
     np.testing.assert_array_equal(result.reshape(-1), np.arange(1, 6, 2, dtype=np.float32))
 
 
+FLEX = """<ir_version: 13, opset_import: ["" : 26, "ai.onnx.preview" : 1]>
+g (float[1,1,3,4] q, float[1,1,3,4] k, float[1,1,3,4] v, float limit) => (float[1,1,3,4] y) {
+    y = ai.onnx.preview.FlexAttention <score_mod = mod (float[B,H,L,S] s) => (float[B,H,L,S] t)
+        <float four = {4.0}> { t = Mul (s, SCALE) }> (q, k, v)
+}"""
+
+
+def test_graphs_that_are_parameters_go_into_the_body() -> None:
+    source = onnx.parser.parse_model(FLEX.replace("SCALE", "four"))
+    graph = load(source)
+    assert "FlexAttention" not in {node.op for node in graph.nodes}
+    q, k, v = (floats(1, 1, 3, 4) for _ in range(3))
+    feeds = {"q": q, "k": k, "v": v, "limit": np.float32(1)}
+    (result,) = onnx.reference.ReferenceEvaluator(to_model(graph)).run(None, feeds)
+    scores = 4 * np.einsum("bhld,bhsd->bhls", q, k) / 2
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    np.testing.assert_allclose(result, weights / weights.sum(-1, keepdims=True) @ v, rtol=1e-5)
+
+
+def test_graphs_that_read_outer_values_are_not_put_into_bodies() -> None:
+    source = onnx.parser.parse_model(FLEX.replace("SCALE", "limit"))
+    assert [node.op for node in load(source).nodes] == ["FlexAttention"]
+
+
 def test_no_body_is_no_change() -> None:
     graph = load(model("Erf", [floats(2)], {}, 1, ()))
     assert not expand(graph.nodes[0])
