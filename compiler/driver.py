@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from burnish import __version__
-from burnish.errors import InvalidInputError, first_few
+from burnish.errors import InvalidInputError
 from burnish.options import CompileOptions, spell_input_shapes
 from burnish.worker import report
 
@@ -279,67 +279,6 @@ def optimize(
     return manager.run(graph, context)
 
 
-def prepare(graph: Graph, target: Target) -> list[str]:
-    """Inline the composites that a backend has no kernel for, and refuse what nothing can lower.
-
-    Returns:
-        A line for each kind of composite that was inlined and reason for it.
-
-    Raises:
-        UnsupportedOpError: Lists every node without a lowering.
-    """
-    from burnish.importers.function_body import expand_all
-    from burnish.ir import composites
-    from burnish.lowering import registry
-    from burnish.lowering.dynamic import Namer, has_run_time_sizes
-    from burnish.lowering.module_ops import is_native
-    from burnish.passes.manager import clean
-
-    rules = target.backend.rules()
-    inlined: dict[str, list[str]] = {}
-
-    def accepted(node: Any) -> bool:
-        rule = rules.get(node.key)
-        ranked = all(
-            v is None or (v.type is not None and v.type.rank is not None) for v in node.inputs
-        )
-        return rule is not None and ranked and rule.accepts(node) is None
-
-    for node in list(graph.walk()):
-        if composites.is_composite(node) and node.op != "Elementwise" and not accepted(node):
-            rule = rules.get(node.key)
-            refused = rule.accepts(node) if rule is not None else None
-            why = refused.reason if refused is not None else "no kernel"
-            names = inlined.setdefault(f"{node.key} as plain operators: {why}", [])
-            names.append(" + ".join(node.location.names) or node.name)
-            composites.inline(node)
-    if inlined:
-        clean(graph)
-    host_sizes, namer = target.backend.host_sizes, Namer(graph)
-
-    def name_sizes() -> None:
-        if host_sizes and has_run_time_sizes(graph):
-            namer.run()
-            clean(graph)
-
-    name_sizes()
-
-    def elsewhere(node: Any) -> bool:
-        return is_native(node, host_sizes) or accepted(node)
-
-    # What has no lowering, and is composed of operators by ONNX itself, needs none.
-    sequential = target.backend.sequential
-
-    def has_none(node: Any) -> bool:
-        return not elsewhere(node) and registry.supported(node, sequential) is not None
-
-    if expand_all(graph, has_none):
-        clean(graph)
-        name_sizes()
-    registry.check(graph, elsewhere, sequential)
-    return [f"{len(names)} x {what} ({first_few(names)})" for what, names in inlined.items()]
-
-
 def _build(
     graph: Graph, target: Target, clock: _Clock, notes: list[str]
 ) -> tuple[ModuleLowering, Any]:
@@ -347,6 +286,7 @@ def _build(
     clock.start("load compiler")
     from burnish.backends.pipeline import build_executable, lower_relax
     from burnish.lowering.module import ModuleLowering
+    from burnish.lowering.prepare import prepare
 
     clock.start("lower")
     notes += prepare(graph, target)

@@ -77,6 +77,7 @@ _SIZE_OPERANDS = {
     "DFT": (1,),
     "Expand": (1,),
     "MaxUnpool": (2,),
+    "MelWeightMatrix": (0, 1),
     "OneHot": (1,),
     "STFT": (1, 3),
     "Split": (1,),
@@ -163,20 +164,22 @@ def _range(namer: Namer, b: Builder, node: Node) -> list[Value | None] | None:
 
 @_rule("Resize")
 def _resize(namer: Namer, b: Builder, node: Node) -> list[Value | None] | None:
-    if not _has_unknown_output(node) or node.required(0).t.rank is None:
+    x = node.required(0)
+    if not _has_unknown_output(node) or x.t.rank is None:
         return None
     operands = [node.input(i) for i in (1, 2, 3)]
     if not all(map(_short, operands)):
         return None
-    sizes = b.node(
-        "ResizeSizes", [_shape(b, node.required(0)), *operands], dict(node.attrs), domain=DOMAIN
-    ).output
+    attrs = dict(node.attrs)
+    sizes = b.node("ResizeSizes", [_shape(b, x), *operands], attrs, domain=DOMAIN).output
     size = namer.bind(b, sizes, "resize")
-    return [
-        b.node(
-            "Resize", [node.required(0), *operands, size], dict(node.attrs), domain=DOMAIN
-        ).output
-    ]
+    inputs = [x, *operands, size]
+    if node.int_attr("antialias") and node.str_attr("mode", "nearest") != "nearest":
+        names = ("axes", "keep_aspect_ratio_policy", "mode")
+        how = {name: attrs[name] for name in names if name in attrs}
+        taps = b.node("ResizeTaps", [_shape(b, x), *operands[1:]], how, domain=DOMAIN).output
+        inputs.append(namer.bind(b, taps, "taps"))
+    return [b.node("Resize", inputs, attrs, domain=DOMAIN).output]
 
 
 # --- axes that are known at run time only --------------------------------------------------------

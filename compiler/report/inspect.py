@@ -53,9 +53,10 @@ def describe_support(
         ModelError: The model is invalid.
     """
     from burnish.backends.registry import resolve_target
-    from burnish.driver import optimize, prepare, read_graph
+    from burnish.driver import optimize, read_graph
     from burnish.errors import UnsupportedOpError
     from burnish.importers.untyped import untyped_operators
+    from burnish.lowering.prepare import prepare
     from burnish.lowering.support import known_nowhere
 
     shapes = parse_input_shapes(input_shapes)

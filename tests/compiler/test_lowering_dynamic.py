@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 from burnish.backends.registry import resolve_target
-from burnish.driver import prepare
 from burnish.errors import InvalidInputError, RunError, UnsupportedOpError
 from burnish.ir.infer.run_time import DOMAIN
+from burnish.lowering.prepare import prepare
 from burnish.runtime import CompiledModel
 from tests.support.bundle import Bundle, Case, compile_here
 from tests.support.golden import parse
@@ -77,6 +77,10 @@ OPERANDS = {
         '(float[1,2,3,4] x, float[4] s) => (float[1,2,h,w] y) '
         '{ y = Resize<mode = "linear">(x, , s) }',
         feeds={"s": np.array([1, 1, 2, 1.5], np.float32)}),
+    "resize_smoothly": Case(
+        '(float[1,2,6,8] x, float[4] s) => (float[1,2,h,w] y) '
+        '{ y = Resize<mode = "cubic", antialias = 1>(x, , s) }',
+        feeds={"s": np.array([1, 1, 0.5, 0.3], np.float32)}),
     "resize_to_sizes": Case(
         "(float[1,2,3,4] x, int64[4] s) => (float[1,2,h,w] y) { y = Resize(x, , , s) }",
         feeds={"s": ints(1, 2, 5, 2)}),

@@ -139,9 +139,18 @@ def resize_sizes(node: Node) -> Sequence[Result]:
     return [_sizes(len(known(node, 0)))]
 
 
+@infer("ResizeTaps", domain=DOMAIN)
+def resize_taps(node: Node) -> Sequence[Result]:
+    """ResizeTaps(sizes of x, scales?, sizes?; axes, keep_aspect_ratio_policy, mode).
+
+    How many elements the filter of each axis reads that does not let high frequencies alias.
+    """
+    return [_sizes(len(node.ints_attr("axes", tuple(range(len(known(node, 0)))))))]
+
+
 @infer("Resize", domain=DOMAIN)
 def resize(node: Node) -> Sequence[Result]:
-    """Resize(x, roi?, scales?, sizes?, sizes of the result; attributes of Resize)."""
+    """Resize(x, roi?, scales?, sizes?, sizes of the result, taps?; attributes of Resize)."""
     return [tensor(dtype_of(node), known(node, 4))]
 
 

@@ -39,6 +39,7 @@ class _Axis:
         roi: Start and end in [0, 1] as expressions, for tf_crop_and_resize.
         fraction: Whether the scale is given: then ONNX takes scale times extent, which need not be
             whole, for the resized length that corners are aligned with.
+        taps: Size of the filter where it depends on a scale that is known at run time only.
     """
 
     axis: int
@@ -48,6 +49,7 @@ class _Axis:
     scale: Prim
     roi: tuple[Prim, Prim]
     fraction: bool
+    taps: Dim | None = None
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,17 @@ def _weight(how: _How, distance: Prim) -> Prim:
     return _triangle(distance) if how.mode == "linear" else _keys(distance, how.cubic)
 
 
-def _taps(item: _Axis, how: _How) -> tuple[int, int, float]:
-    """First tap relative to floor(coordinate), number of taps, and the filter's scale."""
+def _taps(ctx: TeContext, item: _Axis, how: _How) -> tuple[Prim, Dim, Prim | None]:
+    """First tap relative to floor(coordinate), number of taps, and the filter's scale if not 1."""
+    if item.taps is not None:
+        first = int64(1) - tirx.floordiv(ctx.expr(item.taps), int64(2))
+        return first, item.taps, tirx.min(item.scale, _number(1))
     radius = 1 if how.mode == "linear" else 2
     scale = 1.0
     if how.antialias and item.factor is not None and item.factor < 1:
         scale = item.factor
-    first = math.floor(-radius / scale) + 1
-    return first, 2 - 2 * first, scale
+    begin = math.floor(-radius / scale) + 1
+    return int64(begin), 2 - 2 * begin, None if scale == 1 else _number(scale)
 
 
 def _pass(ctx: TeContext, read: Read, dims: list[Dim], item: _Axis, how: _How) -> Read:
@@ -164,14 +169,16 @@ def _pass(ctx: TeContext, read: Read, dims: list[Dim], item: _Axis, how: _How) -
         return lambda *at: read(
             *replaced(at, item.axis, _nearest_index(ctx, item, how, at[item.axis]))
         )
-    first, count, scale = _taps(item, how)
-    normalized = how.exclude_outside or scale != 1
+    first, count, scale = _taps(ctx, item, how)
+    normalized = how.exclude_outside or scale is not None
 
     def tap(at: tuple[Prim, ...], base: Prim, ratio: Prim, step: Prim) -> tuple[Prim, Prim]:
         """Weight and value of a tap; ``step`` counts from the first."""
-        offset = step + int64(first)
+        offset = step + first
         index = _whole(base) + offset
-        distance = (_float(offset) - ratio) * _number(scale)
+        distance = _float(offset) - ratio
+        if scale is not None:
+            distance = distance * scale
         weight = _weight(how, distance)
         if how.exclude_outside:
             inside = tirx.And(index >= int64(0), index < extent)
@@ -182,7 +189,7 @@ def _pass(ctx: TeContext, read: Read, dims: list[Dim], item: _Axis, how: _How) -
         source = _source(ctx, item, how, at[item.axis])
         return bind(source, lambda s: bind(te.floor(s), lambda base: body(base, s - base)))
 
-    if count <= _UNROLLED:
+    if isinstance(count, int) and count <= _UNROLLED:
 
         def unrolled(*at: Prim) -> Prim:
             def total(base: Prim, ratio: Prim) -> Prim:
@@ -196,7 +203,7 @@ def _pass(ctx: TeContext, read: Read, dims: list[Dim], item: _Axis, how: _How) -
             return at_base(at, total)
 
         return unrolled
-    shape = [*dims, count]
+    shape: list[Dim] = [*dims, count]
     shape[item.axis] = item.out
 
     def part(which: Callable[[Prim, Prim], Prim]) -> te.Tensor:
@@ -319,13 +326,7 @@ def _interpolate(
     return ctx.compute(body)
 
 
-def _no_antialias(node: Node) -> str | None:
-    if node.int_attr("antialias"):
-        return "antialias with scales that are known at run time only"
-    return None
-
-
-@te_rule("Resize", domain=DOMAIN, attribute_inputs=(4,), dtypes=NATIVE, check=_no_antialias)
+@te_rule("Resize", domain=DOMAIN, attribute_inputs=(4, 5), dtypes=NATIVE)
 def resize_at_run_time(
     ctx: TeContext,
     x: te.Tensor,
@@ -333,6 +334,7 @@ def resize_at_run_time(
     scales: te.Tensor | None = None,
     sizes: te.Tensor | None = None,
     bound: te.Tensor | None = None,
+    taps: te.Tensor | None = None,
     *,
     antialias: int = 0,
     axes: tuple[int, ...] | None = None,
@@ -351,8 +353,9 @@ def resize_at_run_time(
         nearest_mode,
         cubic_coeff_a,
         bool(exclude_outside) and mode != "nearest",
-        False,
+        bool(antialias),
     )
+    filters = ctx.dims_of(5)
     dims, outs = ctx.in_dims(0), ctx.out_dims()
     along = tuple(range(len(dims))) if axes is None else tuple(a % len(dims) for a in axes)
     count = len(along)
@@ -372,5 +375,6 @@ def resize_at_run_time(
         region = (_number(0), _number(1))
         if roi is not None and not whole:
             region = (_float(roi(int64(k))), _float(roi(int64(k + count))))
-        items.append(_Axis(axis, dims[axis], outs[axis], None, factors[k], region, given))
+        size = filters[k] if filters is not None else None
+        items.append(_Axis(axis, dims[axis], outs[axis], None, factors[k], region, given, size))
     return _interpolate(ctx, x, items, how, extrapolation_value)

@@ -294,24 +294,61 @@ def resize_sizes(
 ) -> None:
     """The result's sizes of Resize-19: ``floor(size * scale)``, or those that are asked for."""
     source = _sizes(ctx)
-    along = range(len(source)) if axes is None else [a % len(source) for a in axes]
-    kept = [cast(source[axis], "float32") for axis in along]
+    along, kept = _resized(source, axes)
     made: list[Prim]
+    factors = _factors(kept, scales, target, keep_aspect_ratio_policy)
     if scales is not None and scales.size != 0:
-        factors = [cast(scales.load(k), "float32") for k in range(len(kept))]
         if roi is not None and coordinate_transformation_mode == "tf_crop_and_resize":
             spans = [roi.load(k + len(kept)) - roi.load(k) for k in range(len(kept))]
             factors = [f * cast(s, "float32") for f, s in zip(factors, spans, strict=True)]
         made = [tirx.floor(size * f) for size, f in zip(kept, factors, strict=True)]
-    else:
+    elif keep_aspect_ratio_policy == "stretch":
         made = _elements(target)
-        if keep_aspect_ratio_policy != "stretch":
-            pick = tirx.min if keep_aspect_ratio_policy == "not_larger" else tirx.max
-            wanted = [cast(size, "float32") for size in made]
-            ratios = [tir.hold(w / size) for w, size in zip(wanted, kept, strict=True)]
-            scale = functools.reduce(pick, ratios)
-            made = [tirx.floor(scale * size + const(0.5, "float32")) for size in kept]
+    else:
+        half = const(0.5, "float32")
+        made = [tirx.floor(f * size + half) for size, f in zip(kept, factors, strict=True)]
     result = list(source)
     for axis, size in zip(along, made, strict=True):
         result[axis] = cast(size, "int64")
     _store(ctx.output(), result)
+
+
+def _resized(source: Sequence[Prim], axes: tuple[int, ...] | None) -> tuple[list[int], list[Prim]]:
+    """The axes that a Resize names, and their sizes as floats."""
+    along = [a % len(source) for a in (range(len(source)) if axes is None else axes)]
+    return along, [cast(source[axis], "float32") for axis in along]
+
+
+def _factors(
+    kept: Sequence[Prim], scales: Tensor | None, target: Tensor | None, policy: str
+) -> list[Prim]:
+    """The scale of each resized axis."""
+    if scales is not None and scales.size != 0:
+        return [tir.hold(cast(scales.load(k), "float32")) for k in range(len(kept))]
+    wanted = [cast(size, "float32") for size in _elements(target)]
+    ratios = [tir.hold(w / size) for w, size in zip(wanted, kept, strict=True)]
+    if policy == "stretch":
+        return ratios
+    pick = tirx.min if policy == "not_larger" else tirx.max
+    return [functools.reduce(pick, ratios)] * len(kept)
+
+
+@kernel_rule("ResizeTaps", domain=DOMAIN, attribute_inputs=(0,), dtypes=REAL)
+def resize_taps(
+    ctx: KernelContext,
+    sizes: Tensor | None,
+    scales: Tensor | None = None,
+    target: Tensor | None = None,
+    *,
+    axes: tuple[int, ...] | None = None,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "linear",
+) -> None:
+    """Size of the filter of each axis of an antialiased Resize-19: it is as wide as the scale."""
+    _, kept = _resized(_sizes(ctx), axes)
+    one, radius = const(1, "float32"), const(1 if mode == "linear" else 2, "float32")
+    for k, factor in enumerate(_factors(kept, scales, target, keep_aspect_ratio_policy)):
+        begin = cast(tirx.floor(const(0, "float32") - radius / tirx.min(factor, one)), "int64")
+        count = int64(0) - int64(2) * begin
+        valid = factor > const(0, "float32")
+        ctx.output().store(k, tirx.Select(valid, count, int64(_INVALID)))
