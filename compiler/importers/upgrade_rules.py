@@ -279,6 +279,19 @@ def roi_align_10(b: Builder, node: Node) -> None:
     node.attrs["coordinate_transformation_mode"] = "output_half_pixel"
 
 
+@upgrade("OptionalGetElement", "OptionalHasElement", until=ALWAYS)
+def optional_of_tensor(b: Builder, node: Node) -> None:
+    """Since 18 they take tensors too, which are always there."""
+    value = node.input(0)
+    if value is None or value.type is None:
+        return
+    if node.op == "OptionalGetElement":
+        node.op = "Identity"
+        return
+    b.graph.replace_uses(node.output, b.constant(np.asarray(True), node.output.name))
+    b.graph.remove(node)
+
+
 @upgrade("Scan", until=9)
 def scan_8(b: Builder, node: Node) -> None:
     """Scan 8 works on batches with own lengths."""

@@ -180,6 +180,11 @@ FORMS = {
         """g (int64[3] x) => (float[N,M] y) <int64 d = {5}, float[2] v = {0.5,2.0}>
         { y = OneHot(x, d, v) }""",
     ),
+    "optional-of-tensor": (
+        18,
+        """g (float[2,3] x) => (float[2,3] y, bool h)
+        { h = OptionalHasElement(x) z = Neg(x) y = OptionalGetElement(z) }""",
+    ),
     "bool-where": (
         9,
         "g (float[2,3] x) => (float[2,3] y) { c = Greater(x, x) z = Neg(x) y = Where(c, x, z) }",
