@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import platform
 
-from burnish.artifact import cpu_features
+from burnish.artifact import cpu_features, cross_compiler
 from burnish.backends.base import Target
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
 from burnish.backends.cpu_backend import COMPUTES, PRECISIONS, cpu_backend
 from burnish.errors import TargetUnavailableError, UsageError
 
+_MACHINE = "x86_64"
 _LEVELS: dict[str, Isa] = {"x86-64-v4": AVX512, "x86-64-v3": AVX2}
 
 
 def _resolve(spec: str) -> Target:
     if spec == "x86":
-        if platform.machine() not in ("x86_64", "AMD64"):
+        if platform.machine() != _MACHINE:
             raise TargetUnavailableError(
                 "target x86 means this machine's CPU, and this machine is no x86-64",
                 hint="name the level to build for: x86-64-v3 or x86-64-v4",
@@ -34,11 +35,12 @@ def _resolve(spec: str) -> Target:
         spec,
         X86,
         dict(isa.target),
-        "x86_64",
+        _MACHINE,
         isa.features,
         isa,
         precisions=PRECISIONS,
         computes=COMPUTES,
+        linker=cross_compiler(_MACHINE),
     )
 
 

@@ -142,3 +142,13 @@ def test_doctor_and_targets_say_so(
     rows = {row["target"]: row for row in json.loads(capsys.readouterr().out)["targets"]}
     assert not rows["arm:neoverse-n1"]["builds"]
     assert "cross compiler" in rows["arm:neoverse-n1"]["why"]
+
+
+def test_x86_on_an_arm_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way round it is the same."""
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(TargetUnavailableError, match=r"x86_64-linux-gnu-g\+\+ was not") as error:
+        resolve_target("x86-64-v3")
+    assert "apt install g++-x86-64-linux-gnu" in str(error.value.hint)
+    assert resolve_target("arm").linker is None
