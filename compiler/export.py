@@ -61,6 +61,9 @@ def _least_opset(node: Node, version: int) -> int:
 def _fits(node: Node, schema: onnx.defs.OpSchema) -> bool:
     """Whether an older version of the operator has all that the node uses."""
     types = {t for c in schema.type_constraints for t in c.allowed_type_strs}
+    if node.op == "Mod" and schema.since_version < 28 and not node.int_attr("fmod"):
+        # The schema allowed floats, and its text did not.
+        types -= {"tensor(float16)", "tensor(float)", "tensor(double)", "tensor(bfloat16)"}
     return (
         set(node.attrs) <= set(schema.attributes)
         and len(node.inputs) <= schema.max_input

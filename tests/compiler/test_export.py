@@ -10,8 +10,9 @@ import onnx.checker
 import pytest
 
 from burnish.errors import InputFileError
-from burnish.export import save, to_model
+from burnish.export import BASE_OPSET, save, to_model
 from burnish.importers import load
+from burnish.importers.upgrade import CANONICAL_OPSET
 from burnish.ir import Attr, Builder, Graph, Location, Node, TensorType, Value, sym
 from burnish.ir.composites import inline
 from tests.support.roundtrip import model, random_feeds, run
@@ -238,3 +239,10 @@ def test_large_constants_go_to_a_second_file(tmp_path: Path) -> None:
     assert placed == {"w": onnx.TensorProto.EXTERNAL, "small": onnx.TensorProto.DEFAULT}
     again = load(tmp_path / "m.onnx")
     np.testing.assert_array_equal(again.nodes[0].required(1).array, _random(64, 64))
+
+
+def test_what_a_new_opset_allows_is_exported_for_it() -> None:
+    text = "g (float[3] x, float[3] y) => (float[3] z) { z = Mod<fmod=FMOD>(x, y) }"
+    for fmod, opset in ((1, BASE_OPSET), (0, CANONICAL_OPSET)):
+        exported = to_model(load(model(text.replace("FMOD", str(fmod)), CANONICAL_OPSET)))
+        assert {o.domain: o.version for o in exported.opset_import}[""] == opset
