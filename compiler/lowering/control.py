@@ -138,8 +138,11 @@ class BranchLowering(FunctionLowering):
 class BodyLowering(BranchLowering):
     """The body of a Loop: its inputs are parameters too.
 
-    Sizes of carried values that change between iterations are symbols of the body alone.
+    Sizes of carried values that change between iterations are symbols of the body alone. Nobody
+    writes to what it returns, so that a value that is carried on as it is needs no copy.
     """
+
+    owns_outputs = False
 
     def parameters(self) -> list[Any]:
         """Iteration, condition and carried values."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from tvm import relax
@@ -121,7 +121,13 @@ class ModuleLowering:
 
 
 class FunctionLowering:
-    """Lowers one graph to one Relax function."""
+    """Lowers one graph to one Relax function.
+
+    Attributes:
+        owns_outputs: Whether the caller may write to what the function returns.
+    """
+
+    owns_outputs: ClassVar[bool] = True
 
     def __init__(self, module: ModuleLowering, graph: Graph, name: str) -> None:
         self.module = module
@@ -190,7 +196,7 @@ class FunctionLowering:
         params |= {id(v) for v in self.weight_vars.values()}
         for value in self.graph.outputs:
             lowered = self.tensor(value)
-            if (
+            if self.owns_outputs and (
                 id(lowered.expr) in params
                 or value.is_const
                 or any(lowered.expr is r for r in results)

@@ -287,6 +287,25 @@ def test_axes_of_size_one_that_nobody_listed(compiled: Compile) -> None:
         model.run(None, {"x": x[:1]})
 
 
+def test_results_of_a_loop_are_nobody_elses_memory(compiled: Compile) -> None:
+    model = compiled(
+        "g (int64 n, float[3] x) => (float[3] y, float[3] z, float[m,3] s) <float[3] w = "
+        "{1.0, 2.0, 3.0}> { y, z, s = Loop(n, , x, x) <body = b (int64 i, bool c, float[3] a, "
+        "float[3] u) => (bool d, float[3] e, float[3] f, float[3] g) { d = Identity(c) "
+        "e = Identity(a) f = Identity(w) g = Identity(a) }> }"
+    )
+    for count in (0, 1, 3):
+        x = RNG.standard_normal(3).astype(np.float32)
+        kept = x.copy()
+        y, z, s = model.run(None, {"n": np.array(count), "x": x})
+        y[:], z[:], s[:] = 7, 8, 9
+        np.testing.assert_array_equal(x, kept)
+        y, z, s = model.run(None, {"n": np.array(count), "x": x})
+        np.testing.assert_array_equal(y, x)
+        np.testing.assert_array_equal(z, [1, 2, 3] if count else x)
+        np.testing.assert_array_equal(s, [x] * count if count else np.zeros((0, 3)))
+
+
 def test_two_compilations_are_the_same(tmp_path: Path) -> None:
     cases = {"loop": LOOPS["sizes_in_a_loop"], "reduce": OPERANDS["reduce"]}
     model = Bundle(cases).model
