@@ -20,7 +20,7 @@ from burnish.errors import (
     UnsupportedOpError,
     UsageError,
 )
-from tests.models import model_path
+from tests.models import ModelUnavailable, model_path
 from tests.support.architectures import ARCHITECTURES
 from tests.support.cuda_binary import KernelCode, fat_binaries, kernels, missing_tools
 from tests.support.onnx_text import parse
@@ -235,6 +235,10 @@ def test_sequential_operators_are_refused_together(tmp_path: Path) -> None:
     ],
 )
 def test_real_models(name: str, target: str, precision: str, tmp_path: Path) -> None:
-    artifact = build(model_path(name), tmp_path, target, precision)
+    try:
+        path = model_path(name)
+    except ModelUnavailable as reason:
+        pytest.skip(f"{name}: {reason}")
+    artifact = build(path, tmp_path, target, precision)
     assert_no_source(artifact)
     assert_quality(artifact, precision)
