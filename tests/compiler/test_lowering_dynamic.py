@@ -331,6 +331,8 @@ def test_equal_nans_are_one_value(compiled: Compile) -> None:
     [
         ("(float[2,6] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }",
          {"s": ints(5, -1)}, r"Reshape.* gives \[-1, -1\]"),
+        ("(float[2,6] x, int64[1] k) => (float[2,a] y, int64[2,b] i) { y, i = TopK(x, k) }",
+         {"k": ints(7)}, r"6 >= topk_0 must hold for TopK.* 6 and 7"),
         ("(float[2,6] x, int64[2] s) => (float[a,b] y) { y = Tile(x, s) }",
          {"s": ints(2, -3)}, r"Tile.* gives \[2, -3\]"),
         ("(float[2,6] x, int64[1] a) => (float[p] y) { y = ReduceSum<keepdims = 0>(x, a) }",

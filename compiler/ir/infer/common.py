@@ -232,6 +232,18 @@ def at_least(d: Dim, least: int, what: str) -> None:
         demand("at_least", d, least)
 
 
+def not_less(a: Dim, b: Dim, what: str) -> None:
+    """Demand that a dim be at least another one.
+
+    Raises:
+        ShapeError: It is known to be smaller.
+    """
+    if isinstance(b, int):
+        at_least(a, b, what)
+    elif not nonnegative(dims.sub(a, b)):
+        demand("at_least", a, b)
+
+
 def at_least_zero(d: Dim) -> Dim:
     """``max(d, 0)``, without the maximum where it is not needed."""
     return d if nonnegative(d) else dims.maximum(d, 0)

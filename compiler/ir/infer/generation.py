@@ -16,6 +16,7 @@ from burnish.ir.infer.common import (
     dtype_of,
     elements,
     length,
+    not_less,
     required,
     same_dtype,
     shape_of,
@@ -127,6 +128,8 @@ def top_k(node: Node) -> Sequence[Result]:
     source = shape_of(node, 0)
     axis = axis_of(node.int_attr("axis", -1), len(source))
     k = elements(node.input(1))
+    if k:
+        not_less(source[axis], k[0], "size of the axis and k")
     result = (*source[:axis], k[0] if k else UNKNOWN, *source[axis + 1 :])
     return [tensor(dtype_of(node), result), tensor("int64", result)]
 
