@@ -57,7 +57,7 @@ def load_config(path: str | os.PathLike[str]) -> config.GateConfig:
         raise UsageError(
             f"{count} error{'s' if count > 1 else ''} in {where}",
             at="\n      ".join(problems.lines),
-            hint="burnish check --help says where the keys are described",
+            hint="burnish check NEW.toml --init MODEL.onnx writes a file that describes all keys",
         )
     check = found.get("check", {})
     return config.GateConfig(
