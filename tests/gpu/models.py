@@ -21,16 +21,19 @@ Feeds = dict[str, npt.NDArray[Any]]
 #: Smaller tensors stay as they are: biases, gains, constants of the graph.
 _LARGE = 4096
 
-#: Two layers with a dynamic batch: what goes wrong with it has nothing to do with size.
+#: Two layers and a condition on dynamic dims: what goes wrong here has nothing to do with size.
 _SMOKE = """<ir_version: 10, opset_import: ["": 21]>
-smoke (float[batch, 3, 17, 19] x) => (float[batch, 10] y)
+smoke (float[batch, 3, 17, 19] x, float[rows, parts, 10] s) => (float[batch, parts, 10] y)
 <float[40, 3, 3, 3] w, float[40] b, float[40, 10] v>
 {
   c = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w, b)
   r = Relu(c)
   p = GlobalAveragePool(r)
   f = Flatten(p)
-  y = MatMul(f, v)
+  m = MatMul(f, v)
+  axes = Constant <value_ints = [1]> ()
+  u = Unsqueeze(m, axes)
+  y = Add(u, s)
 }"""
 
 
@@ -56,15 +59,18 @@ class GpuModel:
     def feeds(self, size: dict[str, int], seed: int) -> Feeds:
         """Seeded inputs at one size."""
         if self.name == "smoke":
-            shape = (size["batch"], 3, 17, 19)
-            return {"x": np.random.default_rng(seed).standard_normal(shape, np.float32)}
+            rng = np.random.default_rng(seed)
+            shapes = {"x": (size["batch"], 3, 17, 19), "s": (size["rows"], size["parts"], 10)}
+            return {k: rng.standard_normal(v, np.float32) for k, v in shapes.items()}
         return dict(zoo_feeds(ALL[self.name], size, seed=seed))
 
 
 MODELS: dict[str, GpuModel] = {
     model.name: model
     for model in (
-        GpuModel("smoke", ({"batch": 2}, {"batch": 5})),
+        GpuModel(
+            "smoke", ({"batch": 2, "rows": 2, "parts": 3}, {"batch": 5, "rows": 5, "parts": 1})
+        ),
         GpuModel("resnet50"),
         GpuModel("mobilenetv2"),
         GpuModel("bert"),

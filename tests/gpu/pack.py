@@ -87,6 +87,10 @@ def _copy_runtime(folder: Path) -> None:
         shutil.copytree(compiler / part, python / "burnish" / part, ignore=only)
     for file in ("__init__.py", "errors.py", "worker.py"):
         shutil.copy2(compiler / file, python / "burnish")
+    # Of the IR, loading a model needs the arithmetic of dims alone, and that needs no ml_dtypes.
+    (python / "burnish" / "ir").mkdir()
+    (python / "burnish" / "ir" / "__init__.py").touch()
+    shutil.copy2(compiler / "ir" / "dims.py", python / "burnish" / "ir")
     checks = python / "tests" / "gpu"
     checks.mkdir(parents=True)
     (checks.parent / "__init__.py").touch()
