@@ -68,7 +68,9 @@ class Mask:
         queries = static(spec.queries)
         if not spec.mask:
             return cls(k.isa.lanes, None, None, (), queries)
-        tensor = k.input("mask", spec.mask_shape, None if spec.mask == "float" else "bool")
+        tensor = k.input(
+            "mask", spec.mask_shape, "bool" if spec.mask == "bool" else spec.mask_dtype
+        )
         view = None
         if spec.mask == "bool":
             view = T.decl_buffer((i64(tensor.size),), "int8", data=tensor.buffer.data, align=1)

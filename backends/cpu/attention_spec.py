@@ -73,6 +73,7 @@ class AttentionSpec:
         heads_first: The output is [batch, heads, queries, value_width], else
             [batch, queries, heads * value_width].
         dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        mask_dtype: Element type of a mask of floats: ``float32``, or None for that of the tensors.
     """
 
     batch: Index
@@ -94,6 +95,7 @@ class AttentionSpec:
     nan_to_zero: bool = False
     heads_first: bool = False
     dtype: str = "float32"
+    mask_dtype: str | None = "float32"
 
     def output_shape(self) -> tuple[Index, ...]:
         """Shape of the result."""

@@ -10,7 +10,7 @@ import numpy as np
 from burnish.ir import Builder, Constant, Graph, Location, Node, TensorType, Value
 from burnish.ir.types import BY_NAME, to_numpy
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
-from burnish.passes.precision.plan import LARGEST, WIDE, Plan, carries, is_mask, make_plan
+from burnish.passes.precision.plan import LARGEST, WIDE, Plan, carries, make_plan
 from burnish.passes.precision.roles import row_of
 
 VIA = "mixed-precision"
@@ -80,7 +80,7 @@ class _Rewriter:
         self.home = {v: g for g in all_graphs(graph) for v in _defined(g)}
         self._down: dict[Value, Value] = {}
         self._up: dict[Value, Value] = {}
-        self._constants: dict[tuple[Constant, bool], Value] = {}
+        self._constants: dict[Constant, Value] = {}
 
     def run(self) -> list[str]:
         """Rewrite the graph; returns the names of constants that are needed in both types."""
@@ -103,34 +103,28 @@ class _Rewriter:
                     if value is not None and self.plan.is_low(value):
                         self._widen_uses(value, reads, narrow=node in self.plan.narrow)
         wide = {value.const: value.name for value in self.graph.constants()}
-        return [wide[const] for const, _ in self._constants if const in wide]
+        return [wide[const] for const in self._constants if const in wide]
 
     # --- what narrow nodes read ----------------------------------------------------------------
 
     def _narrow_input(self, node: Node, index: int) -> None:
         value = node.required(index)
         if value.const is not None:
-            node.set_input(index, self._constant(value, is_mask(node, index)))
+            node.set_input(index, self._constant(value))
         elif not (value.producer is not None and value.producer in self.plan.narrow):
             node.set_input(index, self._cast_down(value, node))
 
-    def _constant(self, value: Value, limit: bool) -> Value:
+    def _constant(self, value: Value) -> Value:
         """The constant in 16 bits, shared by all nodes that read it."""
-        assert value.const is not None
-        key = (value.const, limit)
-        if key not in self._constants:
-            const, dtype = value.const, to_numpy(self.dtype)
-
-            def convert() -> np.ndarray:
-                array = const.array
-                if limit:
-                    # Infinities are masks as well, and float16 has them.
-                    array = np.where(np.isinf(array), array, np.clip(array, -LARGEST, LARGEST))
-                return array.astype(dtype)
-
-            narrow = Constant(convert, TensorType(self.dtype, const.type.shape))
-            self._constants[key] = self.graph.constant(narrow, value.name)
-        return self._constants[key]
+        const = value.const
+        assert const is not None
+        if const not in self._constants:
+            wide, dtype = const, to_numpy(self.dtype)
+            narrow = Constant(
+                lambda: wide.array.astype(dtype), TensorType(self.dtype, const.type.shape)
+            )
+            self._constants[const] = self.graph.constant(narrow, value.name)
+        return self._constants[const]
 
     def _cast_down(self, value: Value, user: Node) -> Value:
         if value not in self._down:

@@ -20,8 +20,6 @@ _LINEAR = frozenset(
         *("burnish::Conv", "burnish::ConvTranspose", "burnish::MatMul"),
     }
 )
-#: Position of the mask among the inputs of the attention composite.
-_MASK = 3
 
 
 @dataclass
@@ -106,7 +104,7 @@ class _Planner:
             return
         for index in data:
             value = node.required(index)
-            if value.const is not None and not self._fits(value, node, index):
+            if value.const is not None and self._largest(value.const) > LARGEST:
                 largest = self._largest(value.const)
                 self.plan.kept[node] = (
                     f"constant {value.name} holds {largest:.4g}, beyond the range of float16"
@@ -208,10 +206,6 @@ class _Planner:
             self._extent[const] = float(finite.max(initial=0.0))
         return self._extent[const]
 
-    def _fits(self, value: Value, node: Node, index: int) -> bool:
-        assert value.const is not None
-        return is_mask(node, index) or self._largest(value.const) <= LARGEST
-
     def _saturate(self, node: Node) -> None:
         """Limit what a narrow node reads where it may be a mask out of the range of float16."""
         if node not in self.plan.narrow:
@@ -222,7 +216,7 @@ class _Planner:
                 continue
             if value.producer is not None and value.producer in self.plan.narrow:
                 continue
-            if is_mask(node, index) or self._is_wild(value):
+            if self._is_wild(value):
                 self.plan.saturated.add(value)
 
     def _is_wild(self, value: Value) -> bool:
@@ -253,8 +247,3 @@ class _Planner:
             plan.consequences.add(node)
             moves = row.role is Role.MOVE
             plan.kept[node] = "it moves float32 data" if moves else "between float32 tensors"
-
-
-def is_mask(node: Node, index: int) -> bool:
-    """Whether an input is an additive mask, whose lowest numbers only have to be low enough."""
-    return node.key == "burnish::Attention" and index == _MASK

@@ -137,6 +137,25 @@ def test_results_are_those_of_float32_rounded_once(isa: Isa) -> None:
 
 
 @both
+@pytest.mark.parametrize("mask_dtype", ["float32", "float16"])
+def test_masks_of_attention_have_their_own_type(isa: Isa, mask_dtype: str) -> None:
+    spec = replace(q(1, 5, 9, 16, 2), dtype="float16", mask="float", mask_shape=(1, 1, 5, 9))
+    spec = replace(spec, mask_dtype="float32" if mask_dtype == "float32" else None)
+    rng = np.random.default_rng(2)
+    x = [rng.standard_normal((1, n, 32)).astype(np.float16) for n in (5, 9, 9)]
+    lowest = np.finfo(mask_dtype).min
+    mask = np.where(rng.random((1, 1, 5, 9)) < 0.4, lowest, 0).astype(mask_dtype)
+    mask[0, 0, 3] = lowest
+    library = build({"k": attention(isa, spec)}, isa)
+    (found,) = run(library, "k", [*x, mask], [dirty((1, 5, 32), "float16")])
+    queries, keys, values = (a.astype(np.float32).reshape(-1, 2, 16).transpose(1, 0, 2) for a in x)
+    scores = queries @ keys.transpose(0, 2, 1) / np.float32(4) + mask[0].astype(np.float32)
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    wanted = (e / e.sum(-1, keepdims=True)) @ values
+    np.testing.assert_allclose(found[0], wanted.transpose(1, 0, 2).reshape(5, 32), atol=3e-3)
+
+
+@both
 def test_code_converts_by_vectors_without_calls(isa: Isa) -> None:
     register = "zmm" if isa.lanes == 16 else "ymm"
     for name, case in CASES.items():

@@ -52,7 +52,9 @@ def _accepts(node: Node) -> Refused | None:
         if len(value.shape) != 3 or not isinstance(value.shape[-1], int):
             return Refused("queries, keys and values are not [batch, length, heads * width]")
     mask = node.input(3)
-    if mask is not None and (mask.dtype not in (node.output.dtype, "bool") or len(mask.shape) != 4):
+    if mask is not None and (
+        mask.dtype not in (node.output.dtype, "float32", "bool") or len(mask.shape) != 4
+    ):
         return Refused(f"no kernel for a mask {mask.type}")
     return refuse_dtype(node, 3)
 
@@ -72,6 +74,8 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     causal = bool(node.int_attr("causal"))
     scale = node.float_attr("scale", 1.0)
     nan_to_zero = bool(node.int_attr("nan_to_zero"))
+
+    mask_dtype = "float32" if mask is not None and mask.dtype == "float32" else None
 
     def build(shapes: CallShapes) -> Any:
         queries, keys = shapes.expr(q.shape[1]), shapes.expr(k.shape[1])
@@ -99,6 +103,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
             causal=causal,
             nan_to_zero=nan_to_zero,
             dtype=q.dtype,
+            mask_dtype=mask_dtype,
         )
         return attention(ctx.isa, spec)
 

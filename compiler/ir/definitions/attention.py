@@ -10,6 +10,7 @@ from burnish.ir.builder import Builder
 from burnish.ir.composites import define
 from burnish.ir.definitions.epilogue import scalar_constant
 from burnish.ir.graph import Node, Value
+from burnish.ir.types import BY_NAME
 
 
 def _heads(b: Builder, x: Value, heads: int) -> Value:
@@ -45,6 +46,10 @@ def _masked(b: Builder, scores: Value, keep: Value) -> Value:
     return b.op("Where", keep, scores, lowest)
 
 
+def _as_type(b: Builder, x: Value, dtype: str) -> Value:
+    return x if x.dtype == dtype else b.op("Cast", x, to=BY_NAME[dtype].onnx)
+
+
 @define("Attention")
 def attention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
     """``Attention(q, k, v, mask?)``: softmax(scale * q kT + mask) v for every head.
@@ -57,7 +62,8 @@ def attention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Va
     as zero, so that a row with every key masked by -inf gives zeros).
 
     ``mask`` has rank 4 and broadcasts to [B, H, S, T]: floats are added to the scaled scores,
-    booleans keep a score where they are true.
+    booleans keep a score where they are true. A mask of another float type than the queries makes
+    the scores of its own type: a float32 mask for float16 queries, whose lowest number is lower.
     """
     q, k, v, mask = (*inputs, None)[:4]
     assert q is not None
@@ -72,13 +78,16 @@ def attention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Va
     scale = node.float_attr("scale", 1.0)
     if scale != 1.0:
         scores = b.op("Mul", scores, scalar_constant(b, scale, scores.dtype))
-    if mask is not None:
-        scores = _masked(b, scores, mask) if mask.dtype == "bool" else b.op("Add", scores, mask)
+    if mask is not None and mask.dtype == "bool":
+        scores = _masked(b, scores, mask)
+    elif mask is not None:
+        scores = b.op("Add", _as_type(b, scores, mask.dtype), mask)
     if node.int_attr("causal"):
         scores = _masked(b, scores, _causal(b, scores))
     weights = b.op("Softmax", scores, axis=-1)
     if node.int_attr("nan_to_zero"):
         zero = scalar_constant(b, 0.0, weights.dtype)
         weights = b.op("Where", b.op("IsNaN", weights), zero, weights)
+    weights = _as_type(b, weights, values.dtype)
     merged = b.op("Transpose", b.op("MatMul", weights, values), perm=(0, 2, 1, 3))
     return [b.op("Reshape", merged, b.ints([0, 0, -1]))]
