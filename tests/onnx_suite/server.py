@@ -59,6 +59,9 @@ def warm_up() -> None:
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "warm.burnish")
         compile_artifact(CompileRequest(model.SerializeToString(), output, CompileOptions()))
+    # What a trivial model does not need.
+    import burnish.lowering.dynamic_rules
+    import burnish.lowering.loops
     import burnish.runtime  # noqa: F401
 
 
