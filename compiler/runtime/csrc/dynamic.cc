@@ -31,8 +31,10 @@ T* MutableElements(const ffi::Tensor& tensor) {
 
 template <typename T>
 T Scalar(const ffi::Tensor& tensor, const char* what) {
-  TVM_FFI_CHECK(tensor.shape().Product() == 1, ValueError)
-      << what << " of a loop has " << tensor.shape().Product() << " elements instead of one";
+  if (tensor.shape().Product() != 1) {
+    TVM_FFI_THROW(ValueError) << what << " of a loop has " << tensor.shape().Product()
+                              << " elements instead of one";
+  }
   return *Elements<T>(tensor);
 }
 
@@ -49,9 +51,11 @@ void ReadSizes(ffi::PackedArgs args, ffi::Any* result) {
   const int64_t* data = Elements<int64_t>(tensor);
   ffi::Shape sizes(data, data + tensor.shape().Product());
   bool valid = std::all_of(sizes.begin(), sizes.end(), [](int64_t size) { return size >= 0; });
-  TVM_FFI_CHECK(valid, ValueError) << "the data ask for sizes that cannot be: "
-                                   << args[1].cast<ffi::String>() << " gives " << Listed(sizes)
-                                   << " (-1 stands for a size that does not fit)";
+  if (!valid) {
+    TVM_FFI_THROW(ValueError) << "the data ask for sizes that cannot be: "
+                              << args[1].cast<ffi::String>() << " gives " << Listed(sizes)
+                              << " (-1 stands for a size that does not fit)";
+  }
   *result = sizes;
 }
 
@@ -60,9 +64,11 @@ void CheckSizes(ffi::PackedArgs args, ffi::Any*) {
   ffi::String kind = args[1].cast<ffi::String>();
   int64_t a = sizes[0], b = sizes[1];
   bool holds = kind == "at_least" ? a >= b : a == b || (kind == "broadcast" && (a == 1 || b == 1));
-  TVM_FFI_CHECK(holds, ValueError) << "sizes that depend on the data do not fit: "
-                                   << args[2].cast<ffi::String>() << ", but these are " << a
-                                   << " and " << b;
+  if (!holds) {
+    TVM_FFI_THROW(ValueError) << "sizes that depend on the data do not fit: "
+                              << args[2].cast<ffi::String>() << ", but these are " << a << " and "
+                              << b;
+  }
 }
 
 // What a loop collects of one output of its body.
@@ -73,9 +79,11 @@ class Scanned {
   void Add(ffi::Tensor tensor) {
     if (!items_.empty()) {
       ffi::ShapeView first = items_.front().shape(), shape = tensor.shape();
-      TVM_FFI_CHECK(std::equal(first.begin(), first.end(), shape.begin(), shape.end()), ValueError)
-          << "an output that a loop collects has the shape " << Listed(first)
-          << " in its first iteration and " << Listed(shape) << " in a later one";
+      if (!std::equal(first.begin(), first.end(), shape.begin(), shape.end())) {
+        TVM_FFI_THROW(ValueError) << "an output that a loop collects has the shape "
+                                  << Listed(first) << " in its first iteration and "
+                                  << Listed(shape) << " in a later one";
+      }
     }
     items_.push_back(std::move(tensor));
   }
