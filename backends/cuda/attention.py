@@ -26,8 +26,10 @@ from burnish.backends.cuda.tir import (
     conjunction,
     floordiv,
     floormod,
+    i32,
     kernel,
     name,
+    pin,
     read,
     write,
 )
@@ -153,8 +155,10 @@ def probabilities(spec: AttentionSpec) -> Kernel:
         y = b.output("y", spec.probabilities, spec.dtype)
         queries, keys = spec.q.length, spec.k.length
         with each_row(spec.batch * spec.q.heads * queries) as (row, lane):
-            query = name(floormod(row, queries))
-            head = name(floordiv(row, queries))
+            # The scores of 2**31 rows do not fit into any GPU: int32, which divides much faster.
+            number_of = i32(row)
+            query = pin(floormod(number_of, i32(queries)))
+            head = pin(floordiv(number_of, i32(queries)))
             base = name(row * keys)
             base_mask = 0 if mask is None else name(_mask_row(spec, head, query))
 

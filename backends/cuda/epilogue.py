@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from tvm import tirx
 
 from burnish.backends.cuda.tir import Expr, Index, KernelBuilder, Tensor, name, read, write
@@ -124,8 +122,3 @@ class Epilogue:
     def store(self, output: Tensor, value: Expr, offset: Index, channel: Index) -> None:
         """Apply the steps and store."""
         write(output, offset, self.apply(value, offset, channel))
-
-
-def flat(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """A channel or scalar operand as kernels read it."""
-    return values.reshape(-1)

@@ -21,7 +21,6 @@ from burnish.backends.cpu.tir import (
     Kernel,
     KernelBuilder,
     Tensor,
-    branch,
     ceildiv,
     dtype_of,
     i64,
@@ -31,16 +30,13 @@ from burnish.backends.cpu.tir import (
 
 #: Threads of a warp.
 WARP = 32
-#: Marks kernels that synchronize by themselves.
-EXPLICIT = "burnish.explicit_sync"
 
 
 @contextmanager
 def kernel(name: str) -> Iterator[KernelBuilder]:
-    """Build one PrimFunc that launches one grid, and synchronizes its threads by itself."""
+    """Build one PrimFunc that launches grids, whose threads synchronize by themselves."""
     no_isa: Any = None
     with base.kernel(name, no_isa) as k:
-        T.func_attr({EXPLICIT: True})
         yield k
 
 
@@ -236,7 +232,6 @@ def unravel(index: Expr, extents: Sequence[Index]) -> list[Index]:
 
 
 __all__ = [
-    "EXPLICIT",
     "WARP",
     "Expr",
     "Index",
@@ -244,7 +239,6 @@ __all__ = [
     "KernelBuilder",
     "Tensor",
     "below",
-    "branch",
     "ceildiv",
     "cell",
     "common_lanes",
