@@ -37,6 +37,11 @@ from burnish.errors import UsageError
 @click.option("--rtol", help="Relative tolerance.")
 @click.option("--target", default="x86", show_default=True, help="When the subject is a model.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the compiled model.")
+@click.option(
+    "--emulate",
+    metavar="CORE",
+    help="Run an artifact for ARM on a core that QEMU emulates: cortex-a53, neoverse-n1, max.",
+)
 @json_option
 def command(
     subject: str | None,
@@ -49,6 +54,7 @@ def command(
     rtol: str | None,
     target: str,
     threads: int | None,
+    emulate: str | None,
     json_path: str | None,
 ) -> int:
     """Compare with onnxruntime on the unmodified model, its optimizations disabled.
@@ -78,7 +84,13 @@ def command(
         "seed": seed,
         "input_shapes": number_shapes(input_shapes) or None,
     }
-    if model is None or is_artifact(Path(path)):
+    if emulate is not None:
+        from burnish.runtime.emulated import EmulatedModel
+
+        report = burnish.compare(
+            EmulatedModel(path, emulate, threads or 1), against, feeds, **options
+        )
+    elif model is None or is_artifact(Path(path)):
         with open_subject(path, target, threads) as compiled:
             report = burnish.compare(compiled, against, feeds, **options)
     else:

@@ -25,7 +25,8 @@ from burnish.errors import CompileError, InputFileError, TargetUnavailableError
 from burnish.runtime.library import LIBRARY_NAME, package_library
 
 PROGRAM = "burnish_run"
-_SOURCES = Path(__file__).resolve().parent / "csrc"
+#: The C++ sources, a part of the package.
+SOURCES = Path(__file__).resolve().parent / "csrc"
 _HEADER = "burnish_runtime.h"
 _CXXFLAGS = ("-O2", "-std=c++17", "-pthread", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 # All lie beside each other.
@@ -75,9 +76,9 @@ def build_runner(
     out = Path(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for library in _libraries(machine, device, cache or _default_cache()):
+        for library in _libraries(machine, device, cache or default_cache()):
             shutil.copy(library, out / library.name)
-        shutil.copy(_SOURCES / _HEADER, out / _HEADER)
+        shutil.copy(SOURCES / _HEADER, out / _HEADER)
         with tempfile.TemporaryDirectory(dir=out) as work:
             for file in _compile(compiler, Path(work), out):
                 file.replace(out / file.name)
@@ -98,7 +99,7 @@ def _compile(compiler: Sequence[str], work: Path, libraries: Path) -> tuple[Path
         _run([*compiler, *_CXXFLAGS, "-isystem", str(include), "-c", str(source), "-o", output])
         return output
 
-    sources = [sorted(_SOURCES.glob(pattern)) for pattern in ("*.cc", "runner/*.cc")]
+    sources = [sorted(SOURCES.glob(pattern)) for pattern in ("*.cc", "runner/*.cc")]
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         objects = [list(pool.map(compile_one, part)) for part in sources]
     library, program = work / LIBRARY_NAME, work / PROGRAM
@@ -122,7 +123,8 @@ def _libraries(machine: str, device: str, cache: Path) -> list[Path]:
     return [_fetched(machine, cache, *row) for row in _LIBRARIES[device]]
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Below the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "burnish"
 
 

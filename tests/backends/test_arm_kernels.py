@@ -6,7 +6,7 @@ import pytest
 
 from tests.compiler.test_kernel_rules import CASES
 from tests.support.bundle import Bundle
-from tests.support.qemu import EmulatedModel, emulator
+from tests.support.qemu import emulator, load
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def bundle() -> Bundle:
     emulator()
     target = "arm:neoverse-n1"
-    return Bundle(CASES, 0, lambda path, _: EmulatedModel(path, "neoverse-n1"), target=target)
+    return Bundle(CASES, 0, lambda path, _: load(path, "neoverse-n1"), target=target)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -18,9 +18,10 @@ from burnish.artifact.dtypes import DATA_TYPES
 from burnish.cli.main import main
 from burnish.driver import CompileRequest, compile_artifact
 from burnish.options import CompileOptions
+from burnish.runtime.runner import SOURCES
 from tests.models.store import cache_dir
 from tests.support.onnx_text import parse
-from tests.support.qemu import SOURCES, runner
+from tests.support.qemu import runner
 
 pytestmark = pytest.mark.slow  # the program is built once for each state of its sources
 
@@ -124,11 +125,11 @@ def test_output_names_that_are_no_file_names(tmp_path: Path) -> None:
 
 
 def test_the_same_tables_as_in_python() -> None:
-    header = (SOURCES / "csrc/burnish_runtime.h").read_text()
+    header = (SOURCES / "burnish_runtime.h").read_text()
     assert f"#define BURNISH_SCHEMA_VERSION {SCHEMA_VERSION}\n" in header
     rows = re.findall(
         r'\{"(\w+)", (?:"(\w+)"|nullptr), \{kDL(\w+), (\d+), 1\}\}',
-        (SOURCES / "csrc/manifest.cc").read_text(),
+        (SOURCES / "manifest.cc").read_text(),
     )
     codes = {"Int": 0, "UInt": 1, "Float": 2, "Bfloat": 4, "Complex": 5, "Bool": 6}
     expected = [(r.name, r.safetensors, r.code, r.bits) for r in DATA_TYPES.values()]

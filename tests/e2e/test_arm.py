@@ -10,9 +10,12 @@ import pytest
 
 import burnish
 from burnish.artifact import cross_compiler
+from burnish.cli.main import main
 from burnish.driver import CompileRequest, compile_artifact
+from burnish.errors import ArtifactError
 from burnish.options import CompileOptions
-from tests.support.qemu import EmulatedModel, call, emulator
+from tests.models.store import cache_dir
+from tests.support.qemu import call, emulator, load
 
 for module in ("torch", "transformers", "onnxscript"):
     pytest.importorskip(module)
@@ -71,7 +74,7 @@ def test_equal_to_onnxruntime(
     path = build(models[name], tmp_path / "model.burnish", target, precision)
     assert not imported(path / "model.so") & SCALAR_MATH
     inputs = [ARCHITECTURES[name].feeds(sizes, seed) for seed, sizes in enumerate(SIZES[name])]
-    emulated = EmulatedModel(path, cpu, threads=2)
+    emulated = load(path, cpu, threads=2)
     report = burnish.compare(emulated, onnx.load_from_string(models[name]), inputs)
     report.raise_if_failed()
     assert len(report.cases) == len(inputs)
@@ -88,7 +91,31 @@ def test_a_core_without_the_features_refuses(
     assert "this CPU lacks what the artifact was compiled for (neon): " in done.stderr
     assert "i8mm" in done.stderr
     assert "bf16" in done.stderr
+    with pytest.raises(ArtifactError, match=r"this CPU lacks .*i8mm"):
+        load(path, "neoverse-n1").run(None, ARCHITECTURES["cnn"].feeds({"batch": 1}, 0))
     # Where they are there, the next check speaks.
     done = call([path], "max")
     assert done.returncode == 2
     assert "no file for the input 'image'" in done.stderr
+
+
+def test_the_command_compares(
+    models: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With an emulator only, and says what to install for one."""
+    monkeypatch.setattr("burnish.runtime.emulated.default_cache", cache_dir)
+    path = build(models["cnn"], tmp_path / "model.burnish", "arm")
+    (tmp_path / "model.onnx").write_bytes(models["cnn"])
+    command = ["compare", str(path), str(tmp_path / "model.onnx"), "--emulate", "cortex-a53"]
+    assert main(command) == 0
+    assert "equal" in capsys.readouterr().out
+    assert main([*command, "--atol", "1e-12", "--rtol", "0"]) == 10
+    native = build(models["cnn"], tmp_path / "native.burnish", "x86-64-v3")
+    assert main(["compare", str(native), *command[2:]]) == 2
+    assert "only artifacts for aarch64 are emulated" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(command) == 5
+    assert "hint: install it (Debian, Ubuntu: apt install qemu-user)" in capsys.readouterr().err
