@@ -129,8 +129,9 @@ def sampling_cases() -> list[Case]:
     picked = i64(0, 1, 1)
     sizes = {"output_height": 3, "output_width": 2}
     cases = [
-        Case("RoiAlign", [x, rois, picked], {**sizes, "spatial_scale": 0.9, **more}, reference="onnx",
-             dims={0: ["n", 3, "h", "w"], 1: ["r", 4], 2: ["r"]}, id=str(more), **CLOSE)
+        Case("RoiAlign", [x, rois, picked], {**sizes, "spatial_scale": 0.9, **more},
+             dims={0: ["n", 3, "h", "w"], 1: ["r", 4], 2: ["r"]}, reference="onnx", id=str(more),
+             **CLOSE)
         for more in (
             {},
             {"sampling_ratio": 2},
