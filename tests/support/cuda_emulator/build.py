@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -33,9 +34,16 @@ void NAME__emulated(void** a) { NAME(ARGUMENTS); }
 """
 
 
+@functools.cache
 def missing() -> str:
     """Why the emulated device cannot be built here; empty if it can."""
-    return "" if shutil.which("g++") else "g++ is not installed"
+    if platform.machine() != "x86_64":
+        return "the emulated CUDA device is written for x86-64"
+    if shutil.which("g++") is None:
+        return "g++ is not installed"
+    version = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=True)
+    # The first whose C++ has _Float16.
+    return "" if int(version.stdout.split(".")[0]) >= 12 else "g++ is older than version 12"
 
 
 @functools.cache
