@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ def cached_runner(machine: str | None = None, cache: Path | None = None) -> Path
         BurnishError: As :func:`burnish.runtime.runner.build_runner`.
     """
     cache = cache or default_cache()
-    digest = hashlib.sha256()
-    for path in sorted([*SOURCES.glob("**/*.cc"), *SOURCES.glob("**/*.h")]):
+    # What it is made of: its sources, how they are compiled, and TVM's libraries.
+    digest = hashlib.sha256((version("apache-tvm") + " " + version("apache-tvm-ffi")).encode())
+    for path in sorted([*SOURCES.parent.glob("runner.py"), *SOURCES.glob("**/*.[ch]*")]):
         digest.update(path.read_bytes())
     folder = cache / f"runner-{machine or 'native'}-{digest.hexdigest()[:16]}"
     if not folder.exists():
