@@ -60,3 +60,23 @@ def networks(precision: str, *names: str) -> None:
                     report = compare(compiled, onnx.load_from_string(model), feeds)
                     found[f"{name} {sizes}"] = [asdict(output) for output in report.outputs]
     print(json.dumps(found))
+
+
+def real_model(name: str, precision: str) -> None:
+    """Compile a model of the GPU checks and print what is compared, by size."""
+    from tests.gpu.models import MODELS
+
+    model = MODELS[name]
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source, path = f"{folder}/model.onnx", f"{folder}/model.burnish"
+        onnx.save(model.onnx(), source)
+        compile_artifact(
+            CompileRequest(source, path, CompileOptions(target=TARGET, precision=precision))
+        )
+        with load(path) as compiled:
+            # The largest size would take minutes.
+            for seed, size in enumerate(model.sizes[:3]):
+                report = compare(compiled, source, [model.feeds(size, seed)])
+                found[f"{name} {size}"] = [asdict(output) for output in report.outputs]
+    print(json.dumps(found))

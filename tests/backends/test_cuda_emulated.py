@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.models import ModelUnavailable, model_path
 from tests.support.cuda_emulator.build import missing
 from tests.support.cuda_emulator.run import on_device
 
@@ -56,3 +57,15 @@ def test_networks(name: str, precision: str) -> None:
     mine = {case: outputs for case, outputs in found.items() if case.startswith(name)}
     assert len(mine) == 3
     assert_all_passed(mine)
+
+
+@pytest.mark.slow
+@pytest.mark.models
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["resnet50", "mobilenetv2", "bert", "minilm"])
+def test_real_models(name: str, precision: str) -> None:
+    try:
+        model_path(name)
+    except ModelUnavailable as error:
+        pytest.skip(str(error))
+    assert_all_passed(results("real_model", name, precision))
