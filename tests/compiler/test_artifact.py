@@ -252,7 +252,10 @@ class TestReading:
         ("target", "message"),
         [
             (TargetInfo("x86", "future", "x86_64", ("sse2", "avx4096")), "lacks .*: avx4096"),
-            (TargetInfo("arm", "neon", "sparc", ("asimd",)), "it is for sparc, and this machine is"),
+            (
+                TargetInfo("arm", "neon", "sparc", ("asimd",)),
+                "it is for sparc, and this machine is",
+            ),
         ],
     )
     def test_another_machine(self, artifact: Path, target: TargetInfo, message: str) -> None:
