@@ -36,6 +36,7 @@ LAYERS = (
     ("burnish.importers", "burnish.passes", "burnish.backends.cpu"),
     ("burnish.lowering",),
     ("burnish.backends.base", "burnish.backends.te_graph", "burnish.backends.te_table"),
+    ("burnish.backends.composites", "burnish.backends.images"),
     ("burnish.backends.cpu.rules",),
     ("burnish.backends",),
     ("burnish.check",),

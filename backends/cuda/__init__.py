@@ -9,7 +9,7 @@ from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
 from burnish.backends.cuda.arch import ARCHS, HOST_FEATURES, TENSOR_CORES
 from burnish.backends.cuda.device import device_arch
 from burnish.backends.cuda.toolkit import find_nvcc
-from burnish.errors import UsageError
+from burnish.errors import UsageError, first_few
 
 if TYPE_CHECKING:
     from burnish.lowering.context import KernelCall
@@ -69,8 +69,7 @@ def _remarks(calls: Sequence[KernelCall]) -> list[str]:
             how = call.detail or f"scheduled for {call.dtype}"
             others.setdefault(f"{call.node}: {how}", []).append(" + ".join(call.names))
     return [
-        f"not on tensor cores: {len(names)} x {what} ({', '.join(names[:3])}"
-        + (f" and {len(names) - 3} more)" if len(names) > 3 else ")")
+        f"not on tensor cores: {len(names)} x {what} ({first_few(names)})"
         for what, names in others.items()
     ]
 

@@ -11,7 +11,7 @@ import pytest
 
 from burnish.driver import CompileRequest, compile_artifact
 from burnish.options import CompileOptions
-from tests.support.qemu import EmulatedModel, emulator
+from tests.support.qemu import emulator, load
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_equal_to_onnxruntime(tmp_path: Path) -> None:
     options = CompileOptions(target="arm", verify_ir=True)
     compile_artifact(CompileRequest(model.SerializeToString(), str(path), options))
     reference = onnxruntime.InferenceSession(model.SerializeToString())
-    emulated = EmulatedModel(path, "cortex-a53")
+    emulated = load(path, "cortex-a53")
     for size, shape, trips in ((3, (2, -1), 4), (5, (0, 4), 1)):
         feeds = {
             "x": np.random.default_rng(size).integers(-3, 4, (size, 4)).astype(np.float32),

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from burnish.backends.base import Refused
+from burnish.backends.composites import postops_of
 from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
-from burnish.ir import Node, PostOp, parse_postops
+from burnish.ir import Node
 from burnish.ir.postops import operands
 from burnish.lowering.context import Lowered, NodeContext
-
-
-def postops_of(node: Node) -> tuple[PostOp, ...]:
-    """The post-ops of a composite."""
-    return parse_postops(node.strs_attr("postops"))
 
 
 def refuse_dtype(
@@ -57,8 +51,3 @@ def lower_operands(ctx: NodeContext, node: Node, core: int) -> list[Lowered]:
         else:
             lowered.append(ctx.tensor(value))
     return lowered
-
-
-def postops_key(postops: Sequence[PostOp]) -> tuple[str, ...]:
-    """Post-ops as part of a kernel's key."""
-    return tuple(p.encode() for p in postops)

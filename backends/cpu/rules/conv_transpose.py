@@ -9,37 +9,21 @@ from typing import Any
 import numpy as np
 
 from burnish.backends.base import KernelRule, Refused
+from burnish.backends.composites import postops_key, postops_of
 from burnish.backends.cpu.conv_transpose import (
     ConvTransposeSpec,
     conv_transpose,
     pack_conv_transpose,
 )
-from burnish.backends.cpu.rules.common import (
-    lower_operands,
-    postops_key,
-    postops_of,
-    refuse_dtype,
-    refuse_operands,
-)
-from burnish.backends.cpu.rules.conv import (
-    any_size,
-    channels,
-    image,
-    image_dims,
-    refuse_layout,
-    window,
-)
+from burnish.backends.cpu.rules.common import lower_operands, refuse_dtype, refuse_operands
+from burnish.backends.images import any_size, channels, image, image_dims, refuse_filters, window
 from burnish.ir import Node, TensorType
 from burnish.ir.dims import product
 from burnish.lowering.context import CallShapes, NodeContext
 
 
 def _accepts(node: Node) -> Refused | None:
-    if not node.required(1).is_const:
-        return Refused("the weights are not constant")
-    if not isinstance(node.required(0).shape[-1], int):
-        return Refused("the number of channels is not known")
-    return refuse_layout(node) or refuse_dtype(node) or refuse_operands(node, 2)
+    return refuse_filters(node) or refuse_dtype(node) or refuse_operands(node, 2)
 
 
 def _emit(ctx: NodeContext, node: Node) -> None:

@@ -7,25 +7,17 @@ from typing import Any
 from tvm import tirx
 
 from burnish.backends.base import KernelRule, Refused
+from burnish.backends.composites import postops_key, postops_of, refuse_batches, refuse_matrix
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm, packed_size
 from burnish.backends.cpu.matmul import MatmulSpec, matmul
-from burnish.backends.cpu.rules.common import (
-    lower_operands,
-    postops_key,
-    postops_of,
-    refuse_dtype,
-    refuse_operands,
-)
+from burnish.backends.cpu.rules.common import lower_operands, refuse_dtype, refuse_operands
 from burnish.ir import Node
-from burnish.ir.dims import equal, is_static, product
+from burnish.ir.dims import is_static, product
 from burnish.lowering.context import CallShapes, NodeContext
 
 
 def _accepts(node: Node) -> Refused | None:
-    w = node.required(1)
-    if not w.is_const or len(w.shape) != 2:
-        return Refused("the weights are not a constant matrix")
-    return refuse_dtype(node) or refuse_operands(node, 2)
+    return refuse_matrix(node) or refuse_dtype(node) or refuse_operands(node, 2)
 
 
 def _emit(ctx: NodeContext, node: Node) -> None:
@@ -63,14 +55,9 @@ def _emit(ctx: NodeContext, node: Node) -> None:
 
 
 def _accepts_batched(node: Node) -> Refused | None:
-    a, b = node.required(0), node.required(1)
-    if node.int_attr("transA"):
-        return Refused("the left operand is transposed")
-    if len(a.shape) < 2 or len(b.shape) < 2:
-        return Refused("an operand is a vector")
-    for x, y in zip(a.shape[-3::-1], b.shape[-3::-1], strict=False):
-        if not (equal(x, y) or equal(x, 1) or equal(y, 1)):
-            return Refused("the batch dimensions may broadcast at run time")
+    refused = refuse_batches(node)
+    if refused is not None:
+        return refused
     postops = postops_of(node)
     if postops and not isinstance(node.output.shape[-1], int):
         return Refused("post-ops on a symbolic number of columns")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.cpu.pool import PoolSpec, pool
 from burnish.backends.cpu.rules.common import refuse_dtype
-from burnish.backends.cpu.rules.conv import channels, image, image_dims, refuse_layout, window
+from burnish.backends.images import channels, image, image_dims, refuse_layout, window
 from burnish.ir import Node, TensorType
 from burnish.lowering.context import CallShapes, NodeContext
 

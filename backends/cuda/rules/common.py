@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from burnish.backends.base import Refused
-from burnish.ir import Node, PostOp, Value, parse_postops
+from burnish.backends.composites import postops_of
+from burnish.ir import Node, Value
 from burnish.ir.postops import operands
 from burnish.lowering.context import Lowered, NodeContext
 
 #: Element types of tensors; everything is computed in float32.
 FLOATS = ("float32", "float16")
-
-
-def postops_of(node: Node) -> tuple[PostOp, ...]:
-    """The post-ops of a composite."""
-    return parse_postops(node.strs_attr("postops"))
-
-
-def postops_key(postops: Sequence[PostOp]) -> tuple[str, ...]:
-    """Post-ops as part of a kernel's key."""
-    return tuple(p.encode() for p in postops)
 
 
 def refuse_floats(values: Iterable[Value | None]) -> Refused | None:

@@ -9,14 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from burnish.backends.base import KernelRule, Refused
-from burnish.backends.cpu.rules.conv import (
-    any_size,
-    channels,
-    image,
-    image_dims,
-    refuse_layout,
-    window,
-)
+from burnish.backends.composites import postops_key, postops_of
 from burnish.backends.cuda.conv import (
     ConvSpec,
     conv,
@@ -28,24 +21,27 @@ from burnish.backends.cuda.conv import (
 from burnish.backends.cuda.pool import PoolSpec, pool
 from burnish.backends.cuda.rules.common import (
     lower_operands,
-    postops_key,
-    postops_of,
     refuse_floats,
     refuse_mixed,
     refuse_operands,
 )
 from burnish.backends.cuda.rules.matmul import cut, engine
+from burnish.backends.images import (
+    any_size,
+    channels,
+    image,
+    image_dims,
+    refuse_filters,
+    refuse_layout,
+    window,
+)
 from burnish.ir import Node, TensorType
 from burnish.ir.dims import product
 from burnish.lowering.context import CallShapes, NodeContext
 
 
 def _accepts(node: Node) -> Refused | None:
-    if not node.required(1).is_const:
-        return Refused("the weights are not constant")
-    if not isinstance(node.required(0).shape[-1], int):
-        return Refused("the number of channels is not known")
-    return refuse_layout(node) or refuse_mixed(node, 2) or refuse_operands(node, 2)
+    return refuse_filters(node) or refuse_mixed(node, 2) or refuse_operands(node, 2)
 
 
 def _emit(ctx: NodeContext, node: Node) -> None:

@@ -7,18 +7,13 @@ from typing import Any
 from tvm import tirx
 
 from burnish.backends.base import KernelRule, Refused
+from burnish.backends.composites import postops_key, postops_of, refuse_batches, refuse_matrix
 from burnish.backends.cuda.arch import TENSOR_CORES
 from burnish.backends.cuda.gemm import GemmSpec, MatmulSpec, gemm, matmul, pack, packed_shape
 from burnish.backends.cuda.product import Problem, Tile, choose_splits
-from burnish.backends.cuda.rules.common import (
-    lower_operands,
-    postops_key,
-    postops_of,
-    refuse_mixed,
-    refuse_operands,
-)
+from burnish.backends.cuda.rules.common import lower_operands, refuse_mixed, refuse_operands
 from burnish.ir import Node
-from burnish.ir.dims import equal, is_static, product
+from burnish.ir.dims import is_static, product
 from burnish.lowering.context import CallShapes, NodeContext
 
 
@@ -34,10 +29,7 @@ def cut(tile: Tile, problem: Problem, ctx: NodeContext) -> str:
 
 
 def _accepts(node: Node) -> Refused | None:
-    w = node.required(1)
-    if not w.is_const or len(w.shape) != 2:
-        return Refused("the weights are not a constant matrix")
-    return refuse_mixed(node, 2) or refuse_operands(node, 2)
+    return refuse_matrix(node) or refuse_mixed(node, 2) or refuse_operands(node, 2)
 
 
 def _emit(ctx: NodeContext, node: Node) -> None:
@@ -71,15 +63,7 @@ def _emit(ctx: NodeContext, node: Node) -> None:
 
 
 def _accepts_batched(node: Node) -> Refused | None:
-    a, b = node.required(0), node.required(1)
-    if node.int_attr("transA"):
-        return Refused("the left operand is transposed")
-    if len(a.shape) < 2 or len(b.shape) < 2:
-        return Refused("an operand is a vector")
-    for x, y in zip(a.shape[-3::-1], b.shape[-3::-1], strict=False):
-        if not (equal(x, y) or equal(x, 1) or equal(y, 1)):
-            return Refused("the batch dimensions may broadcast at run time")
-    return refuse_mixed(node, 2) or refuse_operands(node, 2)
+    return refuse_batches(node) or refuse_mixed(node, 2) or refuse_operands(node, 2)
 
 
 def _emit_batched(ctx: NodeContext, node: Node) -> None:

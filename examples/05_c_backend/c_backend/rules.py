@@ -5,15 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from burnish.backends.base import KernelRule, Refused
+from burnish.backends.composites import postops_key, postops_of, refuse_matrix
 from burnish.backends.cpu import tir
 from burnish.backends.cpu.epilogue import Epilogue
-from burnish.backends.cpu.rules.common import (
-    lower_operands,
-    postops_key,
-    postops_of,
-    refuse_dtype,
-    refuse_operands,
-)
+from burnish.backends.cpu.rules.common import lower_operands, refuse_dtype, refuse_operands
 from burnish.ir import Node
 from burnish.ir.dims import product
 from burnish.lowering.context import CallShapes, NodeContext
@@ -25,10 +20,7 @@ def _accepts(node: Node) -> Refused | None:
     What is refused runs as the plain operators that the composite stands for, and the reason is a
     line of the report.
     """
-    weights = node.required(1)
-    if not weights.is_const or len(weights.shape) != 2:
-        return Refused("the weights are not a constant matrix")
-    return refuse_dtype(node) or refuse_operands(node, 2)
+    return refuse_matrix(node) or refuse_dtype(node) or refuse_operands(node, 2)
 
 
 def _emit(ctx: NodeContext, node: Node) -> None:
