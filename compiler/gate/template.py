@@ -66,7 +66,7 @@ max-bytes = {size}           # of the artifact: bytes, KB, MB, GB, KiB, MiB, GiB
 # min-share = {{ fp32 = 1.0 }}   # least share of the kernels that compute in a precision
 # min-storage = {{ fp16 = 0.9 }} # least share of the kernels that store their results in it
 devices = ["cpu"]
-# forbid-notes = ["runs as plain operators"]   # notes of the compiler; "*" forbids any
+# forbid-notes = ["as plain operators"]   # notes of the compiler; "*" forbids any
 
 # Other demands for some of the targets or precisions; any key of a model may stand here.
 # [[model.when]]
