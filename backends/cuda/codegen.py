@@ -6,6 +6,7 @@ that they need, and none of those that TVM runs on what a schedule left.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import tvm
@@ -13,6 +14,7 @@ from tvm import s_tir, tirx
 from tvm.tirx.build import split_host_device_mods
 
 from burnish.backends.cuda import toolkit
+from burnish.errors import BurnishError
 
 # No RemoveNoOp: it takes the load of a fragment for one. No ThreadSync: it sees conflicts where
 # threads of a warp exchange data. No StorageRewrite: it shares memory between arrays of different
@@ -36,6 +38,10 @@ _DEVICE_PASSES = (tirx.transform.StmtSimplify, tirx.transform.LowerIntrin)
 _HOST_PASSES = (tirx.transform.LowerTVMBuiltin, tirx.transform.LowerIntrin)
 
 
+# What builds in this thread: modules are built side by side.
+_callbacks = threading.local()
+
+
 def _sequence(makers: Any) -> Any:
     return tvm.ir.transform.Sequential([make() for make in makers])
 
@@ -53,11 +59,17 @@ def build_kernels(mod: Any, target: Any) -> Any:
     toolkit.load_cuda_runtime()
     tvm_target = tvm.target.Target(target)
     arch = str(target["arch"])
-    tvm.register_global_func(
-        "tvm_callback_cuda_compile",
-        lambda source: toolkit.compile_cuda(str(source), arch),
-        override=True,
-    )
+    failed: list[BurnishError] = []
+
+    def compile_source(source: Any) -> bytes:
+        try:
+            return toolkit.compile_cuda(str(source), arch)
+        except BurnishError as error:
+            failed.append(error)
+            raise
+
+    _callbacks.compile = compile_source
+    tvm.register_global_func("tvm_callback_cuda_compile", _compile, override=True)
     lowered = _sequence(_PASSES)(tirx.transform.BindTarget(tvm_target)(mod))
     host, devices = split_host_device_mods(lowered)
     host = _sequence(_HOST_PASSES)(host)
@@ -66,5 +78,18 @@ def build_kernels(mod: Any, target: Any) -> Any:
     )
     for device in devices.values():
         kernels = _sequence(_DEVICE_PASSES)(device)
-        library.import_module(tvm.get_global_func("target.build.cuda")(kernels, tvm_target))
+        try:
+            binary = tvm.get_global_func("target.build.cuda")(kernels, tvm_target)
+        except Exception:
+            # TVM makes an error of its own of what its callback raises.
+            if failed:
+                raise failed[0] from None
+            raise
+        library.import_module(binary)
     return library
+
+
+def _compile(source: Any) -> bytes:
+    """Called by TVM's code generator, in the thread that builds."""
+    compiled: bytes = _callbacks.compile(source)
+    return compiled

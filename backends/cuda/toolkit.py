@@ -173,6 +173,10 @@ def compile_cuda(source: str, arch: str) -> bytes:
     kept = _cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.fatbin"
     with contextlib.suppress(OSError):
         return kept.read_bytes()
+    if shutil.which("gcc") is None:
+        raise TargetUnavailableError(
+            "nvcc needs the host compiler gcc, which was not found", hint="apt install g++"
+        )
     with tempfile.TemporaryDirectory(prefix="burnish-cuda-") as folder:
         path, result = Path(folder, "kernels.cu"), Path(folder, "kernels.fatbin")
         path.write_text(source)

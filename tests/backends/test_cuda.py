@@ -121,6 +121,33 @@ def test_compiled_kernels_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert "error" in (caught.value.hint or "")
 
 
+@needs_nvcc
+def test_nvcc_that_fails_is_the_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\necho no license >&2\nexit 1\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = parse("g (float[3] x) => (float[3] y) { y = Relu(x) }")
+    with pytest.raises(CompileError, match="nvcc failed") as caught:
+        burnish.compile_to(model, tmp_path / "m.burnish", target="cuda:sm_80")
+    assert "no license" in (caught.value.hint or "")
+    assert not (tmp_path / "m.burnish").exists()
+
+
+@needs_nvcc
+def test_without_a_host_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    which = toolkit.shutil.which
+    monkeypatch.setattr(
+        toolkit.shutil, "which", lambda name: None if name == "gcc" else which(name)
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(TargetUnavailableError, match="host compiler gcc") as caught:
+        toolkit.compile_cuda("__global__ void f() {}", "sm_80")
+    assert caught.value.exit_code == 5
+
+
 # --- artifacts ----------------------------------------------------------------------------------
 
 
