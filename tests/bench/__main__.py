@@ -1,7 +1,7 @@
 """Compile, compare and time the zoo: ``python -m tests.bench [MODEL ...]``.
 
-Prints one line for each model, writes the results as JSON where ``--json`` says, and the table of
-``tests/bench/RESULTS.md`` when all of the zoo was measured on one thread. With ``--check`` it exits
+Prints one line for each model, writes the results as JSON where ``--json`` says, and its section of
+``tests/bench/RESULTS.md`` when all of the zoo was measured. With ``--check`` it exits
 1 if anything is beyond its limit.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.limits import geomean, ratio, violations
-from tests.bench.results import describe_run, markdown
+from tests.bench.results import describe_run, markdown, with_section
 from tests.models import ALL, ZOO, ModelUnavailable, model_path
 
 ROOT = Path(__file__).parents[2]
@@ -103,8 +103,8 @@ def main() -> int:
         print(f"geometric mean {geomean(timed):.3f} over {len(timed)} models")
     if options.json:
         options.json.write_text(json.dumps({**run, "rows": rows}, indent=1) + "\n")
-    if not options.models and options.threads == 1:
-        TABLE.write_text(markdown(run, rows))
+    if not options.models:
+        TABLE.write_text(with_section(TABLE.read_text(), markdown(run, rows)))
         print(f"wrote {TABLE}")
     beyond = violations(rows)
     for line in beyond:

@@ -55,11 +55,11 @@ def _versions() -> dict[str, str]:
 
 
 def markdown(run: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The document: how it was measured, the table, what is beyond a limit."""
+    """The zoo's section: how it was measured, the table, what is beyond a limit."""
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     timed = [row for row in rows if "error" not in row]
     lines = [
-        "# Results",
+        f"## The zoo on {run['threads']} thread(s)",
         "",
         f"`{run['command']}`, {run['date']}, {run['threads']} thread(s), fp32.",
         f"{run['machine']}. {versions}.",
@@ -83,6 +83,16 @@ def markdown(run: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     lines += ["Beyond a limit: " + ("nothing." if not beyond else "")]
     lines += [f"- {line}" for line in beyond]
     return "\n".join(lines) + "\n"
+
+
+def with_section(document: str, section: str) -> str:
+    """A document in which a section has replaced the one of its title, or is the last one."""
+    title = section.splitlines()[0]
+    before, found, rest = document.partition(f"{title}\n")
+    if not found:
+        return f"{document.rstrip()}\n\n{section}"
+    _, following, after = rest.partition("\n## ")
+    return before + section + following + after
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.bench.limits import geomean, memory_limit, violations
-from tests.bench.results import describe_run, markdown
+from tests.bench.results import describe_run, markdown, with_section
 
 
 def row(name: str = "lstm", ratio: float = 1.2, **changes: Any) -> dict[str, Any]:
@@ -60,3 +60,12 @@ def test_document_says_everything() -> None:
     assert "**0.77** (minimum)" in text
     assert "- vit: 2.00x onnxruntime's time (limit 1.15x)" in text
     assert "- bert: compile failed" in text
+
+
+def test_section_replaces_the_one_of_its_title() -> None:
+    document = "# Results\n\n## A\n\nold\n\n## B\n\nkept\n"
+    replaced = with_section(document, "## A\n\nnew\n")
+    assert replaced == "# Results\n\n## A\n\nnew\n\n## B\n\nkept\n"
+    assert with_section(replaced, "## A\n\nnew\n") == replaced
+    assert with_section(document, "## B\n\nnew\n").endswith("old\n\n## B\n\nnew\n")
+    assert with_section(document, "## C\n\nmore\n") == document + "\n## C\n\nmore\n"
