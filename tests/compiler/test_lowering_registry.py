@@ -10,11 +10,11 @@ import pytest
 from onnx import defs, helper
 
 from burnish.errors import UnsupportedOpError
+from burnish.importers.upgrade import CANONICAL_OPSET
 from burnish.ir import Graph, Location, Node, TensorType, Value
 from burnish.ir.dims import UNKNOWN
 from burnish.lowering import registry
 
-OPSET = 25
 ROWS = {key: row for key, row in registry.rules().items() if key[0] == ""}
 OPTION = defs.OpSchema.FormalParameterOption
 
@@ -27,12 +27,14 @@ def default_of(attribute: Any) -> Any:
     value = helper.get_attribute_value(attribute.default_value)
     if isinstance(value, bytes):
         return value.decode()
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(v.decode() if isinstance(v, bytes) else v for v in value)
+    return value
 
 
 @pytest.mark.parametrize("op", [op for _, op in ROWS])
 def test_signature_is_the_schema(op: str) -> None:
-    row, schema = ROWS["", op], defs.get_schema(op, OPSET, "")
+    row, schema = ROWS["", op], defs.get_schema(op, CANONICAL_OPSET, "")
     variadic = bool(schema.inputs) and schema.inputs[-1].option == OPTION.Variadic
     assert row.variadic == variadic
     if not variadic:

@@ -8,7 +8,7 @@ from tvm import te, tirx
 
 from burnish.ir import dims
 from burnish.ir.dims import Dim
-from burnish.ir.graph import Constant
+from burnish.ir.graph import Constant, Node
 from burnish.lowering.ops.common import cast, const, select, wide, wide_dtype
 from burnish.lowering.ops.gather import wrapped
 from burnish.lowering.registry import te_rule
@@ -50,11 +50,21 @@ def constant_of_shape(
     return ctx.compute(lambda *at: const(fill, ctx.out_type().dtype))
 
 
-@te_rule("Range", attribute_inputs=(0, 1, 2), run_time=(0, 1, 2))
+def _wide_sums(node: Node) -> str | None:
+    stash = node.int_attr("stash_type", 1)
+    return None if stash == 1 else f"stash_type {stash}"
+
+
+@te_rule("Range", attribute_inputs=(0, 1, 2), run_time=(0, 1, 2), check=_wide_sums)
 def range_rule(
-    ctx: TeContext, start: te.Tensor | None, limit: te.Tensor | None, delta: te.Tensor | None
+    ctx: TeContext,
+    start: te.Tensor | None,
+    limit: te.Tensor | None,
+    delta: te.Tensor | None,
+    *,
+    stash_type: int = 1,
 ) -> te.Tensor:
-    """Range-11."""
+    """Range-27: narrow floats are computed in float32."""
     dtype = ctx.out_type().dtype
     kind = wide_dtype(dtype)
 

@@ -135,15 +135,19 @@ def depth_to_space(ctx: TeContext, x: te.Tensor, *, blocksize: int, mode: str = 
 
 
 @te_rule("SpaceToDepth")
-def space_to_depth(ctx: TeContext, x: te.Tensor, *, blocksize: int) -> te.Tensor:
-    """SpaceToDepth-13."""
+def space_to_depth(ctx: TeContext, x: te.Tensor, *, blocksize: int, mode: str = "DCR") -> te.Tensor:
+    """SpaceToDepth-28: places of a block come before (DCR) or after (CRD) the channels."""
     block = int64(blocksize)
     depth = ctx.expr(ctx.in_dims(0)[1])
 
     def body(n: Prim, c: Prim, h: Prim, w: Prim) -> Prim:
-        inner = tirx.floordiv(c, depth)
+        if mode == "DCR":
+            inner, channel = tirx.floordiv(c, depth), tirx.floormod(c, depth)
+        else:
+            area = block * block
+            inner, channel = tirx.floormod(c, area), tirx.floordiv(c, area)
         bh, bw = tirx.floordiv(inner, block), tirx.floormod(inner, block)
-        return x(n, tirx.floormod(c, depth), h * block + bh, w * block + bw)
+        return x(n, channel, h * block + bh, w * block + bw)
 
     return ctx.compute(body)
 

@@ -6,6 +6,7 @@ direction, element by element.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,9 @@ _DEFAULTS = {
 
 
 def _plain_activations(node: Node) -> str | None:
+    for name in ("activation_alpha", "activation_beta"):
+        if node.attrs.get(name):
+            return f"attribute {name}"
     unknown = [a for a in node.strs_attr("activations") if a.lower() not in _ACTIVATIONS]
     return f"activation {unknown[0]}" if unknown else None
 
@@ -259,8 +263,64 @@ class _Sequence:
             final.store(at, cast(tir.load(state, j), final.dtype))
 
 
-@kernel_rule("LSTM", "GRU", "RNN", dtypes=FLOATS | {"int32"}, check=_plain_activations)
-def recurrent(
+@dataclass(frozen=True)
+class _Options:
+    """Attributes, and the inputs that may be absent.
+
+    Attributes:
+        activations: Names for all directions; empty for the operator's own.
+        clip: Bound of the arguments of activations, or None.
+        direction: ONNX's attribute.
+        layout: ONNX's attribute.
+        variant: ``input_forget`` of an LSTM, ``linear_before_reset`` of a GRU.
+        lengths: Steps of each sequence.
+        initial: The initial states.
+    """
+
+    activations: tuple[str, ...] | None
+    clip: float | None
+    direction: str
+    layout: int
+    variant: bool
+    lengths: Tensor | None
+    initial: tuple[Tensor | None, Tensor | None]
+
+
+def _recurrent(
+    ctx: KernelContext,
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    options: _Options,
+) -> None:
+    op = ctx.node.op
+    count, step = _STEPS[op]
+    w, r, b, p = weights
+    directions = 2 if options.direction == "bidirectional" else 1
+    names = options.activations or _DEFAULTS[op] * directions
+    functions = [_ACTIVATIONS[name.lower()] for name in names]
+    each = len(functions) // directions
+    length, batch = x.shape[:2] if options.layout == 0 else x.shape[1::-1]
+    y, final_h, final_c = (*ctx.outputs, None, None)[:3]
+    for index in range(directions):
+        backwards = options.direction == "reverse" or index == 1
+        own = functions[index * each :][:each]
+        with tir.parallel(batch) as n:
+            cell = _Cell(
+                wide_dtype(x.dtype), r.shape[2], index, own, options.clip, x, w, r, b, p, count
+            )
+            sequence = _Sequence(cell, options.layout, n, backwards, length, options.lengths)
+            sequence.start(cell.h, options.initial[0])
+            sequence.start(cell.c, options.initial[1])
+            sequence.run(lambda c: step(c, options.variant), y)
+            sequence.finish(cell.h, final_h)
+            sequence.finish(cell.c, final_c)
+
+
+_rule = functools.partial(kernel_rule, dtypes=FLOATS | {"int32"}, check=_plain_activations)
+
+
+@_rule("LSTM")
+def lstm(
     ctx: KernelContext,
     x: Tensor,
     w: Tensor,
@@ -271,32 +331,71 @@ def recurrent(
     initial_c: Tensor | None = None,
     p: Tensor | None = None,
     *,
-    activations: tuple[str, ...] = (),
+    activation_alpha: tuple[float, ...] | None = None,
+    activation_beta: tuple[float, ...] | None = None,
+    activations: tuple[str, ...] | None = None,
     clip: float | None = None,
     direction: str = "forward",
-    hidden_size: int = 0,
+    hidden_size: int | None = None,
     input_forget: int = 0,
+    layout: int = 0,
+) -> None:
+    """LSTM-22."""
+    states = (initial_h, initial_c)
+    options = _Options(
+        activations, clip, direction, layout, bool(input_forget), sequence_lens, states
+    )
+    _recurrent(ctx, x, (w, r, b, p), options)
+
+
+@_rule("GRU")
+def gru(
+    ctx: KernelContext,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    *,
+    activation_alpha: tuple[float, ...] | None = None,
+    activation_beta: tuple[float, ...] | None = None,
+    activations: tuple[str, ...] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
     layout: int = 0,
     linear_before_reset: int = 0,
 ) -> None:
-    """LSTM-22, GRU-22, RNN-22."""
-    op = ctx.node.op
-    count, step = _STEPS[op]
-    directions = 2 if direction == "bidirectional" else 1
-    names = activations or _DEFAULTS[op] * directions
-    functions = [_ACTIVATIONS[name.lower()] for name in names]
-    each = len(functions) // directions
-    length, batch = x.shape[:2] if layout == 0 else x.shape[1::-1]
-    variant = bool(input_forget if op == "LSTM" else linear_before_reset)
-    y, final_h, final_c = (*ctx.outputs, None, None)[:3]
-    for index in range(directions):
-        backwards = direction == "reverse" or index == 1
-        own = functions[index * each :][:each]
-        with tir.parallel(batch) as n:
-            cell = _Cell(wide_dtype(x.dtype), r.shape[2], index, own, clip, x, w, r, b, p, count)
-            sequence = _Sequence(cell, layout, n, backwards, length, sequence_lens)
-            sequence.start(cell.h, initial_h)
-            sequence.start(cell.c, initial_c)
-            sequence.run(lambda c: step(c, variant), y)
-            sequence.finish(cell.h, final_h)
-            sequence.finish(cell.c, final_c)
+    """GRU-22."""
+    states = (initial_h, None)
+    options = _Options(
+        activations, clip, direction, layout, bool(linear_before_reset), sequence_lens, states
+    )
+    _recurrent(ctx, x, (w, r, b, None), options)
+
+
+@_rule("RNN")
+def rnn(
+    ctx: KernelContext,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    *,
+    activation_alpha: tuple[float, ...] | None = None,
+    activation_beta: tuple[float, ...] | None = None,
+    activations: tuple[str, ...] = ("Tanh", "Tanh"),
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+) -> None:
+    """RNN-22."""
+    # ONNX's default has a function for each of two directions.
+    count = 2 if direction == "bidirectional" else 1
+    states = (initial_h, None)
+    options = _Options(activations[:count], clip, direction, layout, False, sequence_lens, states)
+    _recurrent(ctx, x, (w, r, b, None), options)

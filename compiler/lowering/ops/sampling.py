@@ -149,14 +149,15 @@ def deform_conv(
     b: Tensor | None = None,
     mask: Tensor | None = None,
     *,
-    dilations: tuple[int, ...] = (1, 1),
+    dilations: tuple[int, ...] | None = None,
     group: int = 1,
     kernel_shape: tuple[int, ...] | None = None,
     offset_group: int = 1,
-    pads: tuple[int, ...] = (0, 0, 0, 0),
-    strides: tuple[int, ...] = (1, 1),
+    pads: tuple[int, ...] | None = None,
+    strides: tuple[int, ...] | None = None,
 ) -> None:
     """DeformConv-22 over two axes."""
+    dilations, strides, pads = dilations or (1, 1), strides or (1, 1), pads or (0, 0, 0, 0)
     y, kind = ctx.output(), wide_dtype(x.dtype)
     taps = w.shape[2] * w.shape[3]
     depth, channels = w.shape[1], y.shape[1]
