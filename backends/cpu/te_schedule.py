@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -54,6 +54,8 @@ from burnish.errors import LoweringError
 TensorKey: TypeAlias = tuple[int, int]
 #: Flat buffers of tensors in memory.
 Buffers: TypeAlias = dict[TensorKey, Any]
+#: An output with its flat buffer.
+Store: TypeAlias = tuple[te.Tensor, Any]
 
 #: Outputs that a column-wise reduction accumulates at once: they stay in the first-level cache.
 _COLUMNS = 512
@@ -87,36 +89,51 @@ def schedule_te(
         for i, tensor in enumerate(inputs):
             arg = k.input(f"in{i}", [dim(d) for d in tensor.shape], _dtype(tensor))
             buffers[tensor_key(tensor)] = arg.flat
-        stores: list[tuple[te.Tensor, Any]] = []
+        stores: list[Store] = []
         for i, tensor in enumerate(outputs):
             arg = k.output(f"out{i}", [dim(d) for d in tensor.shape], _dtype(tensor))
             stores.append((tensor, arg.flat))
         k.symbols(*free_symbols(outputs, {tensor_key(t) for t in inputs}))
-        _emit_stages(outputs, stores, buffers, isa)
+        emit_stages(
+            outputs,
+            stores,
+            buffers,
+            lambda tensor: tir.scratch(_size(tensor.shape), _dtype(tensor)),
+            lambda op, targets, known: _reduction(op, targets, known, isa),
+            _injective,
+        )
     return k.result
 
 
-def _emit_stages(
+def emit_stages(
     outputs: Sequence[te.Tensor],
-    stores: list[tuple[te.Tensor, Any]],
+    stores: Sequence[Store],
     buffers: Buffers,
-    isa: Isa,
+    scratch: Callable[[te.Tensor], Any],
+    reduction: Callable[[Any, Sequence[Any], Buffers], None],
+    injective: Callable[[Sequence[Store], Buffers], None],
 ) -> None:
-    """Reductions in dependency order, then everything else grouped by shape."""
+    """Emit reductions in dependency order, then everything else grouped by shape.
+
+    Args:
+        outputs: Result tensors.
+        stores: Each of them with its flat buffer.
+        buffers: Flat buffers of the inputs; reductions add theirs.
+        scratch: Makes a flat buffer for a tensor that is no output.
+        reduction: Emits a reduction into flat buffers.
+        injective: Emits outputs of one shape.
+    """
     own = {tensor_key(tensor): flat for tensor, flat in stores}
     for tensor in reductions(outputs, buffers):
         op = tensor.op
+        results = [op.output(i) for i in range(op.num_outputs)]
         targets = []
-        for i in range(op.num_outputs):
-            result = op.output(i)
+        for result in results:
             flat = own.get(tensor_key(result))
-            if flat is None:
-                flat = tir.scratch(_size(result.shape), _dtype(result))
-            targets.append(flat)
-        _reduction(op, targets, buffers, isa)
-        for i, flat in enumerate(targets):
-            buffers[tensor_key(op.output(i))] = flat
-    groups: list[list[tuple[te.Tensor, Any]]] = []
+            targets.append(scratch(result) if flat is None else flat)
+        reduction(op, targets, buffers)
+        buffers.update((tensor_key(r), flat) for r, flat in zip(results, targets, strict=True))
+    groups: list[list[Store]] = []
     for tensor, flat in stores:
         if buffers.get(tensor_key(tensor)) is flat:
             continue  # a reduction, done above
@@ -127,7 +144,7 @@ def _emit_stages(
         else:
             groups.append([(tensor, flat)])
     for group in groups:
-        _injective(group, buffers)
+        injective(group, buffers)
 
 
 # --- graph ----------------------------------------------------------------------------------------
@@ -194,16 +211,15 @@ def free_symbols(outputs: Sequence[te.Tensor], known: Collection[TensorKey]) -> 
 # --- injective stages -----------------------------------------------------------------------------
 
 
-def _linear(
-    variables_: Sequence[ir.Var], shape: Sequence[Expr], env: Mapping[ir.Var, Expr]
-) -> Expr:
+def linear(variables_: Sequence[ir.Var], shape: Sequence[Expr], env: Mapping[ir.Var, Expr]) -> Expr:
+    """The flat index, row-major, of a place in a shape."""
     index: Expr = int64(0)
     for var, extent in zip(variables_, shape, strict=True):
         index = index * int64(extent) + env[var]
     return tvm.sym.Analyzer().simplify(index)
 
 
-def _injective(group: Sequence[tuple[te.Tensor, Any]], buffers: Buffers) -> None:
+def _injective(group: Sequence[Store], buffers: Buffers) -> None:
     """One loop nest for outputs of one shape."""
     shape = list(group[0][0].shape)
     domain = [(index_var(i), int64(d)) for i, d in enumerate(shape)]
@@ -227,7 +243,7 @@ def _injective(group: Sequence[tuple[te.Tensor, Any]], buffers: Buffers) -> None
 
     def body(part: Program) -> None:
         values = emit(part, env)
-        at = _linear(names, shape, env)
+        at = linear(names, shape, env)
         for (_, flat), value in zip(group, values, strict=True):
             T.buffer_store(flat, value, [at])
 
@@ -356,12 +372,12 @@ def _reduce_columns(
             count = tir.let(tir.minimum(width, dim(columns.extent) - start))
         with tir.serial(count) as j:
             env[columns.var] = int64(start + j)
-            at = _linear(*result, env)
+            at = linear(*result, env)
             for flat, identity in zip(targets, stage.identity, strict=True):
                 T.buffer_store(flat, identity, [at])
         with serial_nest(red, env), tir.serial(count) as j:
             env[columns.var] = int64(start + j)
-            at = _linear(*result, env)
+            at = linear(*result, env)
             values = stage.step([tir.let(flat[at]) for flat in targets], env)
             for flat, value in zip(targets, values, strict=True):
                 T.buffer_store(flat, value, [at])
@@ -411,6 +427,6 @@ def _reduce_rows(
         totals = [tir.let(slot[int64(0)]) for slot in slots]
         for lane in range(1, lanes):
             totals = stage.combine(totals, [slot[int64(lane)] for slot in slots])
-        at = _linear(*result, env)
+        at = linear(*result, env)
         for flat, value in zip(targets, totals, strict=True):
             T.buffer_store(flat, value, [at])

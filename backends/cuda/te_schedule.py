@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tvm
 from tvm import ir, te, tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
@@ -25,7 +24,7 @@ from burnish.backends.cpu.te_expr import (
     tensor_key,
 )
 from burnish.backends.cpu.te_loops import Loop, collapse, dim, index_var
-from burnish.backends.cpu.te_schedule import Buffers, free_symbols, reductions, same_shape
+from burnish.backends.cpu.te_schedule import Buffers, Store, emit_stages, free_symbols, linear
 from burnish.backends.cpu.tir import Kernel
 from burnish.backends.cuda import te_math
 from burnish.backends.cuda.sources import widened
@@ -77,39 +76,13 @@ def schedule_te(outputs: Sequence[te.Tensor], inputs: Sequence[te.Tensor], title
             shape = [dim(d) for d in tensor.shape]
             stores.append((tensor, k.output(f"out{i}", shape, str(tensor.dtype)).flat))
         k.symbols(*free_symbols(outputs, {tensor_key(t) for t in inputs}))
-        _stages(outputs, stores, buffers)
+        emit_stages(outputs, stores, buffers, _scratch, _reduction, _injective)
     return k.result
 
 
-def _stages(
-    outputs: Sequence[te.Tensor], stores: Sequence[tuple[te.Tensor, Any]], buffers: Buffers
-) -> None:
-    """Reductions in dependency order, then everything else grouped by shape."""
-    own = {tensor_key(tensor): flat for tensor, flat in stores}
-    for tensor in reductions(outputs, buffers):
-        op = tensor.op
-        targets = []
-        for i in range(op.num_outputs):
-            result = op.output(i)
-            flat = own.get(tensor_key(result))
-            if flat is None:
-                size = product(dim(d) for d in result.shape)
-                flat = T.alloc_buffer((dim(size),), str(result.dtype), scope="global")
-            targets.append(flat)
-        _reduction(op, targets, buffers)
-        buffers.update((tensor_key(op.output(i)), flat) for i, flat in enumerate(targets))
-    groups: list[list[tuple[te.Tensor, Any]]] = []
-    for tensor, flat in stores:
-        if buffers.get(tensor_key(tensor)) is flat:
-            continue  # a reduction, done above
-        for group in groups:
-            if same_shape(group[0][0].shape, tensor.shape):
-                group.append((tensor, flat))
-                break
-        else:
-            groups.append([(tensor, flat)])
-    for group in groups:
-        _injective(group, buffers)
+def _scratch(tensor: te.Tensor) -> Any:
+    size = product(dim(d) for d in tensor.shape)
+    return T.alloc_buffer((dim(size),), str(tensor.dtype), scope="global")
 
 
 def _once(value: Expr, is_index: bool) -> Expr:
@@ -122,13 +95,6 @@ def _once(value: Expr, is_index: bool) -> Expr:
 
 def _emit(program: Program, env: Mapping[ir.Var, Expr]) -> list[Expr]:
     return [te_math.folded(v) for v in emit(program, env, math=te_math.apply, once=_once)]
-
-
-def _linear(names: Sequence[ir.Var], shape: Sequence[Expr], env: Mapping[ir.Var, Expr]) -> Expr:
-    index: Expr = int64(0)
-    for var, extent in zip(names, shape, strict=True):
-        index = index * int64(extent) + env[var]
-    return tvm.sym.Analyzer().simplify(index)
 
 
 def _each(loops: Sequence[Loop], env: dict[ir.Var, Expr], body: Any) -> None:
@@ -150,7 +116,7 @@ def _each(loops: Sequence[Loop], env: dict[ir.Var, Expr], body: Any) -> None:
         when_all(below(index, count), one)
 
 
-def _injective(group: Sequence[tuple[te.Tensor, Any]], buffers: Buffers) -> None:
+def _injective(group: Sequence[Store], buffers: Buffers) -> None:
     """One grid for results of one shape."""
     shape = list(group[0][0].shape)
     domain = [(index_var(i), int64(d)) for i, d in enumerate(shape)]
@@ -168,7 +134,7 @@ def _injective(group: Sequence[tuple[te.Tensor, Any]], buffers: Buffers) -> None
 
     def body() -> None:
         values = _emit(flattener.program, env)
-        at = _linear(names, shape, env)
+        at = linear(names, shape, env)
         for (_, flat), value in zip(group, values, strict=True):
             T.buffer_store(flat, value, [at])
 
@@ -211,7 +177,7 @@ def _reduction(op: Any, targets: Sequence[Any], buffers: Buffers) -> None:
                 put(total, 0, result, 1)
 
         _serial(red_loops, env, step)
-        at = _linear([v for v, _ in outer], [extent for _, extent in outer], env)
+        at = linear([v for v, _ in outer], [extent for _, extent in outer], env)
         for flat, total in zip(targets, totals, strict=True):
             T.buffer_store(flat, total[0], [at])
 

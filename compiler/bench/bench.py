@@ -11,6 +11,15 @@ from burnish.errors import UsageError
 from burnish.runtime import CompiledModel
 
 
+def draw_feeds(
+    compiled: CompiledModel, model: Model | None, shapes: Shapes | None, seed: int
+) -> Feeds:
+    """Draw inputs: by what the ONNX model does with them, or by their types where there is none."""
+    if model is None:
+        return draw_session_inputs(compiled.get_inputs(), shapes=shapes, seed=seed)
+    return draw_inputs(model, shapes=shapes, seed=seed)
+
+
 def bench(
     compiled: CompiledModel,
     model: Model | None = None,
@@ -53,11 +62,7 @@ def bench(
             )
         runners.append(peer(name, model, compiled.threads))
     if inputs is None:
-        inputs = (
-            draw_session_inputs(compiled.get_inputs(), shapes=input_shapes, seed=seed)
-            if model is None
-            else draw_inputs(model, shapes=input_shapes, seed=seed)
-        )
+        inputs = draw_feeds(compiled, model, input_shapes, seed)
     return measure(
         runners,
         inputs,

@@ -8,6 +8,7 @@ import click
 
 from burnish.cli.common import (
     emit_json,
+    inputs_options,
     json_option,
     load_npz,
     model_argument,
@@ -43,14 +44,7 @@ def _peers(against: str | None, source: str | None) -> list[str]:
     help="Peers, by comma: onnxruntime, openvino. An artifact needs its MODEL for them.",
 )
 @click.option("--target", default="x86", show_default=True, help="When a model is given.")
-@click.option("--inputs", metavar="F.npz", help="Arrays by input name; default: drawn by --seed.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the inputs that are drawn.")
-@click.option(
-    "--input-shapes",
-    multiple=True,
-    metavar="NAME:1x3x224x224",
-    help="Shapes of the inputs that are drawn.",
-)
+@inputs_options
 @click.option("--iterations", type=click.IntRange(min=1), help="Timed calls of each.")
 @click.option(
     "--duration", type=click.FloatRange(0, min_open=True), help="Seconds for each; default 2."

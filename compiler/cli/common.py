@@ -90,6 +90,26 @@ def threads_option(function: F) -> F:
     )(function)
 
 
+def inputs_options(function: F) -> F:
+    """``--inputs``, or ``--seed`` and ``--input-shapes`` of inputs that are drawn."""
+    for option in (
+        click.option(
+            "--input-shapes",
+            multiple=True,
+            metavar="NAME:1x3x224x224",
+            help="Shapes of the inputs that are drawn.",
+        ),
+        click.option(
+            "--seed", default=0, show_default=True, help="Seed of the inputs that are drawn."
+        ),
+        click.option(
+            "--inputs", metavar="F.npz", help="Arrays by input name; default: drawn by --seed."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def load_npz(path: str) -> dict[str, Any]:
     """Arrays of an ``.npz`` file by name.
 

@@ -9,6 +9,7 @@ import click
 
 from burnish.cli.common import (
     emit_json,
+    inputs_options,
     json_option,
     load_npz,
     number_shapes,
@@ -25,14 +26,7 @@ from burnish.errors import UsageError
 @click.option(
     "-m", "--model", "model_option", help="The reference, instead of the second argument."
 )
-@click.option("--inputs", metavar="F.npz", help="Arrays by input name; default: drawn by --seed.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the inputs that are drawn.")
-@click.option(
-    "--input-shapes",
-    multiple=True,
-    metavar="NAME:1x3x224x224",
-    help="Shapes of the inputs that are drawn.",
-)
+@inputs_options
 @click.option("--atol", help="Absolute tolerance in units of the output's scale.")
 @click.option("--rtol", help="Relative tolerance.")
 @click.option("--target", default="x86", show_default=True, help="When the subject is a model.")

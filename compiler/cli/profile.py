@@ -9,6 +9,7 @@ import click
 from burnish.cli.common import (
     check_output_path,
     emit_json,
+    inputs_options,
     json_option,
     load_npz,
     model_argument,
@@ -22,14 +23,7 @@ from burnish.cli.common import (
 @click.command("profile")
 @model_argument
 @click.option("--target", default="x86", show_default=True, help="When a model is given.")
-@click.option("--inputs", metavar="F.npz", help="Arrays by input name; default: drawn by --seed.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the inputs that are drawn.")
-@click.option(
-    "--input-shapes",
-    multiple=True,
-    metavar="NAME:1x3x224x224",
-    help="Shapes of the inputs that are drawn.",
-)
+@inputs_options
 @click.option(
     "--iterations",
     type=click.IntRange(min=1),
@@ -67,21 +61,17 @@ def command(
     at most: its arithmetic, or its memory, whichever takes longer.
     """
     from burnish.artifact import is_artifact
+    from burnish.bench.bench import draw_feeds
     from burnish.bench.profile import profile
     from burnish.bench.roofline import measure_roofline
-    from burnish.check import draw_inputs, draw_session_inputs
     from burnish.report.profile import print_profile
 
     path = pick_model(model, model_option)
-    feeds = load_npz(inputs) if inputs else None
+    given = load_npz(inputs) if inputs else None
     shapes = number_shapes(input_shapes) or None
     with open_subject(path, target, threads) as compiled:
-        if feeds is None:
-            feeds = (
-                draw_session_inputs(compiled.get_inputs(), shapes=shapes, seed=seed)
-                if is_artifact(Path(path))
-                else draw_inputs(path, shapes=shapes, seed=seed)
-            )
+        model_file = None if is_artifact(Path(path)) else path
+        feeds = draw_feeds(compiled, model_file, shapes, seed) if given is None else given
         on_cpu = compiled.manifest.target.device == "cpu"
         limits = measure_roofline(compiled.threads) if on_cpu else None
         result = profile(compiled, feeds, runs=iterations, roofline=limits)
