@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
+
+if TYPE_CHECKING:
+    from burnish.lowering.tactics import Source
+
+#: Loads further tactics by composite (late: they need TVM).
+Tactics: TypeAlias = "Callable[[], Mapping[str, Sequence[Source]]]"
 
 #: The CPU kernels store tensors in either; they compute in fp32.
 PRECISIONS = ("fp32", "fp16")
 COMPUTES = {"float16": "fp32"}
 
 
-def cpu_backend(name: str, specs: Mapping[str, str], resolve: Callable[[str], Target]) -> Backend:
-    """A backend with the kernels of :mod:`burnish.backends.cpu`; see :class:`Backend`."""
+def cpu_backend(
+    name: str,
+    specs: Mapping[str, str],
+    resolve: Callable[[str], Target],
+    tactics: Tactics = dict,
+) -> Backend:
+    """A backend with the kernels of :mod:`burnish.backends.cpu`; see :class:`Backend`.
+
+    Args:
+        name: As in :class:`Backend`.
+        specs: As in :class:`Backend`.
+        resolve: As in :class:`Backend`.
+        tactics: What the backend has besides the generated kernels.
+    """
+
+    def rules() -> Mapping[str, KernelRule]:
+        from burnish.backends.cpu.rules import rules_with
+
+        return rules_with(tactics())
+
     return Backend(
-        name, specs, resolve, rules=_rules, table=_table, codegen=_codegen, host_sizes=True
+        name, specs, resolve, rules=rules, table=_table, codegen=_codegen, host_sizes=True
     )
-
-
-def _rules() -> Mapping[str, KernelRule]:
-    from burnish.backends.cpu.rules import RULES
-
-    return RULES
 
 
 def _table() -> TableEmitter:

@@ -75,6 +75,8 @@ def _info(
         storage=storage,
         reason=reason,
         detail=call.detail,
+        tactic=call.tactic,
+        why=call.why,
         flops=str(call.flops),
         nbytes=str(call.nbytes),
     )

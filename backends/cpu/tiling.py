@@ -109,6 +109,11 @@ def best_rows(
     )
 
 
+def columns_cost(columns: tuple[Columns, ...], rows: int | None, depth: int, isa: Isa) -> float:
+    """Estimated cycles of a product: ``rows`` rows (None: many) with ``depth`` steps each."""
+    return sum(c.blocks * _rows_cost(c.tile, rows or _UNKNOWN, depth, isa) for c in columns)
+
+
 def plan_columns(n: int, vectors: int, isa: Isa) -> list[tuple[int, int, int, int | None]]:
     """Blocks of ``vectors`` vectors over ``n`` columns: (first, blocks, vectors, tail) rows.
 
@@ -168,7 +173,7 @@ def tile_columns(
         )
         if len(columns) < len(plan_columns(n, width, isa)):
             continue
-        cost = sum(c.blocks * _rows_cost(c.tile, rows or _UNKNOWN, depth, isa) for c in columns)
+        cost = columns_cost(columns, rows, depth, isa)
         if best is None or cost <= best[0]:
             best = (cost, columns)
     if best is None:

@@ -10,6 +10,7 @@ from burnish.artifact.link import compiler_command, cross_compiler, link_module
 from burnish.artifact.manifest import (
     LIBRARY_NAME,
     MANIFEST_NAME,
+    ONLY_TACTIC,
     SCHEMA_VERSION,
     WEIGHTS_NAME,
     Condition,
@@ -36,6 +37,7 @@ __all__ = [
     "DATA_TYPES",
     "LIBRARY_NAME",
     "MANIFEST_NAME",
+    "ONLY_TACTIC",
     "SCHEMA_VERSION",
     "WEIGHTS_NAME",
     "Artifact",

@@ -20,7 +20,9 @@ from burnish.artifact.dtypes import DATA_TYPES
 from burnish.errors import ArtifactError
 
 #: Grows with every change that older or newer code would misread.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+#: Why a tactic was taken where there was nothing to choose.
+ONLY_TACTIC = "the only tactic"
 
 #: Names of the files of an artifact.
 MANIFEST_NAME = "manifest.json"
@@ -97,6 +99,9 @@ class NodeInfo:
         storage: What its result lies in, which may be narrower than what it computes in.
         reason: Why it is in fp32, where a lower precision was asked for.
         detail: How the kernel does it (tile, tensor cores).
+        tactic: Which of the ways to compute a composite was taken (``winograd-f2``); empty where
+            there is one only.
+        why: Why it was taken: estimated costs, or what was measured.
         flops: Operations of a call, multiply-adds as two: a number, or an expression of symbolic
             dims. 0 where nothing is counted.
         nbytes: Bytes that a call reads and writes, each operand once: likewise.
@@ -111,6 +116,8 @@ class NodeInfo:
     storage: str = ""
     reason: str = ""
     detail: str = ""
+    tactic: str = ""
+    why: str = ""
     flops: str = "0"
     nbytes: str = "0"
 

@@ -19,12 +19,14 @@ from burnish.errors import LoweringError
 from burnish.ir import Dim, Node, TensorType, Value
 from burnish.ir.dims import add, product
 from burnish.ir.types import to_numpy
+from burnish.lowering.precision import computed_in
 from burnish.lowering.scope import Index, canonical_symbols, index, indices, rename
 from burnish.lowering.te_context import Symbols
 
 if TYPE_CHECKING:
     from burnish.backends.cpu.tir import Kernel
     from burnish.lowering.module import FunctionLowering
+    from burnish.lowering.tactics import Choice
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class KernelCall:
         flops: Multiply-adds count twice; a dim, so it may be symbolic. 0 when not a compute kernel.
         detail: What the rule chose (tile, layout), for ``inspect``.
         nbytes: Size of what it reads and writes, each operand once; a dim.
+        tactic: Which of the composite's tactics it belongs to; empty where there are none.
+        why: Why that tactic was taken.
     """
 
     kernel: str
@@ -111,6 +115,8 @@ class KernelCall:
     flops: Dim = 0
     detail: str = ""
     nbytes: Dim = 0
+    tactic: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,12 +166,17 @@ def _scalars_before_outputs(kernel: Kernel, outputs: int) -> Any:
 
 
 class NodeContext:
-    """Lowers one node: reads lowered inputs, calls kernels, sets outputs."""
+    """Lowers one node: reads lowered inputs, calls kernels, sets outputs.
+
+    Attributes:
+        choice: The tactic that was chosen for the node, if it has tactics.
+    """
 
     def __init__(self, function: FunctionLowering, node: Node) -> None:
         self.function = function
         self.node = node
         self.isa = function.module.target.isa
+        self.choice: Choice | None = None
 
     def tensor(self, value: Value) -> Lowered:
         """A lowered value with exactly its IR shape."""
@@ -258,8 +269,30 @@ class NodeContext:
             (t.dtype, t.dims) for t in outputs
         ]:
             nbytes = add(nbytes, product([to_numpy(dtype).itemsize, *dims]))
-        function.module.record(self.node, built.var.name_hint, outputs, flops, detail, nbytes)
+        self.record(built.var.name_hint, outputs, flops, detail, nbytes)
         return tuple(Lowered(e, t.dims, t.dtype) for e, t in zip(exprs, outputs, strict=True))
+
+    def record(
+        self, kernel: str, outputs: Sequence[TensorType], flops: Dim, detail: str, nbytes: Dim
+    ) -> None:
+        """Note a call for manifest and profile."""
+        node, choice = self.node, self.choice
+        dtype = outputs[0].dtype if outputs else ""
+        self.function.module.calls.append(
+            KernelCall(
+                kernel,
+                node.key,
+                node.location.names,
+                tuple(v.name for v in node.outputs if v is not None),
+                dtype,
+                computed_in(node, dtype),
+                flops,
+                detail,
+                nbytes,
+                choice.tactic.name if choice else "",
+                choice.why if choice else "",
+            )
+        )
 
     def set(self, *results: Lowered) -> None:
         """Bind the node's present outputs, in order, to lowered tensors."""

@@ -7,7 +7,7 @@ outputs. TVM neither folds nor fuses: the graph is final when it comes here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -26,9 +26,9 @@ from burnish.lowering.context import (
     Weight,
 )
 from burnish.lowering.module_ops import BIND, CONTROL, LAZY, VIEWS
-from burnish.lowering.precision import computed_in
 from burnish.lowering.run_time import bind_sizes, check_sizes
 from burnish.lowering.scope import indices
+from burnish.lowering.tactics import Chooser, CostTable
 from burnish.lowering.te_context import Symbols
 
 if TYPE_CHECKING:
@@ -41,11 +41,13 @@ class ModuleLowering:
     Attributes:
         weights: Weights in the order of ``main``'s trailing parameters.
         calls: Every kernel call in execution order.
+        chooser: Takes one of the tactics of every composite that has several.
     """
 
-    def __init__(self, graph: Graph, target: Target) -> None:
+    def __init__(self, graph: Graph, target: Target, chooser: Chooser | None = None) -> None:
         self.graph = graph
         self.target = target
+        self.chooser: Chooser = chooser or CostTable()
         self.rules = target.backend.rules()
         self.table = target.backend.table()
         self.builder = relax.BlockBuilder()
@@ -87,32 +89,6 @@ class ModuleLowering:
             self.weights.append(_weight(f"{index:04d}.{stem}", const, pack, shape))
             self._weight_index[full_key] = index
         return self._weight_index[full_key]
-
-    def record(
-        self,
-        node: Node,
-        kernel: str,
-        outputs: Sequence[TensorType],
-        flops: Dim,
-        detail: str,
-        nbytes: Dim,
-    ) -> None:
-        """Note a kernel call for manifest and profile."""
-        values = tuple(v.name for v in node.outputs if v is not None)
-        dtype = outputs[0].dtype if outputs else ""
-        self.calls.append(
-            KernelCall(
-                kernel,
-                node.key,
-                node.location.names,
-                values,
-                dtype,
-                computed_in(node, dtype),
-                flops,
-                detail,
-                nbytes,
-            )
-        )
 
     def branch_name(self, op: str) -> str:
         """A name for the next subgraph function."""

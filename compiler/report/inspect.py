@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from burnish.artifact import ONLY_TACTIC
 from burnish.errors import UsageError, first_few
 from burnish.options import CompileOptions, parse_input_shapes
 from burnish.report.console import print_counts, print_line, print_table
@@ -209,10 +210,13 @@ def print_artifact(data: dict[str, Any]) -> None:
         print_line(f"verified against {verification['reference']}")
     table = Table("operation", "precision", "stored in", "kernel", "original nodes")
     for node in data["nodes"]:
-        kernel = ", ".join(filter(None, (node["kernel"], node["detail"])))
+        kernel = ", ".join(filter(None, (node["kernel"], node["tactic"] or node["detail"])))
         names = escape(first_few(node["nodes"]))
         table.add_row(node["op"], node["precision"], node["storage"], escape(kernel), names)
     print_table(table)
+    choices = [n for n in data["nodes"] if n["tactic"] and not n["why"].startswith(ONLY_TACTIC)]
+    for choice in dict.fromkeys(f"{n['kernel']}: {n['tactic']} ({n['why']})" for n in choices):
+        print_line(f"tactic of {escape(choice)}")
     for node in data["nodes"]:
         if node["reason"]:
             where = escape(", ".join(node["nodes"][:3]) or node["name"])

@@ -92,7 +92,7 @@ class TestManifest:
         ("change", "message"),
         [
             (lambda m: m.pop("schema_version"), "no schema_version"),
-            (lambda m: m.update(schema_version=99), "schema version 99, this burnish reads 3"),
+            (lambda m: m.update(schema_version=99), "schema version 99, this burnish reads 4"),
             (lambda m: m.pop("inputs"), "no field 'inputs'"),
             (lambda m: m.update(unheard=1), "unknown field 'unheard'"),
             (lambda m: m["inputs"][0].update(dtype="float31"), "unknown element type 'float31'"),

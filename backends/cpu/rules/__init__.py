@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from burnish.backends.base import KernelRule
 from burnish.backends.cpu.rules.attention import ATTENTION
 from burnish.backends.cpu.rules.conv import CONV
@@ -11,6 +14,7 @@ from burnish.backends.cpu.rules.movement import MOVEMENT_RULES
 from burnish.backends.cpu.rules.pool import POOL_RULES
 from burnish.backends.cpu.rules.recurrent import RECURRENT_RULES
 from burnish.backends.cpu.rules.rows import ROW_RULES
+from burnish.lowering.tactics import ByTactics, Source
 
 RULES: dict[str, KernelRule] = {
     rule.key: rule
@@ -25,3 +29,14 @@ RULES: dict[str, KernelRule] = {
         *ROW_RULES,
     )
 }
+
+
+def rules_with(more: Mapping[str, Sequence[Source]]) -> dict[str, KernelRule]:
+    """The rules, with further tactics by composite."""
+    rules = dict(RULES)
+    for key, sources in more.items():
+        emit = rules[key].emit
+        if not isinstance(emit, ByTactics):
+            raise TypeError(f"the rule of {key} has no tactics")
+        rules[key] = replace(rules[key], emit=emit.plus(*sources))
+    return rules

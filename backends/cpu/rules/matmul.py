@@ -2,53 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 from tvm import tirx
 
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of, refuse_batches, refuse_matrix
+from burnish.backends.cpu.costs import nominal
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm, packed_size
 from burnish.backends.cpu.matmul import MatmulSpec, matmul
 from burnish.backends.cpu.rules.common import lower_operands, refuse_dtype, refuse_operands
+from burnish.backends.cpu.tiling import columns_cost
 from burnish.ir import Node
 from burnish.ir.dims import is_static, product
 from burnish.lowering.context import CallShapes, NodeContext
+from burnish.lowering.tactics import Tactic, by_tactics
 
 
 def _accepts(node: Node) -> Refused | None:
     return refuse_matrix(node) or refuse_dtype(node) or refuse_operands(node, 2)
 
 
-def _emit(ctx: NodeContext, node: Node) -> None:
-    x, w = ctx.tensor(node.required(0)), node.required(1)
+def gemm_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """The packed GEMM template."""
+    x, w = node.required(0), node.required(1)
     k, n = (int(d) for d in w.shape if isinstance(d, int))
-    postops = postops_of(node)
-    lead = x.dims[:-1]
+    lead = x.shape[:-1]
     # How weights are packed depends on the number of rows, where that is known.
     fixed = all(map(is_static, lead))
     sizes = lead if fixed else (tirx.Var("rows", "int64"),)
-    packing = GemmSpec(sizes, k, n, postops, dtype=x.dtype)
+    packing = GemmSpec(sizes, k, n, postops_of(node), dtype=x.dtype)
     columns = packing.columns(ctx.isa)
+    cost = columns_cost(columns, prod(map(nominal, lead)), k, ctx.isa)
+    tile = columns[0].tile
+    name = f"gemm tile {tile.rows}x{tile.vectors}"
+    yield Tactic(name, cost, lambda: _emit_gemm(ctx, node, packing))
+
+
+def _emit_gemm(ctx: NodeContext, node: Node, packing: GemmSpec) -> None:
+    w, columns = node.required(1), packing.columns(ctx.isa)
     weights = ctx.weight(
         w,
         ("gemm", columns),
         lambda a: pack_gemm(a, packing, ctx.isa),
-        (packed_size(k, n, ctx.isa),),
+        (packed_size(packing.k, packing.n, ctx.isa),),
     )
 
     def build(shapes: CallShapes) -> Any:
-        return gemm(ctx.isa, GemmSpec(shapes.inputs[0][:-1], k, n, postops, dtype=x.dtype))
+        return gemm(ctx.isa, replace(packing, lead=shapes.inputs[0][:-1]))
 
     tile = columns[0].tile
     ctx.set(
         *ctx.call(
             "gemm",
-            (k, n, columns, postops_key(postops)),
+            (packing.k, packing.n, columns, postops_key(packing.postops)),
             build,
-            [x, weights, *lower_operands(ctx, node, 2)],
+            [ctx.tensor(node.required(0)), weights, *lower_operands(ctx, node, 2)],
             [node.output.t],
-            flops=product([*node.output.shape, 2 * k]),
+            flops=product([*node.output.shape, 2 * packing.k]),
             detail=f"tile {tile.rows}x{tile.vectors}",
         )
     )
@@ -91,7 +105,7 @@ def _emit_batched(ctx: NodeContext, node: Node) -> None:
 
 
 MATMUL_RULES = (
-    KernelRule("burnish::MatMul", _accepts, _emit),
+    KernelRule("burnish::MatMul", _accepts, by_tactics(gemm_tactics)),
     KernelRule("burnish::BatchMatMul", _accepts_batched, _emit_batched),
     KernelRule("MatMul", _accepts_batched, _emit_batched),
 )

@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /* Version of the manifest that this runtime reads. */
-#define BURNISH_SCHEMA_VERSION 3
+#define BURNISH_SCHEMA_VERSION 4
 
 /* What a function returns. The numbers are the exit codes of the burnish command. */
 typedef enum {

@@ -1,0 +1,145 @@
+"""A burnish::Conv as kernel templates see it: two spatial axes, NHWC, and a :class:`ConvSpec`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from burnish.backends.composites import postops_key, postops_of
+from burnish.backends.cpu.conv import ConvSpec
+from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.rules.common import lower_operands
+from burnish.backends.images import Window, any_size, channels, image_dims, window
+from burnish.ir import Dim, Node, TensorType, Value
+from burnish.ir.dims import product
+from burnish.lowering.context import CallShapes, NodeContext
+
+
+@dataclass(frozen=True)
+class Template:
+    """A kernel for a convolution, with layout and size of its packed weights.
+
+    Attributes:
+        name: Kernel family.
+        build: Kernel of an instruction set and a spec: ``x``, ``w``, post-op operands, ``y`` and,
+            if ``scratch`` is not 0, a buffer of that many float32.
+        pack: Weights [OC, IC/groups, KH, KW], the spec and the instruction set to what it reads.
+        layout: What the packed form depends on besides spec and instruction set.
+        size: Elements of the packed weights.
+        detail: What was chosen, for the report.
+        scratch: Elements of memory that the kernel needs besides.
+    """
+
+    name: str
+    build: Callable[[Isa, ConvSpec], Any]
+    pack: Callable[[np.ndarray, ConvSpec, Isa], np.ndarray]
+    layout: Hashable
+    size: int
+    detail: str
+    scratch: Dim = 0
+
+
+@dataclass(frozen=True)
+class ConvNode:
+    """A convolution node with constant weights.
+
+    Attributes:
+        ctx: Its context.
+        node: The node.
+        dims: Shape of the input, NHWC.
+        output_dims: Shape of the output, NHWC.
+        spec: What a kernel computes; sizes that are not static are some variables.
+    """
+
+    ctx: NodeContext
+    node: Node
+    dims: tuple[Dim, ...]
+    output_dims: tuple[Dim, ...]
+    spec: ConvSpec
+
+    @property
+    def weights(self) -> Value:
+        """The filters [OC, IC/groups, ...]."""
+        return self.node.required(1)
+
+    @property
+    def flops(self) -> Dim:
+        """Operations of the direct algorithm, multiply-adds as two."""
+        spec = self.spec
+        return product([*self.output_dims, 2 * (spec.ic // spec.groups) * prod(spec.kernel)])
+
+    def call(self, template: Template) -> None:
+        """Emit the call of a template's kernel and bind the node's output."""
+        ctx, node, spec = self.ctx, self.node, self.spec
+        x = ctx.reshape(ctx.tensor(node.required(0)), self.dims)
+        operands = [
+            ctx.reshape(t, self.output_dims) if len(t.dims) > 1 else t
+            for t in lower_operands(ctx, node, 2)
+        ]
+
+        def build(shapes: CallShapes) -> Any:
+            n, h, width, _ = shapes.inputs[0]
+            return template.build(ctx.isa, replace(spec, n=n, h=h, w=width))
+
+        def pack(array: np.ndarray) -> np.ndarray:
+            filters = array.reshape(spec.oc, spec.ic // spec.groups, *spec.kernel)
+            return template.pack(filters, spec, ctx.isa)
+
+        outputs = [TensorType(x.dtype, self.output_dims)]
+        if template.scratch != 0:
+            outputs.append(TensorType("float32", (template.scratch,)))
+        view = (spec.kernel, spec.strides, spec.pads, spec.dilations, spec.groups, spec.oc)
+        key = (template.name, template.layout)
+        result, *_ = ctx.call(
+            template.name,
+            (view, template.layout, postops_key(spec.postops)),
+            build,
+            [x, ctx.weight(self.weights, key, pack, (template.size,)), *operands],
+            outputs,
+            flops=self.flops,
+            detail=template.detail,
+        )
+        ctx.set(ctx.reshape(result, node.output.shape))
+
+
+def conv_node(ctx: NodeContext, node: Node) -> ConvNode:
+    """A node that the rule of convolutions accepted."""
+    x, w = node.required(0), node.required(1)
+    oc, ic, *kernel = (channels(d) for d in w.shape)
+    groups = node.int_attr("group", 1)
+    dims, view = lay_flat(image_dims(x.shape), window(node, tuple(kernel)))
+    output_dims = image_dims(node.output.shape)
+    if dims != image_dims(x.shape):
+        output_dims = (output_dims[0], 1, output_dims[1], output_dims[3])
+    n, h, width, _ = any_size(dims)
+    spec = ConvSpec(
+        n,
+        h,
+        width,
+        ic * groups,
+        oc,
+        view.kernel,
+        view.strides,
+        view.pads,
+        view.dilations,
+        groups,
+        postops_of(node),
+        dtype=x.dtype,
+    )
+    return ConvNode(ctx, node, dims, output_dims, spec)
+
+
+def lay_flat(dims: tuple[Dim, ...], view: Window) -> tuple[tuple[Dim, ...], Window]:
+    """A picture of one column as one of one row: kernels tile along rows.
+
+    Returns:
+        The image's shape and the window, exchanged or as they were.
+    """
+    n, h, w, c = dims
+    if w == 1 and view.kernel[1] == 1 and view.pads[1] == view.pads[3] == 0:
+        return (n, 1, h, c), view.transposed()
+    return dims, view
