@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--duration", type=float, default=5.0)
     parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--against", default="onnxruntime")
+    parser.add_argument("--against", default="onnxruntime,openvino")
     options = parser.parse_args()
     if options.step == "compile":
         found = compile_model(options.model, str(options.artifact))
