@@ -153,6 +153,18 @@ def locate(
     return hold(floormod(rest, blocks)), hold(floordiv(rest, blocks)), image, part
 
 
+def kernel_rows(spec: ConvSpec, top: Index) -> tuple[Index, Index]:
+    """Kernel rows that lie in the image for the window whose first row is ``top``."""
+    kh, dh = spec.kernel[0], spec.dilations[0]
+    first: Index = 0
+    last: Index = kh
+    if spec.pads[0]:
+        first = hold(minimum(ceildiv(maximum(0 - top, 0), dh), kh))
+    if spec.pads[2]:
+        last = hold(minimum(ceildiv(maximum(spec.h - top, 0), dh), kh))
+    return first, last
+
+
 def for_powers(begin: Index, end: Index, below: int, tile: Callable[[Index, int], None]) -> None:
     """Cover [begin, end), which has fewer than ``below`` places, by tiles of powers of two."""
     left = hold(end - begin)
@@ -347,7 +359,7 @@ class _Direct:
         panel = hold(
             row.group * packed_size(self.depth, oc, self.isa) + row.first * (lanes * self.depth)
         )
-        first_row, last_row = self._kernel_rows(top)
+        first_row, last_row = kernel_rows(spec, top)
         bounds = None if inside else self._bounds(tile.rows, left)
         pixels = [r * spec.strides[1] * spec.ic for r in range(tile.rows)]
         wide = tile.vectors * lanes
@@ -404,18 +416,6 @@ class _Direct:
         number = row.oh * ceildiv(self.spec.ow, step) + floordiv(begin, step)
         lanes = self.isa.lanes
         return hold(panel + self.depth * lanes * (number + row.columns.tile.vectors))
-
-    def _kernel_rows(self, top: Index) -> tuple[Index, Index]:
-        """Kernel rows that lie in the image for the window whose first row is ``top``."""
-        spec = self.spec
-        kh, dh = spec.kernel[0], spec.dilations[0]
-        first: Index = 0
-        last: Index = kh
-        if spec.pads[0]:
-            first = hold(minimum(ceildiv(maximum(0 - top, 0), dh), kh))
-        if spec.pads[2]:
-            last = hold(minimum(ceildiv(maximum(spec.h - top, 0), dh), kh))
-        return first, last
 
     def _bounds(self, rows: int, left: Index) -> tuple[list[Index], list[Index]]:
         """Kernel columns [begins[r], ends[r]) that lie in the image, for each pixel of a tile."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
-from burnish.backends.cpu.conv import ConvSpec, for_powers
+from burnish.backends.cpu.conv import ConvSpec, for_powers, kernel_rows
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import FloatArray, as_stored, finish_rows, for_columns
 from burnish.backends.cpu.isa import Isa
@@ -204,20 +204,19 @@ class _Depthwise:
         vectors = c.tile.vectors
         acc = Acc(count * vectors, lanes)
         acc.fill()
-        kh, kw = spec.kernel
+        kw = spec.kernel[1]
         padded = vector_count(spec.oc, self.isa) * lanes
         top = hold(oh * spec.strides[0] - spec.pads[0])
-        dh = spec.dilations[0]
-        first_row = hold(minimum(ceildiv(maximum(0 - top, 0), dh), kh)) if spec.pads[0] else 0
-        last_row: Index = kh
-        if spec.pads[2]:
-            last_row = hold(minimum(ceildiv(maximum(spec.h - top, 0), dh), kh))
+        first_row, last_row = kernel_rows(spec, top)
         left = begin * spec.strides[1] - spec.pads[1]
         if not isinstance(left, int):
             left = hold(left)
         channel = first * lanes
         with serial(first_row, last_row) as row:
-            line = hold(((image * spec.h + top + row * dh) * spec.w + left) * spec.oc + channel)
+            line = hold(
+                ((image * spec.h + top + row * spec.dilations[0]) * spec.w + left) * spec.oc
+                + channel
+            )
             weights = hold(row * (kw * padded) + channel)
             for v in range(vectors):
                 valid = c.tail if v == vectors - 1 else None

@@ -7,17 +7,28 @@ from math import prod
 
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.cpu.conv import ConvSpec, conv, pack_conv
+from burnish.backends.cpu.conv_dots import (
+    conv_dots,
+    dots_cost,
+    dots_tile,
+    pack_dots,
+    packed_dots_size,
+    takes,
+)
 from burnish.backends.cpu.costs import nominal
 from burnish.backends.cpu.depthwise import depthwise, depthwise_tile, pack_depthwise
 from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.rules.common import refuse_dtype, refuse_operands
 from burnish.backends.cpu.rules.conv_node import ConvNode, Template, conv_node
-from burnish.backends.cpu.tiling import columns_cost
+from burnish.backends.cpu.tiling import columns_cost, vector_count
 from burnish.backends.images import refuse_filters
 from burnish.ir import Node
 from burnish.lowering.context import NodeContext
 from burnish.lowering.tactics import Tactic, by_tactics
+
+#: Cycles that a vector of channels takes for each tap.
+_DEPTHWISE_TAP = 0.6
 
 
 def _accepts(node: Node) -> Refused | None:
@@ -29,10 +40,30 @@ def direct_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     found = conv_node(ctx, node)
     spec = found.spec
     if spec.groups == spec.ic == spec.oc:
-        template, cost = _depthwise(spec, ctx.isa), 0.0
+        template, cost = _depthwise(spec, ctx.isa), depthwise_cost(found, ctx.isa)
     else:
         template, cost = _direct(spec, ctx.isa), direct_cost(found, ctx.isa)
     yield Tactic(f"{template.name} {template.detail}", cost, lambda: found.call(template))
+
+
+def dots_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """Lanes along the reduction, where there are fewer filters than lanes."""
+    found = conv_node(ctx, node)
+    spec = found.spec
+    if not takes(spec, ctx.isa):
+        return
+    n, oh, ow, _ = (nominal(d) for d in found.output_dims)
+    tile = f"{dots_tile(spec, ctx.isa)}x{spec.oc}"
+    size = packed_dots_size(spec, ctx.isa)
+    template = Template("conv_dots", conv_dots, pack_dots, ctx.isa.lanes, size, f"tile {tile}")
+    cost = dots_cost(spec, ctx.isa, n * oh * ow, ow)
+    yield Tactic(f"dots {tile}", cost, lambda: found.call(template))
+
+
+def depthwise_cost(found: ConvNode, isa: Isa) -> float:
+    """Estimated cycles of the template for one filter to a channel."""
+    pixels = prod(nominal(d) for d in found.output_dims[:3])
+    return _DEPTHWISE_TAP * pixels * vector_count(found.spec.oc, isa) * prod(found.spec.kernel)
 
 
 def direct_cost(found: ConvNode, isa: Isa) -> float:
@@ -59,4 +90,4 @@ def _depthwise(spec: ConvSpec, isa: Isa) -> Template:
     return Template("depthwise", depthwise, pack_depthwise, isa.lanes, size, detail)
 
 
-CONV = KernelRule("burnish::Conv", _accepts, by_tactics(direct_tactics))
+CONV = KernelRule("burnish::Conv", _accepts, by_tactics(direct_tactics, dots_tactics))
