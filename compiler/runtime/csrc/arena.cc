@@ -15,7 +15,6 @@ namespace burnish {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kOverread = 64;
 // Runs after which an unused block goes back to the system.
 constexpr uint64_t kIdleRuns = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
@@ -176,7 +175,12 @@ size_t Arena::bytes() const {
 
 ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, ffi::ShapeView shape,
                         DLDataType dtype) {
-  return TensorIn(MakeStorage(arena, ffi::GetDataSize(shape.Product(), dtype)), 0, shape, dtype);
+  return AllocTensor(arena, shape, dtype, 0, ffi::GetDataSize(shape.Product(), dtype));
+}
+
+ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, ffi::ShapeView shape,
+                        DLDataType dtype, int64_t offset, size_t bytes) {
+  return TensorIn(MakeStorage(arena, bytes), offset, shape, dtype);
 }
 
 ffi::Module ArenaModule(std::shared_ptr<Arena> first, std::shared_ptr<Arena> host) {

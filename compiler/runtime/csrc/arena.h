@@ -14,6 +14,9 @@
 
 namespace burnish {
 
+// What a kernel may read beyond the end of a tensor: one vector.
+constexpr size_t kOverread = 64;
+
 // Where an arena's blocks come from.
 class Memory {
  public:
@@ -46,7 +49,7 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Memory for `bytes` plus one vector that a kernel may read beyond its end.
+  // Memory for `bytes` and what may be read beyond.
   Block Take(size_t bytes);
   void Give(const Block& block);
   // Marks the end of a run of the model: blocks age in runs.
@@ -73,6 +76,9 @@ class Arena {
 // An uninitialised tensor from the arena, which lives as long as its tensors.
 tvm::ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, tvm::ffi::ShapeView shape,
                              DLDataType dtype);
+// The same, `offset` bytes into a storage of `bytes`.
+tvm::ffi::Tensor AllocTensor(const std::shared_ptr<Arena>& arena, tvm::ffi::ShapeView shape,
+                             DLDataType dtype, int64_t offset, size_t bytes);
 
 // A module that answers the virtual machine's allocation built-ins with these arenas. The machine
 // looks among a module's imports before it takes TVM's built-ins. `first` serves its first device,

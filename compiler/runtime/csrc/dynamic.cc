@@ -8,20 +8,20 @@
 #include <string>
 #include <vector>
 
+#include "tensors.h"
+
 namespace ffi = tvm::ffi;
 
 namespace burnish {
 namespace {
 
-const DLTensor* Raw(const ffi::Tensor& tensor) {
-  return static_cast<const ffi::TensorObj*>(
-      ffi::details::ObjectUnsafe::RawObjectPtrFromObjectRef(tensor));
-}
+constexpr const char* kReadSizes = "burnish.read_sizes";
+constexpr const char* kCheckSizes = "burnish.check_sizes";
+constexpr const char* kLoop = "burnish.loop";
 
 template <typename T>
 const T* Elements(const ffi::Tensor& tensor) {
-  const DLTensor* raw = Raw(tensor);
-  return reinterpret_cast<const T*>(static_cast<const char*>(raw->data) + raw->byte_offset);
+  return reinterpret_cast<const T*>(Address(tensor));
 }
 
 template <typename T>
@@ -154,13 +154,19 @@ void Loop(const std::shared_ptr<Arena>& arena, ffi::PackedArgs args, ffi::Any* r
 
 ffi::Optional<ffi::Function> DynamicFunction(const ffi::String& name,
                                              const std::shared_ptr<Arena>& arena) {
-  if (name == "burnish.read_sizes") return ffi::Function::FromPacked(ReadSizes);
-  if (name == "burnish.check_sizes") return ffi::Function::FromPacked(CheckSizes);
-  if (name == "burnish.loop") {
+  if (name == kReadSizes) return ffi::Function::FromPacked(ReadSizes);
+  if (name == kCheckSizes) return ffi::Function::FromPacked(CheckSizes);
+  if (name == kLoop) {
     return ffi::Function::FromPacked(
         [arena](ffi::PackedArgs args, ffi::Any* result) { Loop(arena, args, result); });
   }
   return std::nullopt;
 }
+
+bool IsDataDependent(const char* name) {
+  return std::strcmp(name, kReadSizes) == 0 || std::strcmp(name, kLoop) == 0;
+}
+
+bool IsSizeCheck(const char* name) { return std::strcmp(name, kCheckSizes) == 0; }
 
 }  // namespace burnish

@@ -23,6 +23,12 @@ namespace burnish {
 tvm::ffi::Optional<tvm::ffi::Function> DynamicFunction(const tvm::ffi::String& name,
                                                        const std::shared_ptr<Arena>& arena);
 
+// Whether it is the name of one of them after which sizes or calls depend on data.
+bool IsDataDependent(const char* name);
+
+// Whether it is the name of the one that only compares sizes.
+bool IsSizeCheck(const char* name);
+
 }  // namespace burnish
 
 #endif  // BURNISH_DYNAMIC_H_

@@ -16,6 +16,7 @@
 
 #include "failure.h"
 #include "parallel.h"
+#include "tensors.h"
 
 namespace ffi = tvm::ffi;
 
@@ -24,27 +25,10 @@ namespace {
 
 // TVM's AllocatorType::kPooled, for the little that does not come from the arena (shape heaps).
 constexpr int kPooledAllocator = 2;
+// A plan pays off if it is used for more runs than this; recording one takes as long as a few.
+constexpr uint64_t kWorthwhile = 64;
 
 DLDataType ToDLDataType(BurnishDType dtype) { return {dtype.code, dtype.bits, dtype.lanes}; }
-
-// A tensor over memory that somebody else owns.
-struct Borrowed {
-  void* data;
-  void AllocData(DLTensor* tensor) { tensor->data = data; }
-  void FreeData(DLTensor*) {}
-};
-
-ffi::Tensor Borrow(void* data, ffi::ShapeView shape, BurnishDType dtype, DLDevice device) {
-  return ffi::Tensor::FromNDAlloc(Borrowed{data}, shape, ToDLDataType(dtype), device);
-}
-
-DLTensor* Raw(const ffi::Tensor& tensor) {
-  return static_cast<ffi::TensorObj*>(ffi::details::ObjectUnsafe::RawObjectPtrFromObjectRef(tensor));
-}
-
-char* Address(const ffi::Tensor& tensor) {
-  return static_cast<char*>(Raw(tensor)->data) + Raw(tensor)->byte_offset;
-}
 
 ffi::Function Lookup(const ffi::Module& module, const char* name) {
   ffi::Optional<ffi::Function> function = module->GetFunction(name);
@@ -156,7 +140,13 @@ Session::Session(BurnishDevice device, const std::string& library_path, const ch
       num_outputs_(num_outputs) {
   if (cuda_ != nullptr) arena_ = std::make_shared<Arena>(cuda_->memory());
   LoadWeights(weights_path, weights, num_weights);
+  for (const BurnishInputSpec& input : inputs_) num_dims_ += input.ndim;
+  // A GPU's inputs are copies whose allocation is part of the run.
+  plannable_ = cuda_ == nullptr;
   executable_ = LoadLibrary(library_path);
+  constexpr bool kInImports = true;
+  auto open = (*executable_)->GetFunction("burnish.open_session", kInImports);
+  if (open.has_value()) operations_ = (*open)().cast<ffi::Module>();
   idle_.push_back(MakeInstance());
 }
 
@@ -174,7 +164,7 @@ void Session::LoadWeights(const char* path, const BurnishWeightSpec* weights,
     uint64_t bytes = ffi::GetDataSize(shape.Product(), ToDLDataType(spec.dtype));
     void* data = weights_file_->At(spec.offset, bytes);
     if (device_weights_ != nullptr) data = device_weights_->At(spec.offset);
-    weights_.push_back(Borrow(data, shape, spec.dtype, arena_->device()));
+    weights_.push_back(Borrow(data, shape, ToDLDataType(spec.dtype), arena_->device()));
   }
   if (cuda_ == nullptr) return;
   // The device has its copy.
@@ -191,6 +181,7 @@ std::unique_ptr<Session::Instance> Session::MakeInstance() const {
   // The machine copied the executable's list of imports: ours is seen by this machine alone, so two
   // sessions of one library do not share an arena.
   machine->ImportModule(ArenaModule(arena_, host_arena_));
+  if (operations_.has_value()) machine->ImportModule(*operations_);
   ffi::Function initialize = Lookup(machine, "vm_initialization");
   constexpr int kHost = kDLCPU;
   if (cuda_ == nullptr) {
@@ -201,9 +192,8 @@ std::unique_ptr<Session::Instance> Session::MakeInstance() const {
                kPooledAllocator);
   }
   ffi::Function main = Lookup(machine, "main");
-  auto instance = std::unique_ptr<Instance>(
-      new Instance{std::move(machine), std::move(main),
-                   std::vector<ffi::Tensor>(inputs_.size()), {}});
+  std::unique_ptr<Instance> instance(new Instance{std::move(machine), std::move(main)});
+  instance->inputs.resize(inputs_.size());
   instance->args.resize(inputs_.size() + weights_.size());
   for (size_t i = 0; i < weights_.size(); ++i) instance->args[inputs_.size() + i] = weights_[i];
   return instance;
@@ -231,32 +221,36 @@ void Session::BindInput(ffi::Tensor* bound, ffi::ShapeView shape, BurnishDType d
   } else if (again) {
     Raw(*bound)->data = address;
   } else {
-    *bound = Borrow(address, shape, dtype, arena_->device());
+    *bound = Borrow(address, shape, ToDLDataType(dtype), arena_->device());
   }
 }
 
-void Session::HandOver(const ffi::Any& result, BurnishTensor* outputs) const {
-  std::vector<ffi::Tensor> tensors;
+void Session::TakeResult(const ffi::Any& result, std::vector<ffi::Tensor>* outputs) const {
+  outputs->clear();
   if (auto tensor = result.try_cast<ffi::Tensor>()) {
-    tensors.push_back(*tensor);
+    outputs->push_back(*tensor);
   } else {
     for (const ffi::Any& item : result.cast<ffi::Array<ffi::Any>>()) {
-      tensors.push_back(item.cast<ffi::Tensor>());
+      outputs->push_back(item.cast<ffi::Tensor>());
     }
   }
-  if (static_cast<int32_t>(tensors.size()) != num_outputs_) {
-    throw std::runtime_error("the model returned " + std::to_string(tensors.size()) +
+  if (static_cast<int32_t>(outputs->size()) != num_outputs_) {
+    throw std::runtime_error("the model returned " + std::to_string(outputs->size()) +
                              " outputs instead of " + std::to_string(num_outputs_));
   }
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    ffi::Tensor& tensor = tensors[i];
+}
+
+void Session::MakeOwn(std::vector<ffi::Tensor>* outputs) const {
+  for (size_t i = 0; i < outputs->size(); ++i) {
+    ffi::Tensor& tensor = (*outputs)[i];
     // An output may be an input, a weight, a constant or another output under a second name. The
     // caller owns what it gets and may write to it, so those are copied, as is what lies on a GPU.
     bool on_device = Raw(tensor)->device.device_type != kDLCPU;
     bool shared = on_device || !host_arena_->Owns(Address(tensor)) ||
-                  std::any_of(tensors.begin(), tensors.begin() + i, [&](const ffi::Tensor& other) {
-                    return Address(other) == Address(tensor);
-                  });
+                  std::any_of(outputs->begin(), outputs->begin() + i,
+                              [&](const ffi::Tensor& other) {
+                                return Address(other) == Address(tensor);
+                              });
     if (!shared) continue;
     ffi::Tensor copy = AllocTensor(host_arena_, tensor.shape(), tensor.dtype());
     size_t bytes = ffi::GetDataSize(*Raw(tensor));
@@ -268,34 +262,82 @@ void Session::HandOver(const ffi::Any& result, BurnishTensor* outputs) const {
     tensor = std::move(copy);
   }
   if (cuda_ != nullptr) cuda_->Synchronize();
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const DLTensor* raw = Raw(tensors[i]);
-    outputs[i].data = Address(tensors[i]);
-    outputs[i].shape = raw->shape;
-    outputs[i].ndim = raw->ndim;
-    outputs[i].dtype = {raw->dtype.code, raw->dtype.bits, raw->dtype.lanes};
-    outputs[i].handle = ffi::details::ObjectUnsafe::MoveObjectRefToTVMFFIObjectPtr(
-        std::move(tensors[i]));
-  }
 }
 
-void Session::RunOn(Instance* instance, const void* const* data, const int64_t* shapes, int threads,
-                    BurnishTensor* outputs) const {
-  ThreadScope scope(threads);
+void Session::Call(Instance* instance, const void* const* data, const int64_t* shapes) const {
   if (cuda_ != nullptr) cuda_->Use();
   BindInputs(instance, data, shapes);
   ffi::Any result;
   instance->main.CallPacked(instance->args.data(), static_cast<int32_t>(instance->args.size()),
                             &result);
-  HandOver(result, outputs);
+  TakeResult(result, &instance->outputs);
+}
+
+// Counts runs of the same shapes in a row.
+void Session::Count(Instance* instance, const int64_t* shapes) const {
+  std::vector<int64_t>& last = instance->shapes;
+  if (instance->runs > 0 && std::equal(last.begin(), last.end(), shapes)) {
+    ++instance->runs;
+    return;
+  }
+  last.assign(shapes, shapes + num_dims_);
+  DropPlan(instance);
+}
+
+// Where plans do not last, the next one waits twice as long.
+void Session::DropPlan(Instance* instance) const {
+  if (instance->plan != nullptr) {
+    bool worth = instance->runs > instance->patience + kWorthwhile;
+    instance->patience = worth ? 2 : 2 * std::min(instance->patience, kWorthwhile);
+    instance->plan = nullptr;
+  }
+  instance->runs = 1;
+}
+
+// Runs on a virtual machine of its own, since an instrument cannot be taken off again.
+void Session::Record(Instance* instance, const void* const* data, const int64_t* shapes) {
+  std::unique_ptr<Instance> watched = MakeInstance();
+  BindInputs(watched.get(), data, shapes);
+  Recorder recorder(watched->inputs);
+  Lookup(watched->machine, "set_instrument")(recorder.instrument());
+  Call(watched.get(), data, shapes);
+  instance->plan = recorder.Finish(watched->outputs, arena_);
+  if (instance->plan == nullptr) plannable_ = false;
+  instance->outputs = std::move(watched->outputs);
+}
+
+// The caller gets the tensors.
+void Session::HandOver(std::vector<ffi::Tensor>* tensors, BurnishTensor* outputs) const {
+  for (size_t i = 0; i < tensors->size(); ++i) {
+    ffi::Tensor& tensor = (*tensors)[i];
+    const DLTensor* raw = Raw(tensor);
+    outputs[i].data = Address(tensor);
+    outputs[i].shape = raw->shape;
+    outputs[i].ndim = raw->ndim;
+    outputs[i].dtype = {raw->dtype.code, raw->dtype.bits, raw->dtype.lanes};
+    outputs[i].handle = ffi::details::ObjectUnsafe::MoveObjectRefToTVMFFIObjectPtr(
+        std::move(tensor));
+  }
   arena_->EndRun();
   if (host_arena_ != arena_) host_arena_->EndRun();
 }
 
 void Session::Run(const void* const* data, const int64_t* shapes, int threads,
                   BurnishTensor* outputs) {
+  ThreadScope scope(threads);
   Lease lease(this);
-  RunOn(lease.get(), data, shapes, threads, outputs);
+  Instance* instance = lease.get();
+  Count(instance, shapes);
+  if (instance->plan == nullptr || !instance->plan->Run(data, &instance->outputs)) {
+    if (instance->plan != nullptr) DropPlan(instance);
+    if (instance->runs > instance->patience && plannable_) {
+      Record(instance, data, shapes);
+    } else {
+      Call(instance, data, shapes);
+    }
+    MakeOwn(&instance->outputs);
+  }
+  HandOver(&instance->outputs, outputs);
   lease.Done();
 }
 
@@ -325,7 +367,10 @@ int64_t Session::Profile(const void* const* data, const int64_t* shapes, int thr
   if (timeline != nullptr) timeline->Mark();
   origin = Clock::now();
   // The instrument refers to this frame: the lease is not marked done, so the machine goes with it.
-  RunOn(lease.get(), data, shapes, threads, outputs);
+  ThreadScope scope(threads);
+  Call(lease.get(), data, shapes);
+  MakeOwn(&lease.get()->outputs);
+  HandOver(&lease.get()->outputs, outputs);
   if (count > capacity) {
     for (int32_t i = 0; i < num_outputs_; ++i) burnish_tensor_release(outputs[i].handle);
     throw std::runtime_error("the run has " + std::to_string(count) + " calls, more than " +

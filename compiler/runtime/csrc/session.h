@@ -5,6 +5,7 @@
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/tvm_ffi.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include "arena.h"
 #include "burnish_runtime.h"
 #include "cuda.h"
+#include "plan.h"
 
 namespace burnish {
 
@@ -71,19 +73,30 @@ class Session {
   struct Instance {
     tvm::ffi::Module machine;
     tvm::ffi::Function main;
-    std::vector<tvm::ffi::Tensor> inputs;
-    std::vector<tvm::ffi::AnyView> args;
+    std::vector<tvm::ffi::Tensor> inputs{};
+    std::vector<tvm::ffi::AnyView> args{};
+    // Shapes of the last run, how many runs in a row had them, and the plan for them.
+    std::vector<int64_t> shapes{};
+    uint64_t runs = 0;
+    std::unique_ptr<Plan> plan{};
+    // Runs in a row before one is recorded.
+    uint64_t patience = 2;
+    std::vector<tvm::ffi::Tensor> outputs{};
   };
   class Lease;
 
   void LoadWeights(const char* path, const BurnishWeightSpec* weights, int32_t num_weights);
   std::unique_ptr<Instance> MakeInstance() const;
-  void RunOn(Instance* instance, const void* const* data, const int64_t* shapes, int threads,
-             BurnishTensor* outputs) const;
+  void Call(Instance* instance, const void* const* data, const int64_t* shapes) const;
+  void Count(Instance* instance, const int64_t* shapes) const;
+  void DropPlan(Instance* instance) const;
+  void Record(Instance* instance, const void* const* data, const int64_t* shapes);
   void BindInputs(Instance* instance, const void* const* data, const int64_t* shapes) const;
   void BindInput(tvm::ffi::Tensor* bound, tvm::ffi::ShapeView shape, BurnishDType dtype,
                  void* address) const;
-  void HandOver(const tvm::ffi::Any& result, BurnishTensor* outputs) const;
+  void TakeResult(const tvm::ffi::Any& result, std::vector<tvm::ffi::Tensor>* outputs) const;
+  void MakeOwn(std::vector<tvm::ffi::Tensor>* outputs) const;
+  void HandOver(std::vector<tvm::ffi::Tensor>* tensors, BurnishTensor* outputs) const;
 
   // For a model on a GPU: the device, and what it has of its own.
   std::unique_ptr<CudaDevice> cuda_;
@@ -93,9 +106,14 @@ class Session {
   std::shared_ptr<Arena> host_arena_;
   std::unique_ptr<MappedFile> weights_file_;
   std::shared_ptr<tvm::ffi::Module> executable_;
+  // What the operations of another library keep for this model: packed weights.
+  tvm::ffi::Optional<tvm::ffi::Module> operations_;
   std::vector<BurnishInputSpec> inputs_;
   std::vector<tvm::ffi::Tensor> weights_;
   int32_t num_outputs_;
+  size_t num_dims_ = 0;  // of all inputs
+  // Whether runs can be recorded as plans, as far as is known.
+  std::atomic<bool> plannable_{true};
   std::mutex mutex_;
   std::vector<std::unique_ptr<Instance>> idle_;
 };
