@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from burnish.artifact import TargetInfo
 
 if TYPE_CHECKING:
+    from burnish.errors import BurnishError
     from burnish.ir import Node
     from burnish.lowering.context import KernelCall, Lowered, NodeContext
 
@@ -120,7 +121,11 @@ class Backend:
             None for those that :mod:`burnish.backends.pipeline` has for all.
         kernels_per_build: Kernels that are built together: few where builds run side by side, many
             where each starts a compiler.
+        tools: Programs that it builds with, besides TVM and the linker: a change of them makes what
+            a compile cache holds useless.
         remarks: Lines for the report about the kernel calls of a model.
+        libraries: Libraries whose operations are further tactics, each with a function that tells
+            why it cannot be used here, or None if it can.
         sequential: Whether it has kernels for operators that the table writes as sequential loops.
         host_sizes: Whether the host can read what kernels write while a model runs: sizes that
             depend on data, and loops, need it.
@@ -133,7 +138,11 @@ class Backend:
     table: Callable[[], TableEmitter]
     codegen: Callable[[], Callable[[Any, Any], Any]]
     phases: Callable[[], Sequence[Any]] | None = None
-    kernels_per_build: int = 6
+    kernels_per_build: int = 1
+    tools: Callable[[], Sequence[str]] = tuple
     remarks: Callable[[Sequence[KernelCall]], list[str]] = lambda calls: []
+    libraries: Mapping[str, Callable[[], BurnishError | None]] = field(
+        default_factory=dict, hash=False
+    )
     sequential: bool = True
     host_sizes: bool = False

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from burnish.backends.base import Backend, KernelRule, TableEmitter, Target
 
 if TYPE_CHECKING:
+    from burnish.errors import BurnishError
     from burnish.lowering.tactics import Source
 
 #: Loads further tactics by composite (late: they need TVM).
 Tactics: TypeAlias = "Callable[[], Mapping[str, Sequence[Source]]]"
+
+#: Why libraries cannot be used here, by name.
+Libraries: TypeAlias = "Mapping[str, Callable[[], BurnishError | None]]"
 
 #: The CPU kernels store tensors in either; they compute in fp32.
 PRECISIONS = ("fp32", "fp16")
@@ -23,6 +27,7 @@ def cpu_backend(
     specs: Mapping[str, str],
     resolve: Callable[[str], Target],
     tactics: Tactics = dict,
+    libraries: Libraries | None = None,
 ) -> Backend:
     """A backend with the kernels of :mod:`burnish.backends.cpu`; see :class:`Backend`.
 
@@ -31,6 +36,7 @@ def cpu_backend(
         specs: As in :class:`Backend`.
         resolve: As in :class:`Backend`.
         tactics: What the backend has besides the generated kernels.
+        libraries: As in :class:`Backend`.
     """
 
     def rules() -> Mapping[str, KernelRule]:
@@ -39,7 +45,14 @@ def cpu_backend(
         return rules_with(tactics())
 
     return Backend(
-        name, specs, resolve, rules=rules, table=_table, codegen=_codegen, host_sizes=True
+        name,
+        specs,
+        resolve,
+        rules=rules,
+        table=_table,
+        codegen=_codegen,
+        libraries=libraries or {},
+        host_sizes=True,
     )
 
 

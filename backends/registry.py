@@ -83,6 +83,33 @@ def resolve_target(spec: str, precision: str = "fp32") -> Target:
     raise UsageError(f"unknown target {spec!r}", hint=f"one of: {', '.join(known)}")
 
 
+def check_library(target: Target, library: str) -> list[str]:
+    """Check that a target has what ``--library LIBRARY`` asks for.
+
+    Returns:
+        A line for each library that might be used but is not there.
+
+    Raises:
+        UsageError: The target has no operations of the library.
+        TargetUnavailableError: The library is not installed.
+    """
+    known = target.backend.libraries
+    if library == "none":
+        return []
+    if library != "auto":
+        if library not in known:
+            raise UsageError(
+                f"target {target.spec} has no operations of {library}",
+                hint=f"use --library {' or '.join(('auto', 'none', *known))}",
+            )
+        error = known[library]()
+        if error is not None:
+            raise error
+        return []
+    missing = {name: error for name, why in known.items() if (error := why()) is not None}
+    return [f"compiled without {name}: {error.message}" for name, error in missing.items()]
+
+
 def _with_precision(target: Target, precision: str) -> Target:
     if precision not in target.precisions:
         raise UsageError(

@@ -1,14 +1,20 @@
-"""The x86-64 backend: generated CPU kernels for AVX-512 and AVX2."""
+"""The x86-64 backend: generated CPU kernels for AVX-512 and AVX2, and oneDNN's operations."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from burnish.artifact import cpu_features, cross_compiler
 from burnish.backends.base import Target
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
 from burnish.backends.cpu_backend import COMPUTES, PRECISIONS, cpu_backend
-from burnish.errors import TargetUnavailableError, UsageError
+from burnish.errors import BurnishError, TargetUnavailableError, UsageError
+from burnish.runtime.onednn import load as load_onednn
+
+if TYPE_CHECKING:
+    from burnish.lowering.tactics import Source
 
 _MACHINE = "x86_64"
 _LEVELS: dict[str, Isa] = {"x86-64-v4": AVX512, "x86-64-v3": AVX2}
@@ -44,6 +50,22 @@ def _resolve(spec: str) -> Target:
     )
 
 
+def _missing_onednn() -> BurnishError | None:
+    try:
+        load_onednn()
+    except TargetUnavailableError as error:
+        return error
+    return None
+
+
+def _tactics() -> Mapping[str, Sequence[Source]]:
+    if _missing_onednn() is not None:
+        return {}
+    from burnish.backends.x86.onednn.tactics import SOURCES
+
+    return SOURCES
+
+
 X86 = cpu_backend(
     "x86",
     {
@@ -52,4 +74,6 @@ X86 = cpu_backend(
         "x86-64-v3": "AVX2 with FMA",
     },
     _resolve,
+    _tactics,
+    {"onednn": _missing_onednn},
 )

@@ -185,6 +185,7 @@ class Manifest:
         outputs: In the order of the tuple that ``main`` returns.
         weights: In the order of ``main``'s trailing arguments; shapes are of the packed data.
         nodes: The compiled operations in the order of execution.
+        libraries: Libraries whose operations the model calls (``onednn``): it needs them to run.
         passes: The passes that ran.
         options: The options that decided what was built, by name.
         tools: Versions of the tools that built it, by name.
@@ -202,6 +203,7 @@ class Manifest:
     outputs: tuple[TensorInfo, ...]
     weights: tuple[TensorInfo, ...] = ()
     nodes: tuple[NodeInfo, ...] = ()
+    libraries: tuple[str, ...] = ()
     passes: tuple[PassInfo, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)

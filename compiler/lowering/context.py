@@ -10,10 +10,11 @@ import math
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tvm import relax, tirx
+from tvm_ffi import structural_hash
 
 from burnish.errors import LoweringError
 from burnish.ir import Dim, Node, TensorType, Value
@@ -119,6 +120,19 @@ class KernelCall:
     why: str = ""
 
 
+class External(Protocol):
+    """Operations of a library that the lowered model calls by name, besides the kernels."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def module(self) -> Any:
+        """The TVM module that has them; it is linked into the model library."""
+
+    def notes(self) -> list[str]:
+        """What to tell of them in the report, where the library was asked for."""
+
+
 @dataclass(frozen=True)
 class BuiltKernel:
     """A kernel in the module.
@@ -143,12 +157,16 @@ class KernelTable:
     def add(
         self, name: str, key: Hashable, kernel: Kernel, outputs: int, scalars: tuple[str, ...]
     ) -> BuiltKernel:
-        """Put a kernel into the module under a unique name made from ``name``."""
+        """Put a kernel into the module under a unique name made from ``name`` and its code.
+
+        A kernel that did not change keeps its name when others come or go: the name is in its
+        object file, which may be reused.
+        """
         stem = re.sub(r"\W", "_", name)
         self.counts[stem] = self.counts.get(stem, 0) + 1
-        var = self.builder.add_func(
-            _scalars_before_outputs(kernel, outputs), f"{stem}_{self.counts[stem]}"
-        )
+        func = _scalars_before_outputs(kernel, outputs)
+        digest = structural_hash(func, map_free_vars=True) & 0xFFFFFFFF
+        var = self.builder.add_func(func, f"{stem}_{digest:08x}")
         self.entries[key] = BuiltKernel(var, scalars)
         return self.entries[key]
 

@@ -19,6 +19,7 @@ from burnish.ir.dims import is_static, symbols
 from burnish.ir.types import from_numpy
 from burnish.lowering.context import (
     BuiltKernel,
+    External,
     KernelCall,
     KernelTable,
     Lowered,
@@ -34,6 +35,9 @@ from burnish.lowering.te_context import Symbols
 if TYPE_CHECKING:
     from burnish.backends.base import Target
 
+#: Attribute of an IRModule with the modules that its functions call by name.
+EXTERNAL_MODULES = "external_mods"
+
 
 class ModuleLowering:
     """Lowers a graph for a target.
@@ -42,6 +46,7 @@ class ModuleLowering:
         weights: Weights in the order of ``main``'s trailing parameters.
         calls: Every kernel call in execution order.
         chooser: Takes one of the tactics of every composite that has several.
+        externals: Operations of libraries that are called, by library.
     """
 
     def __init__(self, graph: Graph, target: Target, chooser: Chooser | None = None) -> None:
@@ -54,6 +59,7 @@ class ModuleLowering:
         self.kernels = KernelTable(self.builder)
         self.weights: list[Weight] = []
         self.calls: list[KernelCall] = []
+        self.externals: dict[str, External] = {}
         self.te_kernels: dict[Hashable, tuple[BuiltKernel, tuple[int, ...]]] = {}
         #: Whether sizes are bound while the model runs.
         self.has_run_time_sizes = any(n.key in CONTROL | {BIND} for n in graph.walk())
@@ -64,7 +70,14 @@ class ModuleLowering:
         """The IRModule; raises LoweringError with the node when a kernel cannot be built."""
         main = FunctionLowering(self, self.graph, "main")
         main.build_main(progress)
-        return self.builder.get()
+        mod = self.builder.get()
+        modules = [self.externals[name].module() for name in self.libraries]
+        return mod.with_attr(EXTERNAL_MODULES, modules) if modules else mod
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names of the libraries whose operations are called."""
+        return tuple(sorted(name for name, external in self.externals.items() if len(external)))
 
     def rule_for(self, node: Node) -> Any:
         """The backend's kernel rule that takes a node, or None."""

@@ -42,7 +42,7 @@ class Check:
 def checks() -> list[Check]:
     """Run every check."""
     rows = [Check("burnish", True, f"{__version__}, Python {platform.python_version()}")]
-    for make in (_cpu, _threads, _packages, _compiler, _arm, _cuda, _runtime, _worker):
+    for make in (_cpu, _threads, _packages, _compiler, _arm, _cuda, _onednn, _runtime, _worker):
         rows += make()
     return rows
 
@@ -141,6 +141,19 @@ def _cuda() -> Iterator[Check]:
         yield Check("target cuda", False, error.message, error.hint or "", required=False)
         return
     yield Check("target cuda", True, f"{path}, CUDA {nvcc_release(path)}", required=False)
+
+
+def _onednn() -> Iterator[Check]:
+    from burnish.runtime import onednn
+
+    if platform.machine() != "x86_64":
+        return
+    try:
+        onednn.load()
+    except BurnishError as error:
+        yield Check("oneDNN", False, error.message, error.hint or "", required=False)
+        return
+    yield Check("oneDNN", True, str(onednn.libraries()[0]), required=False)
 
 
 def _runtime() -> Iterator[Check]:

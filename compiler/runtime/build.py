@@ -1,29 +1,38 @@
-"""Building the native library: for pip, and in place for work in a checkout.
+"""Building the native libraries: for pip, and in place for work in a checkout.
 
 pyproject.toml names the commands below, so that the repository needs no setup.py. setuptools runs
 this file by its path, before burnish exists: it imports nothing of burnish.
 
-In a checkout, ``python compiler/runtime/build.py`` builds the library beside this file.
+In a checkout, ``python compiler/runtime/build.py`` builds the libraries beside this file. Where
+oneDNN's headers are not installed, burnish is built without its operations.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from setuptools import Extension
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-LIBRARY_NAME = "libburnish_runtime.so"
+RUNTIME = "libburnish_runtime"
+ONEDNN = "libburnish_onednn"
 CXXFLAGS = ("-O2", "-std=c++17", "-fPIC", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra")
 # libtvm_ffi is in the process before this library; the path serves programs without Python.
 LDFLAGS = ("-shared", "-pthread", "-Wl,-rpath,$ORIGIN/../../tvm_ffi/lib", "-Wl,--no-undefined")
+
+_CSRC = "compiler/runtime/csrc"
+_ONEDNN_CSRC = "backends/x86/onednn/csrc"
+#: What the library of oneDNN's operations shares with the runtime.
+_SHARED = ("failure.cc", "json.cc")
 
 
 def tvm_ffi_root() -> Path:
@@ -34,10 +43,40 @@ def tvm_ffi_root() -> Path:
     return Path(spec.origin).parent
 
 
-def compile_library(sources: list[Path], output: Path) -> None:
+def installed_file(distribution: str, name: str) -> Path | None:
+    """A file of an installed distribution by the end of its path; None if it is not there."""
+    try:
+        files = importlib.metadata.files(distribution) or ()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = (Path(str(f.locate())).resolve() for f in files if str(f).endswith(f"/{name}"))
+    return next((path for path in found if path.is_file()), None)
+
+
+def onednn_options(root: Path) -> list[str] | None:
+    """What compiling and linking with oneDNN takes; None where it is not installed.
+
+    Args:
+        root: The repository.
+    """
+    header = installed_file("onednn-devel-cpu-gomp", "include/dnnl.hpp")
+    library = installed_file("onednn-cpu-gomp", "libdnnl.so.3")
+    if header is None or library is None:
+        return None
+    # libdnnl and libgomp are linked by their files: both are found by name when they are loaded.
+    folders = ["-isystem", str(header.parent), "-I", str(root / _CSRC)]
+    return [*folders, str(library), "-lgomp", "-Wl,-rpath,$ORIGIN"]
+
+
+def compile_library(sources: list[Path], output: Path, options: Sequence[str] = ()) -> None:
     """Compile and link the C++ ``sources`` into the shared library ``output``.
 
     The environment variables CXX and CXXFLAGS are respected.
+
+    Args:
+        sources: The C++ files.
+        output: The library.
+        options: Further ones of the compiler.
     """
     compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     if shutil.which(compiler[0]) is None:
@@ -58,6 +97,7 @@ def compile_library(sources: list[Path], output: Path) -> None:
         *LDFLAGS,
         f"-L{ffi / 'lib'}",
         "-ltvm_ffi",
+        *options,
     ]
     if subprocess.run(command, check=False).returncode != 0:
         partial.unlink(missing_ok=True)
@@ -66,18 +106,33 @@ def compile_library(sources: list[Path], output: Path) -> None:
     partial.replace(output)
 
 
+def _without_onednn() -> None:
+    print(
+        "building burnish without oneDNN: onednn-devel-cpu-gomp is not installed", file=sys.stderr
+    )
+
+
 class BuildExt(build_ext):
-    """Builds the library under its plain name: it is no Python extension module."""
+    """Builds the libraries under their plain names: they are no Python extension modules."""
+
+    def finalize_options(self) -> None:
+        """Leave out what cannot be built here."""
+        super().finalize_options()
+        if onednn_options(Path()) is None:
+            _without_onednn()
+            listed: list[Extension] = self.distribution.ext_modules
+            self.extensions = [e for e in listed if not e.name.endswith(ONEDNN)]
 
     def get_ext_filename(self, fullname: str) -> str:
-        """Path of the library in the build tree."""
-        return os.path.join(*fullname.split(".")[:-1], LIBRARY_NAME)
+        """Path of a library in the build tree."""
+        *folders, name = fullname.split(".")
+        return os.path.join(*folders, f"{name}.so")
 
     def build_extension(self, ext: Extension) -> None:
         """Compile the extension's sources."""
-        compile_library(
-            [Path(source) for source in ext.sources], Path(self.get_ext_fullpath(ext.name))
-        )
+        options = onednn_options(Path()) if ext.name.endswith(ONEDNN) else None
+        sources = [Path(source) for source in ext.sources]
+        compile_library(sources, Path(self.get_ext_fullpath(ext.name)), options or ())
 
 
 class BdistWheel(bdist_wheel):
@@ -91,7 +146,14 @@ class BdistWheel(bdist_wheel):
 def main() -> int:
     """Build in place."""
     folder = Path(__file__).resolve().parent
-    compile_library(list((folder / "csrc").glob("*.cc")), folder / LIBRARY_NAME)
+    compile_library(list((folder / "csrc").glob("*.cc")), folder / f"{RUNTIME}.so")
+    root = folder.parents[1]
+    options = onednn_options(root)
+    if options is None:
+        _without_onednn()
+        return 0
+    sources = [*(root / _ONEDNN_CSRC).glob("*.cc"), *(folder / "csrc" / n for n in _SHARED)]
+    compile_library(sources, folder / f"{ONEDNN}.so", options)
     return 0
 
 

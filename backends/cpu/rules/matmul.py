@@ -78,6 +78,14 @@ def _accepts_batched(node: Node) -> Refused | None:
     return refuse_dtype(node) or refuse_operands(node, 2)
 
 
+def batched_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """The template for two computed operands."""
+    a = node.required(0)
+    sizes = (*node.output.shape, a.shape[-1])
+    cost = prod(map(nominal, sizes)) / (2 * ctx.isa.lanes)
+    yield Tactic("batched", cost, lambda: _emit_batched(ctx, node))
+
+
 def _emit_batched(ctx: NodeContext, node: Node) -> None:
     a, b = ctx.tensor(node.required(0)), ctx.tensor(node.required(1))
     postops = postops_of(node)
@@ -106,6 +114,6 @@ def _emit_batched(ctx: NodeContext, node: Node) -> None:
 
 MATMUL_RULES = (
     KernelRule("burnish::MatMul", _accepts, by_tactics(gemm_tactics)),
-    KernelRule("burnish::BatchMatMul", _accepts_batched, _emit_batched),
-    KernelRule("MatMul", _accepts_batched, _emit_batched),
+    KernelRule("burnish::BatchMatMul", _accepts_batched, by_tactics(batched_tactics)),
+    KernelRule("MatMul", _accepts_batched, by_tactics(batched_tactics)),
 )

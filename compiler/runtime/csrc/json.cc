@@ -76,6 +76,12 @@ int64_t Json::Int() const {
   return value_.cast<int64_t>();
 }
 
+double Json::Number() const {
+  if (IsInt()) return static_cast<double>(Int());
+  if (value_.type_index() != ffi::TypeIndex::kTVMFFIFloat) Fail("is not a number");
+  return value_.cast<double>();
+}
+
 std::string Json::String() const {
   if (!IsString()) Fail("is not a string");
   return std::string(value_.cast<ffi::String>());

@@ -23,6 +23,7 @@ class Json {
   bool IsString() const;
   bool IsNull() const { return value_ == nullptr; }
   int64_t Int() const;
+  double Number() const;
   std::string String() const;
   Json operator[](const char* key) const;
   // Calls `visit` with every entry, in the order of the text.

@@ -1,0 +1,1 @@
+"""oneDNN's operations as tactics on x86-64 Linux."""

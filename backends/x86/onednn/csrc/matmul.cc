@@ -1,0 +1,150 @@
+#include "matmul.h"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+namespace burnish::onednn {
+namespace {
+
+using Desc = dnnl::memory::desc;
+
+// Below this many rows a piece reads its weights too seldom.
+constexpr int64_t kLeastRows = 64;
+
+int64_t Product(const int64_t* begin, const int64_t* end) {
+  return std::accumulate(begin, end, int64_t{1}, std::multiplies<int64_t>());
+}
+
+std::unique_ptr<dnnl::primitive_desc> DescribeMatmul(const Layouts& layouts,
+                                                     const dnnl::primitive_attr& attributes,
+                                                     dnnl::primitive* primitive) {
+  auto desc = std::make_unique<dnnl::matmul::primitive_desc>(
+      Engine(), layouts.source, layouts.weights, layouts.bias, layouts.result, attributes);
+  *primitive = dnnl::matmul(*desc);
+  return desc;
+}
+
+}  // namespace
+
+std::unique_ptr<dnnl::primitive_desc> Matmul::Describe(const Layouts& layouts,
+                                                       const dnnl::primitive_attr& attributes,
+                                                       dnnl::primitive* primitive) {
+  return DescribeMatmul(layouts, attributes, primitive);
+}
+
+std::unique_ptr<Prepared> Matmul::MakePiece(int64_t rows, int64_t columns, const void* weights) {
+  Layouts layouts;
+  layouts.source = Desc({rows, op_.depth}, op_.source, dnnl::memory::dims{op_.depth, 1});
+  layouts.weights = Desc({op_.depth, columns}, op_.weights, dnnl::memory::format_tag::any);
+  layouts.plain = Desc({op_.depth, columns}, op_.weights, dnnl::memory::dims{op_.columns, 1});
+  if (op_.bias) {
+    layouts.bias = Desc({1, columns}, op_.result, dnnl::memory::dims{columns, 1});
+  }
+  layouts.result = Desc({rows, columns}, op_.result, dnnl::memory::dims{op_.columns, 1});
+  return Prepare(layouts, weights);
+}
+
+std::unique_ptr<Prepared> Matmul::Probe(const std::vector<int64_t>& sizes) {
+  return MakePiece(sizes.at(0), std::min(op_.columns, op_.column_block), nullptr);
+}
+
+void Matmul::Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) {
+  const DLTensor* source = shapes[0];
+  int64_t rows = Product(source->shape, source->shape + source->ndim - 1);
+  int64_t blocks = (op_.columns + op_.column_block - 1) / op_.column_block;
+  ParallelFor(2 * rows * op_.depth * op_.columns, [&](int task, Share share) {
+    Pieces pieces(rows, kLeastRows, share);
+    for (int64_t i = task; i < pieces.count * blocks; i += share.tasks) {
+      int64_t begin = pieces.Begin(i / blocks);
+      RunPiece(begin, pieces.End(i / blocks) - begin, i % blocks * op_.column_block, tensors);
+    }
+  });
+}
+
+void Matmul::RunPiece(int64_t row, int64_t rows, int64_t column, const Tensors& tensors) {
+  int64_t columns = std::min(op_.column_block, op_.columns - column);
+  char* weights = tensors.weights + column * SizeOf(op_.weights);
+  Key key{rows, column, reinterpret_cast<int64_t>(weights)};
+  std::shared_ptr<Prepared> piece =
+      Find(key, [&] { return MakePiece(rows, columns, weights); });
+  size_t size = SizeOf(op_.result), at = (row * op_.columns + column) * size;
+  std::vector<void*> data{tensors.source + row * op_.depth * SizeOf(op_.source),
+                          piece->packed->get_data_handle()};
+  if (op_.bias) data.push_back(tensors.bias + column * size);
+  size_t next = 0;
+  for (const PostOp& post_op : op_.post_ops) {
+    if (post_op.operand.empty()) continue;
+    char* operand = tensors.operands[next++];
+    if (post_op.operand == "full") operand += at;
+    if (post_op.operand == "channel") operand += column * size;
+    data.push_back(operand);
+  }
+  data.push_back(tensors.result + at);
+  piece->primitive->Run(data.data());
+}
+
+std::unique_ptr<dnnl::primitive_desc> BatchMatmul::Describe(const Layouts& layouts,
+                                                            const dnnl::primitive_attr& attributes,
+                                                            dnnl::primitive* primitive) {
+  return DescribeMatmul(layouts, attributes, primitive);
+}
+
+std::unique_ptr<Prepared> BatchMatmul::MakePiece(const Sizes& sizes) {
+  auto [batch, rows, depth, columns] = sizes;
+  Layouts layouts;
+  layouts.source = Desc({batch, rows, depth}, op_.source, {rows * depth, depth, 1});
+  dnnl::memory::dims strides{depth * columns, columns, 1};
+  if (op_.transposed) strides = {depth * columns, 1, depth};
+  layouts.weights = Desc({batch, depth, columns}, op_.weights, strides);
+  layouts.result = Desc({batch, rows, columns}, op_.result, {rows * columns, columns, 1});
+  return Prepare(layouts, nullptr);
+}
+
+std::unique_ptr<Prepared> BatchMatmul::Probe(const std::vector<int64_t>& sizes) {
+  return MakePiece({sizes.at(0), sizes.at(1), sizes.at(2), sizes.at(3)});
+}
+
+void BatchMatmul::Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) {
+  const DLTensor *a = shapes[0], *b = shapes[1], *result = shapes[2];
+  Sizes whole{Product(a->shape, a->shape + a->ndim - 2), a->shape[a->ndim - 2],
+              a->shape[a->ndim - 1], result->shape[result->ndim - 1]};
+  if (Product(b->shape, b->shape + b->ndim - 2) == 1) {
+    // One matrix for all batches: they are rows of one product.
+    whole.rows *= whole.batch;
+    whole.batch = 1;
+  }
+  ParallelFor(2 * whole.batch * whole.rows * whole.depth * whole.columns,
+              [&](int task, Share share) {
+    bool by_batch = whole.batch >= share.threads;
+    Pieces pieces(by_batch ? whole.batch : whole.rows, by_batch ? 1 : kLeastRows, share);
+    int64_t batches = by_batch ? 1 : whole.batch;
+    for (int64_t i = task; i < pieces.count * batches; i += share.tasks) {
+      int64_t begin = pieces.Begin(i / batches), count = pieces.End(i / batches) - begin;
+      Sizes piece = whole;
+      piece.batch = by_batch ? count : 1;
+      if (!by_batch) piece.rows = count;
+      RunPiece(by_batch ? begin : i % batches, by_batch ? 0 : begin, whole, piece, tensors);
+    }
+  });
+}
+
+void BatchMatmul::RunPiece(int64_t batch, int64_t row, const Sizes& whole, const Sizes& piece,
+                           const Tensors& tensors) {
+  Key key{piece.batch, piece.rows, piece.depth, piece.columns};
+  std::shared_ptr<Prepared> found = Find(key, [&] { return MakePiece(piece); });
+  size_t at = (batch * whole.rows + row) * whole.columns * SizeOf(op_.result);
+  std::vector<void*> data{
+      tensors.source + (batch * whole.rows + row) * whole.depth * SizeOf(op_.source),
+      tensors.weights + batch * whole.depth * whole.columns * SizeOf(op_.weights)};
+  size_t next = 0;
+  for (const PostOp& post_op : op_.post_ops) {
+    if (post_op.operand.empty()) continue;
+    char* operand = tensors.operands[next++];
+    data.push_back(post_op.operand == "full" ? operand + at : operand);
+  }
+  data.push_back(tensors.result + at);
+  found->primitive->Run(data.data());
+}
+
+}  // namespace burnish::onednn

@@ -1,0 +1,226 @@
+"""oneDNN's operations as tactics of composites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from tvm import relax
+
+from burnish.backends.base import Refused
+from burnish.backends.composites import postops_of
+from burnish.backends.cpu.costs import nominal
+from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.rules.conv_node import ConvNode, conv_node
+from burnish.backends.x86.onednn.operations import DTYPES, Operation, Operations, implementation
+from burnish.backends.x86.onednn.postops import Step, epilogue, refuse_postops
+from burnish.ir import Dim, Node, PostOp, TensorType
+from burnish.ir.dims import add, equal, is_static, product
+from burnish.ir.types import to_numpy
+from burnish.lowering.context import Lowered, NodeContext
+from burnish.lowering.tactics import Source, Tactic
+
+#: Whose tactics they are.
+LIBRARY = "onednn"
+
+#: Measured: generated kernels reach 94 to 99 % of the peak, oneDNN 92 to 95 %; and what a call of a
+#: primitive costs.
+_PEAK = 0.87
+_CALL_CYCLES = 3000.0
+#: Products of fewer rows than this are divided by columns.
+_FEW_ROWS = 64
+_COLUMN_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a composite is in oneDNN's terms.
+
+    Attributes:
+        kind: Of the operation.
+        geometry: Of the operation.
+        sizes: What its implementation is asked for.
+        multiply_adds: Its work, with what fills the last vectors.
+        postops: Of the composite.
+        bias: Whether the kind takes a bias.
+        before: Steps before the post-ops.
+    """
+
+    kind: str
+    geometry: dict[str, int | tuple[int, ...]]
+    sizes: tuple[int, ...]
+    multiply_adds: int
+    postops: tuple[PostOp, ...]
+    bias: bool = True
+    before: tuple[Step, ...] = ()
+
+
+def _matmul(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """``burnish::MatMul``: [..., K] times constant weights."""
+    x, w = node.required(0), node.required(1)
+    depth, columns = (int(d) for d in w.shape if isinstance(d, int))
+    lead = x.shape[:-1]
+    rows = prod(map(nominal, lead))
+    many = all(map(is_static, lead)) and rows >= _FEW_ROWS
+    block = columns if many else _block(columns)
+    form = _Form(
+        "matmul",
+        {"depth": depth, "columns": columns, "column_block": block},
+        (rows,),
+        rows * depth * _whole(columns, ctx.isa),
+        postops_of(node),
+    )
+    flops = product([*node.output.shape, 2 * depth])
+    yield from _tactic(ctx, node, form, lambda op: _emit_product(ctx, node, op, flops))
+
+
+def _block(columns: int) -> int:
+    """Columns of one primitive where there are too few rows to divide."""
+    return min(columns, max(_COLUMN_BLOCK, -(-columns // 8 // 64) * 64))
+
+
+def _batch_matmul(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """``burnish::BatchMatMul`` and ``MatMul``: both operands are computed."""
+    a, b = node.required(0), node.required(1)
+    refused = _refuse_batches(a.shape, b.shape)
+    if refused is not None:
+        _note(ctx, node, refused)
+        return
+    rows, depth = map(nominal, a.shape[-2:])
+    columns, batch = nominal(node.output.shape[-1]), prod(map(nominal, a.shape[:-2]))
+    alone = all(equal(d, 1) for d in b.shape[:-2])
+    alpha = node.float_attr("alpha", 1.0)
+    form = _Form(
+        "batch_matmul",
+        {"transposed": node.int_attr("transB")},
+        (1, batch * rows, depth, columns) if alone else (batch, rows, depth, columns),
+        batch * rows * depth * _whole(columns, ctx.isa),
+        postops_of(node),
+        bias=False,
+        before=(Step("linear", alpha),) if alpha != 1.0 else (),
+    )
+    flops = product([*node.output.shape, 2, a.shape[-1]])
+    yield from _tactic(ctx, node, form, lambda op: _emit_product(ctx, node, op, flops))
+
+
+def _refuse_batches(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> Refused | None:
+    if not all(map(is_static, (*a[-2:], *b[-2:]))):
+        return Refused("the sizes of the matrices are not known")
+    same = len(a) == len(b) and all(map(equal, a[:-2], b[:-2]))
+    if not same and not all(equal(d, 1) for d in b[:-2]):
+        return Refused("the batches broadcast")
+    return None
+
+
+def _emit_product(ctx: NodeContext, node: Node, operation: Operation, flops: Dim) -> None:
+    tensors = [ctx.tensor(v) for v in node.inputs if v is not None]
+    ctx.set(_call(ctx, operation, tensors, node.output.t, flops))
+
+
+def _conv(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """``burnish::Conv``, channels last."""
+    found = conv_node(ctx, node)
+    spec = found.spec
+    extents = [(k - 1) * d + 1 for k, d in zip(spec.kernel, spec.dilations, strict=True)]
+    if any(not 0 <= p < e for p, e in zip(spec.pads, extents * 2, strict=True)):
+        _note(ctx, node, Refused("the padding is wider than the window"))
+        return
+    depth = spec.ic // spec.groups
+    pixels = prod(nominal(d) for d in found.output_dims[:-1])
+    filters = spec.groups * _whole(spec.oc // spec.groups, ctx.isa)
+    n, *size = map(nominal, found.dims[:-1])
+    form = _Form(
+        "conv",
+        {
+            "groups": spec.groups,
+            "channels_in": depth,
+            "channels_out": spec.oc,
+            "kernel": spec.kernel,
+            "strides": spec.strides,
+            "dilations": spec.dilations,
+            "pads": spec.pads,
+        },
+        (n, *map(max, size, extents)),
+        pixels * filters * depth * prod(spec.kernel),
+        spec.postops,
+    )
+    yield from _tactic(ctx, node, form, lambda op: _emit_conv(found, op))
+
+
+def _emit_conv(found: ConvNode, operation: Operation) -> None:
+    ctx, node = found.ctx, found.node
+    x, *others = (ctx.tensor(v) for v in node.inputs if v is not None)
+    output = TensorType(node.output.dtype, found.output_dims)
+    tensors = [ctx.reshape(x, found.dims), *others]
+    result = _call(ctx, operation, tensors, output, found.flops)
+    ctx.set(ctx.reshape(result, node.output.shape))
+
+
+def _whole(columns: int, isa: Isa) -> int:
+    """Columns with those that fill the last vector."""
+    return -(-columns // isa.lanes) * isa.lanes
+
+
+def _tactic(
+    ctx: NodeContext, node: Node, form: _Form, emit: Callable[[Operation], None]
+) -> Iterator[Tactic]:
+    """The tactic of a node, unless oneDNN has none, or only one that is slow on purpose."""
+    dtypes = sorted({v.dtype for v in (*node.inputs, node.output) if v is not None})
+    refused = refuse_postops(form.postops)
+    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
+        refused = Refused(f"no operation on {' and '.join(dtypes)}")
+    if refused is None:
+        dtype = DTYPES[dtypes[0]]
+        bias, steps = epilogue(form.postops, bias=form.bias)
+        operation = Operation(
+            form.kind, dtype, dtype, dtype, bias, (*form.before, *steps), form.geometry
+        )
+        found = implementation(operation, [max(s, 1) for s in form.sizes], ctx.isa.name)
+        if found and not found.startswith("ref"):
+            # Two vectors of multiply-adds in a cycle, at the part of that which oneDNN reaches.
+            cost = form.multiply_adds / (2 * ctx.isa.lanes) / _PEAK + _CALL_CYCLES
+            yield Tactic(f"{LIBRARY} {found}", cost, lambda: emit(operation), LIBRARY)
+            return
+        refused = Refused(f"only the implementation {found}" if found else "no implementation")
+    _note(ctx, node, refused)
+
+
+def _operations(ctx: NodeContext) -> Operations:
+    externals = ctx.function.module.externals
+    found = externals.setdefault(LIBRARY, Operations())
+    assert isinstance(found, Operations)
+    return found
+
+
+def _note(ctx: NodeContext, node: Node, refused: Refused) -> None:
+    _operations(ctx).refused[f"{node.key} {node.location}"] = refused.reason
+
+
+def _call(
+    ctx: NodeContext,
+    operation: Operation,
+    tensors: Sequence[Lowered],
+    output: TensorType,
+    flops: Dim,
+) -> Lowered:
+    """Emit the call of an operation."""
+    function = ctx.function
+    name = _operations(ctx).add(operation)
+    arguments = relax.Tuple([t.expr for t in tensors])
+    call = relax.call_dps_packed(name, arguments, function.relax_type(output))
+    result = Lowered(function.builder.emit(call), output.dims, output.dtype)
+    nbytes: Dim = 0
+    for tensor in (*tensors, result):
+        nbytes = add(nbytes, product([to_numpy(tensor.dtype).itemsize, *tensor.dims]))
+    ctx.record(name, [output], flops, "", nbytes)
+    return result
+
+
+#: The sources of tactics by composite.
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "burnish::MatMul": (_matmul,),
+    "burnish::Conv": (_conv,),
+    "burnish::BatchMatMul": (_batch_matmul,),
+    "MatMul": (_batch_matmul,),
+}
