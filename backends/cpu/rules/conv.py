@@ -21,6 +21,7 @@ from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.rules.common import refuse_dtype, refuse_operands
 from burnish.backends.cpu.rules.conv_node import ConvNode, Template, conv_node
+from burnish.backends.cpu.rules.winograd import winograd_tactics
 from burnish.backends.cpu.tiling import columns_cost, vector_count
 from burnish.backends.images import refuse_filters
 from burnish.ir import Node
@@ -90,4 +91,6 @@ def _depthwise(spec: ConvSpec, isa: Isa) -> Template:
     return Template("depthwise", depthwise, pack_depthwise, isa.lanes, size, detail)
 
 
-CONV = KernelRule("burnish::Conv", _accepts, by_tactics(direct_tactics, dots_tactics))
+CONV = KernelRule(
+    "burnish::Conv", _accepts, by_tactics(direct_tactics, dots_tactics, winograd_tactics)
+)

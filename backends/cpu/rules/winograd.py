@@ -1,0 +1,67 @@
+"""Winograd tactics of convolutions with 3x3 filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+
+from burnish.backends.cpu.conv import ConvSpec
+from burnish.backends.cpu.costs import nominal
+from burnish.backends.cpu.gemm import packed_size
+from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.rules.conv_node import ConvNode, Template, conv_node
+from burnish.backends.cpu.winograd import pack_winograd, winograd
+from burnish.backends.cpu.winograd_cost import winograd_cost
+from burnish.backends.cpu.winograd_error import WinogradError, measure_error
+from burnish.backends.cpu.winograd_plan import Plan, plan_winograd
+from burnish.ir import Node
+from burnish.lowering.context import NodeContext
+from burnish.lowering.tactics import Tactic
+
+
+def winograd_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """F(2x2, 3x3), and F(4x4, 3x3) where it costs less and the tolerance covers its error."""
+    found = conv_node(ctx, node)
+    if not applies(found.spec):
+        return
+    plans = {m: plan_winograd(found.spec, ctx.isa, m) for m in (2, 4)}
+    n, oh, ow, _ = (nominal(d) for d in found.output_dims)
+    costs = {m: winograd_cost(found.spec, p, ctx.isa, (n, oh, ow)) for m, p in plans.items()}
+    error = _error(found) if costs[4] < costs[2] else None
+    note = f", F(4x4) not covered: {error}" if error is not None and not error.covered else ""
+    yield _tactic(found, plans[2], ctx.isa, costs[2], note)
+    if error is not None and error.covered:
+        yield _tactic(found, plans[4], ctx.isa, costs[4], f", {error}")
+
+
+def applies(spec: ConvSpec) -> bool:
+    """Whether a convolution has a Winograd form here."""
+    return (
+        spec.kernel == (3, 3)
+        and spec.strides == spec.dilations == (1, 1)
+        and spec.groups == 1
+        and spec.dtype == "float32"
+        and max(spec.pads) <= 1
+    )
+
+
+def _error(found: ConvNode) -> WinogradError:
+    """The error of F(4x4, 3x3) for the node's filters."""
+    const = found.weights.const
+    if const is None:
+        return WinogradError(inf, inf, inf)
+    return measure_error(const.array, 4)
+
+
+def _tactic(found: ConvNode, plan: Plan, isa: Isa, cost: float, note: str) -> Tactic:
+    m, spec, tile = plan.m, found.spec, plan.columns[0].tile
+    template = Template(
+        f"winograd_f{m}",
+        lambda isa, spec: winograd(isa, spec, m),
+        lambda w, spec, isa: pack_winograd(w, spec, isa, m),
+        (m, plan),
+        packed_size(plan.points * spec.ic, spec.oc, isa),
+        f"F({m}x{m},3x3) tile {tile.rows}x{tile.vectors}{note}",
+        plan.scratch,
+    )
+    return Tactic(f"winograd-f{m}", cost, lambda: found.call(template))
