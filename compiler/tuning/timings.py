@@ -1,0 +1,217 @@
+"""The timing cache: what the tactics of composites were measured to take, as one JSON file.
+
+It may be checked in beside a model: times are entries by what they depend on (CPU model, threads,
+versions), and equal files make equal builds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from burnish.cache import locked, stable_digest
+from burnish.cache.toolchain import sources_digest
+from burnish.errors import InputFileError
+
+SCHEMA_VERSION = 1
+
+_CPUINFO = Path("/proc/cpuinfo")
+#: Packages whose kernels or code generator are measured.
+_PACKAGES = ("apache-tvm", "onednn-cpu-gomp")
+#: Where the kernels come from.
+_SOURCES = ("burnish.backends", "burnish.lowering")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one problem.
+
+    Attributes:
+        chosen: The tactic to take.
+        microseconds: Least time of a call by tactic.
+        unmeasured: Tactics that the time did not suffice for.
+    """
+
+    chosen: str
+    microseconds: Mapping[str, float]
+    unmeasured: tuple[str, ...] = ()
+
+    def best(self, names: Sequence[str]) -> str | None:
+        """The tactic to take of those of a node; None if the entry does not cover them.
+
+        It does not if there is a tactic that it says nothing of, or if it speaks of one that the
+        node does not have, unless an option excludes that.
+
+        Args:
+            names: Tactics that may be taken.
+        """
+        known = {*self.microseconds, *self.unmeasured}
+        if not known.issuperset(names):
+            return None
+        if self.chosen in names:
+            return self.chosen
+        measured = [n for n in names if n in self.microseconds]
+        return min(measured, key=self.microseconds.__getitem__) if measured else None
+
+    def merged(self, newer: Entry) -> Entry:
+        """With what another tuning measured later."""
+        times = {**self.microseconds, **newer.microseconds}
+        left = {*self.unmeasured, *newer.unmeasured} - times.keys()
+        return Entry(newer.chosen, times, tuple(sorted(left)))
+
+
+#: Entries by environment and problem.
+_Entries = dict[str, dict[str, Entry]]
+
+
+class TimingCache:
+    """The entries of one environment in a file of timings.
+
+    Args:
+        path: The file; it need not exist.
+        where: What the times depend on besides the problem: see :func:`environment`.
+
+    Attributes:
+        entries: By problem; :meth:`merge` adds to them.
+        damage: Why the file that is there cannot be used; empty if it can. What is measured next
+            replaces it.
+        others: Other environments that the file has entries of.
+
+    Raises:
+        InputFileError: The file cannot be read.
+    """
+
+    def __init__(self, path: Path, where: str) -> None:
+        self.path = path
+        self.where = where
+        found, self.damage = _read(path)
+        self.entries: dict[str, Entry] = found.pop(where, {})
+        self.others = tuple(found)
+
+    def merge(self, entries: Mapping[str, Entry]) -> None:
+        """Add entries, and write the file; what others wrote meanwhile stays in it.
+
+        Raises:
+            InputFileError: The file cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.path):
+                everything, _ = _read(self.path)
+                own = everything.setdefault(self.where, {})
+                for key, entry in entries.items():
+                    own[key] = own[key].merged(entry) if _same(own.get(key), entry) else entry
+                _write(self.path, everything)
+        except OSError as error:
+            raise InputFileError(
+                f"the timing cache cannot be written: {error.strerror or error}",
+                at=str(self.path),
+                hint="name another folder with --cache-dir",
+            ) from None
+        self.entries = own
+
+
+def _same(old: Entry | None, new: Entry) -> bool:
+    """Whether two entries speak of tactics of the same kernels."""
+    if old is None:
+        return False
+    return {*old.microseconds, *old.unmeasured} <= {*new.microseconds, *new.unmeasured} or {
+        *new.microseconds,
+        *new.unmeasured,
+    } <= {*old.microseconds, *old.unmeasured}
+
+
+def environment(threads: int) -> str:
+    """What measured times depend on besides the problem, as one line.
+
+    Args:
+        threads: Threads of a call.
+    """
+    kernels = stable_digest([sources_digest(name) for name in _SOURCES])[:16]
+    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    return f"{cpu_model()}, threads {threads}, kernels {kernels}, {versions}"
+
+
+def cpu_model() -> str:
+    """The name that the CPU gives itself."""
+    with contextlib.suppress(OSError):
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _read(path: Path) -> tuple[_Entries, str]:
+    """Everything in a file, and why nothing was read if it is damaged."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}, ""
+    except OSError as error:
+        raise InputFileError(
+            f"the timing cache cannot be read: {error.strerror}", at=str(path)
+        ) from None
+    except UnicodeDecodeError:
+        return {}, "it is no text"
+    try:
+        data = json.loads(text)
+        if data["schema_version"] != SCHEMA_VERSION:
+            return {}, f"its schema version is {data['schema_version']}, not {SCHEMA_VERSION}"
+        return {
+            str(where): {str(key): _entry(value) for key, value in problems.items()}
+            for where, problems in data["environments"].items()
+        }, ""
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {}, f"{type(error).__name__}: {error}"
+
+
+def _entry(value: Any) -> Entry:
+    times = {str(name): float(time) for name, time in value["microseconds"].items()}
+    if not all(math.isfinite(time) and time > 0 for time in times.values()):
+        raise ValueError("a time that is no positive number")
+    if value["chosen"] not in times:
+        raise ValueError(f"{value['chosen']!r} was chosen and not measured")
+    left = value["unmeasured"]
+    if not isinstance(left, list) or not all(isinstance(name, str) for name in left):
+        raise ValueError("unmeasured is no list of names")
+    return Entry(value["chosen"], times, tuple(left))
+
+
+def _write(path: Path, everything: _Entries) -> None:
+    data = {
+        "schema_version": SCHEMA_VERSION,
+        "environments": {
+            where: {
+                key: {
+                    "chosen": entry.chosen,
+                    "microseconds": dict(sorted(entry.microseconds.items())),
+                    "unmeasured": sorted(entry.unmeasured),
+                }
+                for key, entry in sorted(problems.items())
+            }
+            for where, problems in sorted(everything.items())
+        },
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
