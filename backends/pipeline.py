@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import tvm
@@ -12,7 +14,10 @@ from tvm import relax
 
 from burnish.backends.base import Target
 from burnish.backends.determinism import order_shape_functions
-from burnish.backends.tvm_compat import relax_codegen, relax_link
+from burnish.backends.objects import ChunkBuilder
+from burnish.backends.tvm_compat import empty_library, relax_codegen, relax_link
+from burnish.cache import KernelCache
+from burnish.lowering.module import EXTERNAL_MODULES
 
 #: How the lowering names the parameters that are weights.
 WEIGHT_PREFIX = "w."
@@ -102,35 +107,50 @@ def _checks(binding: Any, params: list[Any]) -> bool:
 
 
 def build_executable(
-    mod: Any, target: Target, progress: Callable[[int, int], None] = lambda done, total: None
+    mod: Any,
+    target: Target,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    cache: KernelCache | None = None,
 ) -> Any:
     """Generate machine code for a module that :func:`lower_relax` returned.
 
     The kernels are built in chunks of about equal size, by as many threads as there are CPUs:
     LLVM runs outside of Python's lock. The chunks do not depend on the number of threads, so that
-    every machine makes the same code.
+    every machine makes the same code, nor on the cache.
+
+    Args:
+        mod: The module.
+        target: What to build for.
+        progress: Gets (kernels that are done, kernels).
+        cache: Where object files of equal kernels are taken from, and kept.
+
+    Returns:
+        The executable.
     """
     tvm_target = tvm.target.Target(dict(target.tvm))
-    generate = target.backend.codegen()
     builder = relax.ExecBuilder()
-    mod = relax_codegen(builder, mod)
+    externals = [] if mod.attrs is None else list(mod.attrs.get(EXTERNAL_MODULES, ()))
+    mod = relax_codegen(builder, mod.without_attr(EXTERNAL_MODULES))
     chunks = _chunks(mod, target.backend.kernels_per_build)
-    built = 0
+    done = 0
 
-    def build(chunk: dict[Any, Any]) -> Any:
-        nonlocal built
-        library = generate(tvm.IRModule(chunk, attrs=mod.attrs), dict(target.tvm))
-        built += len(chunk)
-        progress(built, len(mod.functions))
-        return library
+    with tempfile.TemporaryDirectory(prefix="burnish-objects-") as folder:
+        build = ChunkBuilder(target, mod.attrs, Path(folder), cache)
 
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        libraries = list(pool.map(build, chunks))
-    return relax_link(builder, tvm_target, libraries)
+        def build_chunk(numbered: tuple[int, dict[Any, Any]]) -> Any:
+            nonlocal done
+            library = build(*numbered)
+            done += len(numbered[1])
+            progress(done, len(mod.functions))
+            return library
+
+        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+            libraries = list(pool.map(build_chunk, enumerate(chunks)))
+    return relax_link(builder, tvm_target, [empty_library(tvm_target), *libraries, *externals])
 
 
 def _chunks(mod: Any, size: int) -> list[dict[Any, Any]]:
     """The kernels in groups of at most ``size``, in a fixed order."""
     kernels = [(v, f) for v, f in mod.functions.items() if isinstance(f, tvm.tirx.PrimFunc)]
     kernels.sort(key=lambda item: str(item[0].name_hint))
-    return [dict(kernels[i : i + size]) for i in range(0, len(kernels), size)] or [{}]
+    return [dict(kernels[i : i + size]) for i in range(0, len(kernels), size)]

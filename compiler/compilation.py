@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from burnish.artifact import check_destination
-from burnish.driver import CompileReport, CompileRequest
-from burnish.errors import CompileError, InputFileError
+from burnish.driver import TRANSIENT, CompileReport, CompileRequest
+from burnish.errors import CompileError, InputFileError, UsageError
 from burnish.options import CompileOptions
 from burnish.worker import run_in_worker
 
 if TYPE_CHECKING:
+    from burnish.backends.base import Target
     from burnish.check import RecordedReference
 
 
@@ -41,10 +44,14 @@ def compile_to(
     Raises:
         BurnishError: What went wrong. Nothing is left at ``output``.
     """
-    from burnish.backends.registry import resolve_target
+    from burnish.backends.registry import check_library, resolve_target
 
     # What can be refused without starting a process is refused here.
-    resolve_target(options.target, options.precision)
+    target = resolve_target(options.target, options.precision)
+    if options.library != "auto":
+        check_library(target, options.library)
+    if options.tune:
+        _refuse_tuning_elsewhere(target)
     final = check_destination(output, overwrite=overwrite)
     source: str | bytes
     if isinstance(model, bytes):
@@ -60,7 +67,87 @@ def compile_to(
         source = os.path.abspath(source)
     label = name or (source if isinstance(source, str) else "ModelProto")
     request = CompileRequest(source, str(final), options, overwrite, label, reference)
+    if options.cache_dir is None:
+        return _compile(request, progress)
+    return _compile_or_copy(request, target, options.cache_dir, progress)
+
+
+def _refuse_tuning_elsewhere(target: Target) -> None:
+    """Refuse to measure what does not run here.
+
+    Raises:
+        UsageError: The target is another machine's.
+    """
+    from burnish.artifact import unfit
+    from burnish.runtime import missing_device
+
+    why = unfit(target.info) or missing_device(target.info)
+    if why:
+        raise UsageError(
+            f"kernels for {target.spec} cannot be measured here: {why}",
+            at=target.spec,
+            hint="tune on the target's machine, and compile here with its --cache-dir",
+        )
+
+
+def _compile(
+    request: CompileRequest, progress: Callable[[str, int, int], None] | None
+) -> CompileReport:
     report = run_in_worker("burnish.driver:compile_artifact", request, progress=progress)
     if not isinstance(report, CompileReport):
         raise CompileError("the compile worker gave no report")
     return report
+
+
+def _compile_or_copy(
+    request: CompileRequest,
+    target: Target,
+    folder: str | os.PathLike[str],
+    progress: Callable[[str, int, int], None] | None,
+) -> CompileReport:
+    """Copy the artifact from the cache in ``folder``, or compile it and keep it there."""
+    from burnish.cache import ArtifactCache, Store
+
+    started = time.perf_counter()
+    options = request.options
+    store = Store.open(folder)
+    cache = ArtifactCache(store, request.model, lambda: _ingredients(request, target))
+    # Who asks for dumps, checks of the passes or measurements wants them to be made.
+    if not (options.dump_ir or options.verify_ir or options.verify_passes or options.tune):
+        kept = cache.fetch(request.output, overwrite=request.overwrite)
+        if kept is not None:
+            report = CompileReport.from_dict(kept)
+            return replace(
+                report,
+                output=request.output,
+                seconds={"copy from cache": round(time.perf_counter() - started, 4)},
+                peak_memory_bytes=0,
+                cached=True,
+                kernels_reused=(report.kernels_reused or 0) + (report.kernels_built or 0),
+                kernels_built=0,
+            )
+    report = _compile(request, progress)
+    cache.keep(Path(request.output), report.to_dict(), report.data_files)
+    store.trim()
+    return replace(report, notes=tuple(dict.fromkeys((*report.notes, *store.notes))))
+
+
+def _ingredients(request: CompileRequest, target: Target) -> dict[str, object]:
+    """All that decides what is built, besides the model."""
+    from burnish.backends.toolchain import toolchain
+
+    options = {
+        field.name: getattr(request.options, field.name)
+        for field in fields(request.options)
+        if field.name not in TRANSIENT - {"check", "error_on_cache_miss"}
+    }
+    # The backend itself is code, of which the toolchain's digest tells.
+    described = {f.name: getattr(target, f.name) for f in fields(target) if f.name != "backend"}
+    return {
+        "options": options,
+        "cpus": request.options.threads or len(os.sched_getaffinity(0)),
+        "backend": target.backend.name,
+        "target": described,
+        "reference": request.reference if request.options.check else None,
+        "toolchain": toolchain(target),
+    }

@@ -10,7 +10,7 @@ import contextlib
 import gc
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +19,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from burnish import __version__
 from burnish.errors import InvalidInputError
 from burnish.options import CompileOptions, spell_input_shapes
-from burnish.worker import report
+from burnish.worker import report, without_torch
 
 if TYPE_CHECKING:
     from burnish.artifact import Manifest
     from burnish.backends.base import Target
+    from burnish.cache import KernelCache
     from burnish.check import ComparisonReport, RecordedReference
     from burnish.ir import Graph
     from burnish.lowering.module import ModuleLowering
     from burnish.passes.base import PassContext
     from burnish.passes.manager import PassRecord
     from burnish.runtime import CompiledModel
+    from burnish.tuning import TuningReport
 
 #: Called with (phase, done, total).
 Progress: TypeAlias = "Callable[[str, int, int], None]"
@@ -73,6 +75,12 @@ class CompileReport:
             included; 0 where the system does not tell.
         comparison: The comparison with the reference as plain data, if it was made.
         kept: Why nodes of the model stay in fp32 although a lower precision was asked for.
+        data_files: Files beside the model that hold its external data, by name.
+        cached: Whether the artifact came whole from the compile cache; then ``seconds`` and
+            ``peak_memory_bytes`` are this call's, and all else the compilation's that made it.
+        kernels_reused: Kernels whose machine code came from the compile cache; None without one.
+        kernels_built: The others.
+        tuning: A :class:`~burnish.tuning.TuningReport` as plain data, if tactics were measured.
     """
 
     output: str
@@ -86,10 +94,28 @@ class CompileReport:
     peak_memory_bytes: int = 0
     comparison: dict[str, Any] | None = None
     kept: dict[str, str] = field(default_factory=dict)
+    data_files: tuple[str, ...] = ()
+    cached: bool = False
+    kernels_reused: int | None = None
+    kernels_built: int | None = None
+    tuning: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {"schema_version": 1, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CompileReport:
+        """What :meth:`to_dict` of the same version of burnish made, before or after JSON."""
+        from burnish.passes.manager import PassRecord
+
+        fields = {name: value for name, value in values.items() if name != "schema_version"}
+        for name in ("notes", "data_files"):
+            fields[name] = tuple(fields[name])
+        fields["passes"] = tuple(
+            PassRecord(**{**record, "notes": tuple(record["notes"])}) for record in fields["passes"]
+        )
+        return cls(**fields)
 
 
 @dataclass
@@ -119,11 +145,12 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     Raises:
         BurnishError: Whatever went wrong; nothing is left at the output.
     """
-    from burnish.artifact import ArtifactWriter, unfit
+    from burnish.artifact import ArtifactWriter
     from burnish.attestation import summary
-    from burnish.backends.registry import resolve_target
+    from burnish.backends.registry import check_library, resolve_target
+    from burnish.backends.toolchain import kernel_cache
+    from burnish.importers.files import data_files
     from burnish.passes.base import PassContext
-    from burnish.runtime import missing_device
 
     options = request.options
     target = resolve_target(options.target, options.precision)
@@ -143,7 +170,9 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
             context=context,
         )
         notes += [note for record in records for note in record.notes]
-        lowering, executable = _build(graph, target, clock, notes)
+        notes += check_library(target, options.library)
+        cache = kernel_cache(options.cache_dir, target)
+        lowering, executable, tuning = _build(request, graph, target, clock, notes, cache)
         clock.start("link")
         _write_code(executable, lowering, writer, target)
         manifest = _manifest(request, target, graph, records, lowering, order, context.kept)
@@ -155,10 +184,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         del graph, lowering, executable
         gc.collect()
         comparison = None
-        elsewhere = unfit(manifest.target) or missing_device(manifest.target)
-        if options.check and elsewhere:
-            notes.append(f"not compared with onnxruntime: {elsewhere}")
-        elif options.check:
+        if options.check:
             clock.start("check")
             manifest, comparison = _checked(request, manifest, writer, notes)
         clock.start("write")
@@ -176,6 +202,9 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         peak_memory_bytes=peak_memory(),
         comparison=comparison,
         kept=context.kept,
+        data_files=tuple(data_files(request.model)),
+        **(cache.counts() if cache is not None else {}),
+        tuning=tuning.to_dict() if tuning is not None else None,
     )
 
 
@@ -280,23 +309,48 @@ def optimize(
 
 
 def _build(
-    graph: Graph, target: Target, clock: _Clock, notes: list[str]
-) -> tuple[ModuleLowering, Any]:
-    # Importing TVM takes a second; it is a phase of its own.
+    request: CompileRequest,
+    graph: Graph,
+    target: Target,
+    clock: _Clock,
+    notes: list[str],
+    cache: KernelCache | None,
+) -> tuple[ModuleLowering, Any, TuningReport | None]:
+    # Importing TVM takes half a second; it is a phase of its own.
     clock.start("load compiler")
-    from burnish.backends.pipeline import build_executable, lower_relax
-    from burnish.lowering.module import ModuleLowering
-    from burnish.lowering.prepare import prepare
+    with without_torch():
+        from burnish.backends.pipeline import build_executable, lower_relax
+        from burnish.lowering.module import ModuleLowering
+        from burnish.lowering.prepare import prepare
+        from burnish.tuning import Tuned, conclude, select
 
+    options, progress = request.options, clock.progress
     clock.start("lower")
     notes += prepare(graph, target)
-    lowering = ModuleLowering(graph, target)
-    mod = lowering.run(lambda done, total: clock.progress("lower", done, total))
+    if options.tune:
+        clock.start("tune")
+    selection = select(
+        options,
+        lambda: Tuned(
+            graph,
+            target,
+            reference_model(request.model),
+            cache,
+            lambda share: progress("tune", round(share * 1000), 1000),
+        ),
+    )
+    clock.start("lower")
+    lowering = ModuleLowering(graph, target, selection.chooser)
+    mod = lowering.run(lambda done, total: progress("lower", done, total))
+    notes += conclude(selection, options)
     notes += target.backend.remarks(lowering.calls)
+    if options.library in lowering.externals:
+        notes += lowering.externals[options.library].notes()
     mod = lower_relax(mod, target)
     clock.start("generate code")
-    progress = clock.progress
-    return lowering, build_executable(mod, target, lambda i, n: progress("generate code", i, n))
+    executable = build_executable(mod, target, lambda i, n: progress("generate code", i, n), cache)
+    notes += cache.store.notes if cache is not None else ()
+    return lowering, executable, selection.report
 
 
 def _write_code(executable: Any, lowering: ModuleLowering, writer: Any, target: Target) -> None:
@@ -349,8 +403,9 @@ def _manifest(
         outputs=tensors(graph.outputs),
         weights=tuple(TensorInfo(w.name, w.dtype, w.shape) for w in lowering.weights),
         nodes=node_infos(lowering.calls, target, request.options.precision, kept, order),
+        libraries=lowering.libraries,
         passes=tuple(PassInfo(r.name, r.nodes_before, r.nodes_after) for r in records if r.changed),
-        options={k: str(v) for k, v in request.options.to_dict().items() if k not in _TRANSIENT},
+        options={k: str(v) for k, v in request.options.to_dict().items() if k not in TRANSIENT},
         tools={"burnish": __version__}
         | {name: version(name) for name in ("apache-tvm", "onnx", "numpy")},
         symbols=dict(graph.dim_bounds),
@@ -359,42 +414,39 @@ def _manifest(
 
 
 #: Options that do not change what is built.
-_TRANSIENT = frozenset({"dump_ir", "verify_ir", "check", "verify_passes"})
+TRANSIENT = frozenset(
+    {"dump_ir", "verify_ir", "check", "verify_passes", "cache_dir"}
+    | {"tune", "tune_seconds", "error_on_cache_miss"}
+)
 
 
 def model_digest(model: str | bytes) -> str:
     """SHA-256 of the model file, its external data included."""
+    from burnish.importers.files import data_files
+
     digest = hashlib.sha256()
     if isinstance(model, bytes):
         digest.update(model)
         return digest.hexdigest()
-    for path in (Path(model), *_data_files(model)):
+    for path in (Path(model), *(Path(model).parent / name for name in data_files(model))):
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
 
 
-def _data_files(model: str) -> list[Path]:
-    """Files of external data that a model file names, each once."""
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    from burnish.importers.files import OWN_FILE, read_model
-
-    proto = read_model(Path(model))
-    tensors = [t for t in proto.graph.initializer if uses_external_data(t)]
-    names = dict.fromkeys(ExternalDataInfo(t).location for t in tensors)
-    return [Path(model).parent / name for name in names if name != OWN_FILE]
-
-
 def _checked(
     request: CompileRequest, manifest: Manifest, writer: Any, notes: list[str]
 ) -> tuple[Manifest, dict[str, Any] | None]:
     """Run the finished code and compare it with the reference before the artifact gets its name."""
-    from burnish.artifact import OutputCheck, Verification
+    from burnish.artifact import OutputCheck, Verification, unfit
     from burnish.check import compare
-    from burnish.runtime import load
+    from burnish.runtime import load, missing_device
 
+    elsewhere = unfit(manifest.target) or missing_device(manifest.target)
+    if elsewhere:
+        notes.append(f"not compared with onnxruntime: {elsewhere}")
+        return manifest, None
     with load(writer.preview(manifest), threads=request.options.threads) as model:
         comparison: ComparisonReport | None
         refusal = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
@@ -12,6 +14,8 @@ from burnish.errors import UsageError
 DimSpec: TypeAlias = int | str | tuple[int, int]
 
 PRECISIONS = ("fp32", "fp16")
+#: Whose kernels may be taken besides the generated ones.
+LIBRARIES = ("auto", "none", "onednn")
 PLANNED_PRECISIONS = ("bf16", "int8", "auto")
 
 
@@ -33,7 +37,19 @@ class CompileOptions:
         dump_ir: Folder that gets every stage as an ONNX model and as text.
         check: Compare the compiled model with its reference before the artifact is finished: with
             the model on onnxruntime, or with the torch or Keras model that it was exported from.
+        library: Whose operations are taken besides generated kernels: ``auto`` for what the cost
+            table or a measurement says, ``none``, or the name of a library (``onednn``) whose
+            operations are taken wherever it has one.
         max_fold_growth: Bytes by which constant folding may grow the model.
+        cache_dir: Folder that keeps compiled kernels and artifacts, and gives them back when
+            nothing that they depend on has changed; it is made if it is missing. It may take 10 GiB
+            or what the environment variable ``BURNISH_CACHE_SIZE`` says (``500MB``). Choices of
+            tactics that were measured for this machine are taken from it.
+        tune: Measure the tactics of the model's composites on this machine before it is built, and
+            keep the times in ``cache_dir``; by default in the user's cache folder.
+        tune_seconds: Time that the measurements may take; a build that was begun is finished.
+        error_on_cache_miss: Refuse to build what has a choice of tactics that was not measured:
+            equal timing caches then make equal artifacts.
     """
 
     target: str = "x86"
@@ -46,7 +62,12 @@ class CompileOptions:
     verify_passes: bool = False
     dump_ir: str | None = None
     check: bool = False
+    library: str = "auto"
     max_fold_growth: int = 1 << 20
+    cache_dir: str | os.PathLike[str] | None = None
+    tune: bool = False
+    tune_seconds: float = 60.0
+    error_on_cache_miss: bool = False
 
     def __post_init__(self) -> None:
         if self.precision in PLANNED_PRECISIONS:
@@ -58,10 +79,21 @@ class CompileOptions:
             raise UsageError(
                 f"unknown precision {self.precision!r}", hint=f"one of: {', '.join(PRECISIONS)}"
             )
+        if self.library not in LIBRARIES:
+            raise UsageError(
+                f"unknown library {self.library!r}", hint=f"one of: {', '.join(LIBRARIES)}"
+            )
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be at least 1, got {self.threads}")
         if self.opt_level not in range(4):
             raise UsageError(f"optimization level must be 0 to 3, got {self.opt_level}")
+        if not 0 < self.tune_seconds < math.inf:
+            raise UsageError(f"the time for tuning must be positive, got {self.tune_seconds} s")
+        if self.error_on_cache_miss and self.cache_dir is None and not self.tune:
+            raise UsageError(
+                "there is no timing cache that could lack something",
+                hint="name its folder with --cache-dir (cache_dir)",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for the manifest."""

@@ -69,6 +69,23 @@ def report(phase: str, done: int = 0, total: int = 0) -> None:
         _reporter(phase, done, total)
 
 
+@contextlib.contextmanager
+def without_torch() -> Iterator[None]:
+    """Make ``import torch`` fail for the time being, unless somebody has imported it already.
+
+    tvm_ffi and tvm.relax import it where it is installed, to exchange tensors with it, and that
+    takes longer than many a compilation.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 def remove_if_killed(path: str | os.PathLike[str]) -> None:
     """Have the parent remove a folder if this worker dies before its function has ended.
 
@@ -95,8 +112,7 @@ def run_in_worker(
         args: Its positional arguments; have to be picklable, as does its result.
         progress: Gets what the function reports.
         isolate: False runs it in this process, for debugging.
-        preload_tvm: Import tvm_ffi at the start with torch hidden from it. tvm_ffi imports torch
-            where it is installed, and that takes longer than many a compilation.
+        preload_tvm: Import tvm_ffi at the start, :func:`without_torch`.
         role: What the process is called if it dies.
         kwargs: Its keyword arguments.
 
@@ -293,16 +309,6 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _import_tvm_ffi_without_torch() -> None:
-    if "torch" in sys.modules:
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` fail
-    try:
-        importlib.import_module("tvm_ffi")
-    finally:
-        del sys.modules["torch"]
-
-
 def main(arguments: list[str]) -> int:
     """The child: ``python -m burnish.worker FD PARENT``, with the request on standard input."""
     global _cleaner
@@ -314,7 +320,8 @@ def main(arguments: list[str]) -> int:
             request: _Request = pickle.load(sys.stdin.buffer)
             sys.path[:] = request.path
             if request.preload_tvm:
-                _import_tvm_ffi_without_torch()
+                with without_torch():
+                    importlib.import_module("tvm_ffi")
             with _listening(lambda *event: _send(results, "progress", event)):
                 answer = "result", _resolve(request.function)(*request.args, **request.kwargs)
         except Exception as error:

@@ -32,6 +32,7 @@ LAYERS = (
     ("burnish.errors",),
     ("burnish.options", "burnish.worker"),
     ("burnish.ir", "burnish.artifact"),
+    ("burnish.cache",),
     ("burnish.export", "burnish.runtime"),
     ("burnish.importers", "burnish.passes", "burnish.backends.cpu"),
     ("burnish.lowering",),
@@ -43,6 +44,7 @@ LAYERS = (
     ("burnish.frontends",),
     ("burnish.bench",),
     ("burnish.attestation",),
+    ("burnish.tuning",),
     ("burnish.driver",),
     ("burnish.compilation",),
     ("burnish.api",),
@@ -66,6 +68,7 @@ BANNED = {
     "burnish.importers": {"tvm", "tvm_ffi", "torch"},
     "burnish.ir": {"tvm", "tvm_ffi", "torch"},
     "burnish.artifact": {"tvm", "tvm_ffi", "onnx", "onnxruntime", "torch"},
+    "burnish.cache": {"tvm", "tvm_ffi", "onnx", "onnxruntime", "torch"},
     "burnish.runtime": {"tvm", "tvm_ffi", "onnx", "onnxruntime"},
     "burnish.cli": {"tvm", "tvm_ffi"},
 }

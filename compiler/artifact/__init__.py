@@ -24,7 +24,14 @@ from burnish.artifact.manifest import (
     TensorInfo,
     Verification,
 )
-from burnish.artifact.reader import Artifact, is_artifact, open_artifact, read_manifest, unfit
+from burnish.artifact.reader import (
+    Artifact,
+    check_files,
+    is_artifact,
+    open_artifact,
+    read_manifest,
+    unfit,
+)
 from burnish.artifact.weights import Weight, weight_from_array
 from burnish.artifact.writer import (
     ArtifactWriter,
@@ -55,6 +62,7 @@ __all__ = [
     "Verification",
     "Weight",
     "check_destination",
+    "check_files",
     "compiler_command",
     "copy_artifact",
     "cpu_features",

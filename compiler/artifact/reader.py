@@ -90,8 +90,7 @@ def open_artifact(path: str | os.PathLike[str], *, verify: bool = False) -> Arti
     manifest = read_manifest(path)
     artifact = Path(path).resolve()
     _check_machine(manifest, artifact)
-    _check_file(manifest, artifact, LIBRARY_NAME, whole=True)
-    _check_file(manifest, artifact, WEIGHTS_NAME, whole=verify)
+    check_files(manifest, artifact, verify=verify)
     return Artifact(artifact, manifest, _offsets(manifest, artifact / WEIGHTS_NAME))
 
 
@@ -116,6 +115,16 @@ def _check_machine(manifest: Manifest, path: Path) -> None:
             hint="compile the model on this machine, or for a target that it has "
             "(see `burnish targets`)",
         )
+
+
+def check_files(manifest: Manifest, folder: Path, *, verify: bool = False) -> None:
+    """Check the model library and the weights of an artifact, as :func:`open_artifact` does.
+
+    Raises:
+        ArtifactError: They are not those of the manifest.
+    """
+    _check_file(manifest, folder, LIBRARY_NAME, whole=True)
+    _check_file(manifest, folder, WEIGHTS_NAME, whole=verify)
 
 
 def _check_file(manifest: Manifest, path: Path, name: str, *, whole: bool) -> None:

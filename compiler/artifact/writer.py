@@ -6,15 +6,17 @@ and appears under its name by one rename. Whatever fails before that, and Ctrl-C
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from burnish.artifact.manifest import (
     LIBRARY_NAME,
@@ -37,6 +39,10 @@ _HINTS = {
     errno.ENOTDIR: "a part of the path is a file",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+
+_NO_COPY_RANGE = frozenset(
+    {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+)
 
 
 @contextmanager
@@ -167,8 +173,14 @@ class ArtifactWriter:
         """
         with reporting_os_errors(self.path):
             manifest = self._write_manifest(manifest)
-            self._settle()
+            self.settle()
         return manifest
+
+    def copy(self, files: Mapping[str, BinaryIO]) -> None:
+        """Copy the files of another artifact, open for reading, by name; then :meth:`settle`."""
+        with reporting_os_errors(self.path):
+            for name, source in files.items():
+                copy_file(source, self.folder / name)
 
     def _write_manifest(self, manifest: Manifest) -> Manifest:
         if self._weights is None or not self.library_path.is_file():
@@ -181,15 +193,28 @@ class ArtifactWriter:
         (self.folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         return manifest
 
-    def _settle(self) -> None:
-        """Flush the folder and rename it."""
-        mask = os.umask(0)
-        os.umask(mask)
-        for name, mode in ((LIBRARY_NAME, 0o777), (WEIGHTS_NAME, 0o666), (MANIFEST_NAME, 0o666)):
-            os.chmod(self.folder / name, mode & ~mask)
-            _flush(self.folder / name)
-        os.chmod(self.folder, 0o777 & ~mask)
-        _flush(self.folder)
+    def settle(self, *, flush: bool = True) -> None:
+        """Give a complete artifact its name.
+
+        Args:
+            flush: Have it on the disk first.
+        """
+        with reporting_os_errors(self.path):
+            mask = os.umask(0)
+            os.umask(mask)
+            modes = {LIBRARY_NAME: 0o777, WEIGHTS_NAME: 0o666, MANIFEST_NAME: 0o666}
+            for name, mode in modes.items():
+                os.chmod(self.folder / name, mode & ~mask)
+                if flush:
+                    _flush(self.folder / name)
+            os.chmod(self.folder, 0o777 & ~mask)
+            if flush:
+                _flush(self.folder)
+            self._rename()
+            if flush:
+                _flush(self.path.parent)
+
+    def _rename(self) -> None:
         replaced = None
         if self._overwrite and os.path.lexists(self.path):
             replaced = self.folder.with_suffix(".old")
@@ -201,7 +226,6 @@ class ArtifactWriter:
                 os.rename(replaced, self.path)
             raise
         self._folder = None
-        _flush(self.path.parent)
         if replaced is not None:
             shutil.rmtree(replaced, ignore_errors=True)
 
@@ -236,9 +260,35 @@ def copy_artifact(source: Path, path: str | os.PathLike[str], *, overwrite: bool
     Returns:
         The new artifact's path.
     """
-    with ArtifactWriter(path, overwrite=overwrite) as writer:
+    with ArtifactWriter(path, overwrite=overwrite) as writer, contextlib.ExitStack() as stack:
         with reporting_os_errors(writer.path):
-            for name in (LIBRARY_NAME, WEIGHTS_NAME, MANIFEST_NAME):
-                shutil.copyfile(source / name, writer.folder / name)
-            writer._settle()
+            files = {
+                name: stack.enter_context(open(source / name, "rb"))
+                for name in (LIBRARY_NAME, WEIGHTS_NAME, MANIFEST_NAME)
+            }
+        writer.copy(files)
+        writer.settle()
         return writer.path
+
+
+def copy_file(source: BinaryIO, path: Path) -> None:
+    """Copy an open file, within the kernel where it can: shared blocks on some file systems.
+
+    Raises:
+        OSError: It cannot be read or written.
+    """
+    with path.open("wb") as target:
+        here, there = source.fileno(), target.fileno()
+        size, done = os.fstat(here).st_size, 0
+        try:
+            while done < size:
+                count = os.copy_file_range(here, there, size - done, done, done)
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            # Some file systems, and older kernels between two of them, cannot do it.
+            if done or error.errno not in _NO_COPY_RANGE:
+                raise
+            source.seek(0)
+            shutil.copyfileobj(source, target, 1 << 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,22 @@ def _precision(precision: str | None, flags: dict[str, bool]) -> str:
     if len(set(wanted.values())) > 1:
         raise UsageError(f"{' and '.join(wanted)} contradict each other", hint="give one of them")
     return next(iter(wanted.values()), "fp32")
+
+
+def _seconds(text: str | None, tune: bool) -> dict[str, float]:
+    """``--tune-time`` as an option of the compilation.
+
+    Raises:
+        UsageError: It is no time, or nothing is tuned.
+    """
+    if text is None:
+        return {}
+    if not tune:
+        raise UsageError("--tune-time says how long --tune may take", hint="add --tune")
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|m|min)?", text.strip())
+    if match is None:
+        raise UsageError(f"not a time: {text!r}", hint="write 90, 90s or 2m")
+    return {"tune_seconds": float(match[1]) * (60 if match[2] in ("m", "min") else 1)}
 
 
 @click.command("compile")
@@ -51,6 +68,13 @@ def _precision(precision: str | None, flags: dict[str, bool]) -> str:
     show_default=True,
     help="Optimization level.",
 )
+@click.option(
+    "--library",
+    default="auto",
+    show_default=True,
+    metavar="auto|onednn|none",
+    help="Take a library's kernels where they are faster, wherever it has some, or never.",
+)
 @click.option("--skip-pass", multiple=True, metavar="NAME", help="Leave a pass out.")
 @click.option("--dump-ir", metavar="DIR", help="Write every stage as ONNX and as text to DIR.")
 @click.option("--verify-ir", is_flag=True, help="Check the IR before and after every pass.")
@@ -60,6 +84,27 @@ def _precision(precision: str | None, flags: dict[str, bool]) -> str:
     default=True,
     show_default=True,
     help="Compare the result with onnxruntime before it is written.",
+)
+@click.option(
+    "--cache-dir",
+    metavar="DIR",
+    help="Keep kernels and artifacts in DIR, and take them from there when nothing has changed; "
+    "at most 10 GiB, or BURNISH_CACHE_SIZE (500MB).",
+)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Measure the kernels that could be taken, in place on this machine, and take the best; "
+    "times are kept in --cache-dir (default: the user's cache folder).",
+)
+@click.option(
+    "--tune-time", metavar="TIME", help="How long --tune may take: 90, 90s or 2m; default: 60s."
+)
+@click.option(
+    "--error-on-cache-miss",
+    is_flag=True,
+    help="Fail where a choice of kernels is not in the timing cache of --cache-dir: equal caches "
+    "make equal artifacts.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is an artifact.")
 @json_option
@@ -80,6 +125,8 @@ def command(
     quiet: bool,
     verbose: bool,
     skip_pass: tuple[str, ...],
+    tune: bool,
+    tune_time: str | None,
     **rest: Any,
 ) -> int:
     """Compile MODEL (an ONNX file) into an artifact that 'burnish run' and burnish.load take."""
@@ -93,10 +140,12 @@ def command(
         precision=_precision(precision, {"fp16": fp16, "bf16": bf16, "int8": int8, "best": best}),
         input_shapes=parse_input_shapes(input_shapes),
         skip_passes=skip_pass,
+        tune=tune,
+        **_seconds(tune_time, tune),
         **rest,
     )
     out = output or f"{Path(path).stem}.burnish"
-    with show_progress(quiet) as progress:
+    with show_progress(quiet, options.tune_seconds if tune else 0) as progress:
         report = compile_to(path, out, options, overwrite=overwrite, progress=progress)
     if json_path:
         emit_json(report.to_dict(), json_path)

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from burnish.errors import InputFileError
 
@@ -59,6 +60,15 @@ def read_model(path: Path) -> onnx.ModelProto:
     if not proto.HasField("graph") or not proto.opset_import:
         raise _damaged(path)
     return proto
+
+
+def data_files(model: str | bytes) -> list[str]:
+    """Names of the files of external data that a model names, each once, beside its own file."""
+    if isinstance(model, bytes):
+        return []
+    tensors = [t for t in read_model(Path(model)).graph.initializer if uses_external_data(t)]
+    names = dict.fromkeys(ExternalDataInfo(t).location for t in tensors)
+    return [name for name in names if name != OWN_FILE]
 
 
 def _damaged(path: Path) -> InputFileError:

@@ -231,6 +231,7 @@ class NodeContext:
         flops: Dim = 0,
         detail: str = "",
         extra_dims: Sequence[Dim] = (),
+        over: int | None = None,
     ) -> tuple[Lowered, ...]:
         """Call a kernel, building it if no equal one exists.
 
@@ -243,12 +244,14 @@ class NodeContext:
             flops: Floating-point operations of the call.
             detail: What was chosen, for the report.
             extra_dims: Dims that the kernel needs and that no argument has.
+            over: Which of the inputs the one result is written over; the kernel has no output
+                argument then. See :meth:`overwrites`.
         """
         shapes = [t.dims for t in inputs] + [t.dims for t in outputs] + [tuple(extra_dims)]
         names = canonical_symbols(shapes)
         canonical = [rename(s, names) for s in shapes]
         dtypes = (*(t.dtype for t in inputs), *(t.dtype for t in outputs))
-        full_key = (name, key, dtypes, tuple(tuple(map(str, s)) for s in canonical))
+        full_key = (name, key, dtypes, tuple(tuple(map(str, s)) for s in canonical), over)
         table = self.function.module.kernels
         built = table.entries.get(full_key)
         if built is None:
@@ -257,8 +260,14 @@ class NodeContext:
             n = len(inputs)
             kernel = build(CallShapes(symbols, tuple(exprs[:n]), tuple(exprs[n:-1]), names))
             scalars = tuple(v.name for v in kernel.scalars)
-            built = table.add(name, full_key, kernel, len(outputs), scalars)
-        return self.emit_call(built, names, inputs, outputs, flops, detail)
+            count = len(outputs) if over is None else 0
+            built = table.add(name, full_key, kernel, count, scalars)
+        return self.emit_call(built, names, inputs, outputs, flops, detail, over)
+
+    def overwrites(self, operand: Value) -> bool:
+        """Whether a kernel of this node may write its result over one of its operands."""
+        function = self.function
+        return function.overwriting.allows(self.node, operand, function.env)
 
     def emit_call(
         self,
@@ -268,6 +277,7 @@ class NodeContext:
         outputs: Sequence[TensorType],
         flops: Dim = 0,
         detail: str = "",
+        over: int | None = None,
     ) -> tuple[Lowered, ...]:
         """Emit the call of a kernel that is in the module; ``names`` maps symbols to canonical."""
         function = self.function
@@ -275,7 +285,11 @@ class NodeContext:
         scalars = [function.symbols.var(originals[s]) for s in built.scalars]
         types = [function.relax_type(t) for t in outputs]
         arguments = relax.Tuple([*(t.expr for t in inputs), *scalars])
-        call = relax.call_tir(built.var, arguments, types if len(types) > 1 else types[0])
+        result_types = types if len(types) > 1 else types[0]
+        if over is None:
+            call = relax.call_tir(built.var, arguments, result_types)
+        else:
+            call = relax.call_tir_inplace(built.var, arguments, [over], result_types)
         result = function.builder.emit(call)
         exprs = [result]
         if len(outputs) > 1:

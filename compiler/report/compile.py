@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from burnish.driver import CompileReport
 from burnish.report.console import print_counts, print_line
+from burnish.report.tuning import print_tuning
 
 
 def print_report(report: CompileReport, *, verbose: bool = False) -> None:
@@ -12,7 +13,12 @@ def print_report(report: CompileReport, *, verbose: bool = False) -> None:
     print_line(
         f"{report.output}: {report.target}, {sum(report.nodes.values())} nodes, "
         f"{report.kernels} kernels, {report.weight_bytes / 1e6:.1f} MB of weights, {total:.1f} s"
+        + (" (from the cache: nothing has changed)" if report.cached else "")
     )
+    if report.kernels_reused is not None and not report.cached:
+        print_line(f"kernels: {report.kernels_reused} reused, {report.kernels_built} built")
+    if report.tuning is not None and not report.cached:
+        print_tuning(report.tuning, verbose=verbose)
     if verbose:
         _print_details(report)
     for note in report.notes:
