@@ -24,6 +24,7 @@ _SEEN_SHAPES = 256
 
 _one_byte: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
 _address = ctypes.addressof
+_ndarray = np.ndarray
 
 
 def describe(info: TensorInfo) -> str:
@@ -59,6 +60,10 @@ class InputBinder:
         self._inputs = tuple(inputs)
         self._symbols = dict(symbols)
         self._expected = tuple((i.name, np.dtype(DATA_TYPES[i.dtype].numpy), i) for i in inputs)
+        # An array of just this dtype needs no conversion; numpy's own bfloat16 there is not.
+        self._plain = tuple(
+            (name, None if i.dtype == "bfloat16" else dtype) for name, dtype, i in self._expected
+        )
         self._pointers = ctypes.c_void_p * len(self._inputs)
         self._seen: dict[tuple[tuple[int, ...], ...], Any] = {}
 
@@ -76,16 +81,23 @@ class InputBinder:
             InvalidInputError: A name, dtype, rank or dimension is wrong.
         """
         arrays: list[Array] = []
-        for name, dtype, info in self._expected:
+        pointers = self._pointers()
+        for index, (name, dtype) in enumerate(self._plain):
             try:
                 value = feeds[name]
             except KeyError:
                 raise self._wrong_names(feeds) from None
-            if type(value) is not np.ndarray or value.dtype != dtype or info.dtype == "bfloat16":
-                value = _to_array(info, dtype, value)
-            flags = value.flags
-            if not (flags.c_contiguous and flags.aligned):
-                value = np.array(value, order="C", copy=True)
+            # The cheap way to an array's address needs one that is writable and not empty as well.
+            if (
+                type(value) is _ndarray
+                and value.dtype is dtype
+                and value.flags.carray
+                and value.size
+            ):
+                pointers[index] = _address(_one_byte(value))
+            else:
+                value = self._convert(index, value)
+                pointers[index] = data_pointer(value)
             arrays.append(value)
         if len(feeds) != len(arrays):
             raise self._wrong_names(feeds)
@@ -93,7 +105,17 @@ class InputBinder:
         shapes = self._seen.get(key)
         if shapes is None:
             shapes = self._check(key)
-        return arrays, self._pointers(*[data_pointer(array) for array in arrays]), shapes
+        return arrays, pointers, shapes
+
+    def _convert(self, index: int, value: object) -> Array:
+        """An input that is not an array of the right dtype and layout, as one."""
+        _, dtype, info = self._expected[index]
+        if type(value) is not np.ndarray or value.dtype != dtype or info.dtype == "bfloat16":
+            value = _to_array(info, dtype, value)
+        flags = value.flags
+        if not (flags.c_contiguous and flags.aligned):
+            value = np.array(value, order="C", copy=True)
+        return value
 
     def _check(self, key: tuple[tuple[int, ...], ...]) -> Any:
         """Check the shapes of all inputs together; returns them for the native call."""
