@@ -162,12 +162,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         clock.start("optimize")
         context = PassContext()
         records = optimize(
-            graph,
-            options,
-            model=request.name,
-            source=request.model,
-            progress=report,
-            context=context,
+            graph, options, request.name, request.model, progress=report, context=context
         )
         notes += [note for record in records for note in record.notes]
         notes += check_library(target, options.library)
@@ -261,9 +256,9 @@ def _refuse_unknown(graph: Graph) -> None:
 def optimize(
     graph: Graph,
     options: CompileOptions,
-    *,
     model: str = "model.onnx",
     source: str | bytes | None = None,
+    *,
     only: tuple[str, ...] = (),
     progress: Progress = lambda *_: None,
     context: PassContext | None = None,
@@ -325,10 +320,8 @@ def _build(
         from burnish.tuning import Tuned, conclude, select
 
     options, progress = request.options, clock.progress
-    clock.start("lower")
+    clock.start("tune" if options.tune else "lower")
     notes += prepare(graph, target)
-    if options.tune:
-        clock.start("tune")
     selection = select(
         options,
         lambda: Tuned(

@@ -16,6 +16,8 @@ DimSpec: TypeAlias = int | str | tuple[int, int]
 PRECISIONS = ("fp32", "fp16")
 #: Whose kernels may be taken besides the generated ones.
 LIBRARIES = ("auto", "none", "onednn")
+#: Seconds that the measurements of ``--tune`` may take.
+TUNE_SECONDS = 60.0
 PLANNED_PRECISIONS = ("bf16", "int8", "auto")
 
 
@@ -66,7 +68,7 @@ class CompileOptions:
     max_fold_growth: int = 1 << 20
     cache_dir: str | os.PathLike[str] | None = None
     tune: bool = False
-    tune_seconds: float = 60.0
+    tune_seconds: float = TUNE_SECONDS
     error_on_cache_miss: bool = False
 
     def __post_init__(self) -> None:

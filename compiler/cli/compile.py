@@ -10,6 +10,7 @@ import click
 
 from burnish.cli.common import emit_json, json_option, model_argument, pick_model, threads_option
 from burnish.errors import UsageError
+from burnish.options import TUNE_SECONDS
 
 
 def _precision(precision: str | None, flags: dict[str, bool]) -> str:
@@ -26,20 +27,20 @@ def _precision(precision: str | None, flags: dict[str, bool]) -> str:
     return next(iter(wanted.values()), "fp32")
 
 
-def _seconds(text: str | None, tune: bool) -> dict[str, float]:
-    """``--tune-time`` as an option of the compilation.
+def _seconds(text: str | None, tune: bool) -> float:
+    """``--tune-time`` in seconds.
 
     Raises:
         UsageError: It is no time, or nothing is tuned.
     """
     if text is None:
-        return {}
+        return TUNE_SECONDS
     if not tune:
         raise UsageError("--tune-time says how long --tune may take", hint="add --tune")
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|m|min)?", text.strip())
     if match is None:
         raise UsageError(f"not a time: {text!r}", hint="write 90, 90s or 2m")
-    return {"tune_seconds": float(match[1]) * (60 if match[2] in ("m", "min") else 1)}
+    return float(match[1]) * (60 if match[2] in ("m", "min") else 1)
 
 
 @click.command("compile")
@@ -141,7 +142,7 @@ def command(
         input_shapes=parse_input_shapes(input_shapes),
         skip_passes=skip_pass,
         tune=tune,
-        **_seconds(tune_time, tune),
+        tune_seconds=_seconds(tune_time, tune),
         **rest,
     )
     out = output or f"{Path(path).stem}.burnish"

@@ -18,11 +18,20 @@ WEIGHTS: dict[str, float] = {
     "check": 8,
     "write": 2,
 }
+#: What follows in the order of phases, and the weight of a second of it: as of the others.
+_BEFORE, _PER_SECOND = "lower", 10
 
 
 @contextmanager
-def show_progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function (phase, done, total) that draws; it does nothing off a terminal."""
+def show_progress(
+    quiet: bool = False, tune_seconds: float = 0
+) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function (phase, done, total) that draws; it does nothing off a terminal.
+
+    Args:
+        quiet: Draw nothing.
+        tune_seconds: Time that the phase ``tune`` takes; 0 where there is none.
+    """
     if quiet or not on_terminal():
         yield lambda phase, done, total: None
         return
@@ -45,12 +54,13 @@ def show_progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], Non
     )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     with bar:
-        task = bar.add_task("start", total=sum(WEIGHTS.values()))
+        weights = _weights(tune_seconds)
+        task = bar.add_task("start", total=sum(weights.values()))
 
         def update(phase: str, done: int, total: int) -> None:
             name = phase.split(":")[0]
             before = 0.0
-            for known, weight in WEIGHTS.items():
+            for known, weight in weights.items():
                 if known == name:
                     before += weight * done / max(total, 1)
                     break
@@ -58,3 +68,12 @@ def show_progress(quiet: bool = False) -> Iterator[Callable[[str, int, int], Non
             bar.update(task, description=name, completed=before)
 
         yield update
+
+
+def _weights(tune_seconds: float) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for phase, weight in WEIGHTS.items():
+        if phase == _BEFORE and tune_seconds:
+            weights["tune"] = _PER_SECOND * tune_seconds
+        weights[phase] = weight
+    return weights

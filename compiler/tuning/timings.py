@@ -46,13 +46,12 @@ class Entry:
     unmeasured: tuple[str, ...] = ()
 
     def best(self, names: Sequence[str]) -> str | None:
-        """The tactic to take of those of a node; None if the entry does not cover them.
+        """The tactic to take of those that a node may have.
 
-        It does not if there is a tactic that it says nothing of, or if it speaks of one that the
-        node does not have, unless an option excludes that.
+        The entry may speak of more: options exclude tactics.
 
-        Args:
-            names: Tactics that may be taken.
+        Returns:
+            The tactic; None if the entry says nothing of one of them, or measured none.
         """
         known = {*self.microseconds, *self.unmeasured}
         if not known.issuperset(names):
