@@ -6,7 +6,8 @@ Arguments: ``x``, ``w`` (:func:`pack_gemm`), the operands of the post-ops in ord
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,10 +16,11 @@ import numpy.typing as npt
 
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.microkernel import F32, RegisterTile
 from burnish.backends.cpu.tiling import Columns, Tile, row_chunk, tile_columns, vector_count
 from burnish.backends.cpu.tir import (
     Acc,
+    Expr,
     Index,
     Kernel,
     Tensor,
@@ -36,6 +38,7 @@ from burnish.backends.cpu.tir import (
     static,
     when,
 )
+from burnish.errors import CompileError
 from burnish.ir.postops import PostOp
 
 #: Weights in float32 or float16.
@@ -56,6 +59,8 @@ class GemmSpec:
         postops: Applied to the product.
         tile: Overrides the tile rule.
         dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        steps: Steps of the reduction in one pass, all of them if 0. The sums lie in ``y`` between
+            passes, which has to be float32 then. Weights are packed alike.
     """
 
     lead: tuple[Index, ...]
@@ -64,6 +69,7 @@ class GemmSpec:
     postops: tuple[PostOp, ...] = ()
     tile: Tile | None = None
     dtype: str = "float32"
+    steps: int = 0
 
     @property
     def rows(self) -> Index:
@@ -112,14 +118,20 @@ def pack_gemm(w: npt.ArrayLike, spec: GemmSpec, isa: Isa) -> FloatArray:
 
 
 def gemm(isa: Isa, spec: GemmSpec, name: str = "gemm") -> Kernel:
-    """Build the kernel of ``spec``; arguments as in the module's docstring."""
+    """Build the kernel of ``spec``; arguments as in the module's docstring.
+
+    Raises:
+        CompileError: Passes over a result that is stored in less than float32.
+    """
     columns = spec.columns(isa)
+    if spec.steps and spec.dtype != "float32":
+        raise CompileError(f"a product in passes whose sums are stored in {spec.dtype}")
     with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", (*spec.lead, spec.k))
         w = k.input("w", (packed_size(spec.k, spec.n, isa),))
         epilogue = Epilogue.declare(k, spec.postops, (*spec.lead, spec.n))
         y = k.output("y", (*spec.lead, spec.n))
-        emit_gemm(isa, x, w, y, epilogue, spec.rows, spec.k, spec.n, columns)
+        emit_gemm(isa, x, w, y, epilogue, spec.rows, spec.k, spec.n, columns, spec.steps)
     return k.result
 
 
@@ -133,11 +145,16 @@ def emit_gemm(
     depth: int,
     n: int,
     columns: tuple[Columns, ...],
+    steps: int = 0,
 ) -> None:
-    """The loops of a product of ``x`` [rows, depth] and packed ``w``, as one parallel loop."""
+    """The loops of a product of ``x`` [rows, depth] and packed ``w``, as one parallel loop.
+
+    A pass covers ``steps`` steps of the reduction (0: all): one after the other, each for all rows
+    of a task, so that its weights stay in the second-level cache.
+    """
     blocks = sum(c.blocks for c in columns)
     fixed = rows if isinstance(rows, int) else None
-    chunk = row_chunk(fixed, depth, n, blocks, columns[0].tile.rows)
+    chunk = row_chunk(fixed, depth, n, blocks, columns[0].tile.rows, steps)
     chunks = ceildiv(rows, chunk)
     weights_outside = 4 * depth * n > _LARGE_WEIGHTS
     with parallel(chunks * blocks) as task:
@@ -149,16 +166,63 @@ def emit_gemm(
         begin = hold(part * chunk)
         end = hold(minimum(begin + chunk, rows))
         acc = accumulators(columns, isa)
+        operands = _Operands(acc, x, w, y, epilogue, rows, depth, n)
 
         def run(c: Columns, index: Index) -> None:
-            def tile(row: Index, count: int) -> None:
-                _micro(acc, x, w, y, epilogue, rows, row, count, depth, n, c, index)
+            with _passes(depth, steps) as span:
 
-            row_tiles(begin, end, rows, chunk, c.tile.rows, tile)
+                def tile(row: Index, count: int) -> None:
+                    _micro(operands, c, index, row, count, span)
+
+                row_tiles(begin, end, rows, chunk, c.tile.rows, tile)
             if epilogue.deferred:
                 finish_rows(isa, y, epilogue, begin, end, n, c, index)
 
         for_columns(columns, block, run)
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """What all tiles of a product share."""
+
+    acc: Acc
+    x: Tensor
+    w: Tensor
+    y: Tensor
+    epilogue: Epilogue
+    rows: Index
+    depth: int
+    n: int
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Some steps of the reduction.
+
+    Attributes:
+        start: The first one.
+        steps: How many.
+        first: Whether sums begin at zero: decided now, or a condition.
+        last: Whether sums are complete at the end.
+    """
+
+    start: Index
+    steps: Index
+    first: Expr
+    last: Expr
+
+
+@contextmanager
+def _passes(depth: int, steps: int) -> Iterator[_Pass]:
+    """A loop over the passes of a reduction; no loop if one covers it."""
+    if steps in (0, depth):
+        yield _Pass(0, depth, True, True)
+        return
+    count = -(-depth // steps)
+    with serial(count) as number:
+        start = hold(number * steps)
+        inside = hold(minimum(steps, depth - start)) if depth % steps else steps
+        yield _Pass(start, inside, number < 1, number >= count - 1)
 
 
 def accumulators(columns: tuple[Columns, ...], isa: Isa) -> Acc:
@@ -215,54 +279,90 @@ def row_tiles(
 
 
 def _micro(
-    acc: Acc,
-    x: Tensor,
-    w: Tensor,
-    y: Tensor,
-    epilogue: Epilogue,
-    rows: Index,
-    row: Index,
-    count: int,
-    depth: int,
-    n: int,
-    columns: Columns,
-    first: Index,
+    given: _Operands, columns: Columns, first: Index, row: Index, count: int, span: _Pass
 ) -> None:
     """One register tile: ``count`` rows from ``row``, the block that starts at vector ``first``."""
-    vectors = columns.tile.vectors
-    lanes = acc.lanes
-    tile = RegisterTile.zero(count, vectors, acc)
-    starts = [hold((row + r) * depth) for r in range(count)]
-    panel = hold(first * (lanes * depth))
-    # Weights come from memory once in a run of a model. While a block is multiplied with one tile
-    # of rows after the other, the next block comes in: a line in each step of the reduction.
-    ahead, lines = None, 0
-    if count == columns.tile.rows:
-        tiles = -(-rows // count) if isinstance(rows, int) else vectors
-        lines = -(-vectors // tiles)
-        number = vectors + floordiv(row, count) * lines
-        ahead = hold(panel + number * (depth * lanes))
+    x, w, y, epilogue, acc = given.x, given.w, given.y, given.epilogue, given.acc
+    vectors, lanes = columns.tile.vectors, acc.lanes
+    places = [(r, v) for r in range(count) for v in range(vectors)]
+    column = first * lanes
 
-    def bring_next(step: Index) -> None:
-        if ahead is not None:
-            for line in range(lines):
-                prefetch(w.flat, ahead + (step * lines + line) * lanes)
+    def at(r: int, v: int) -> tuple[Index, Index, int | None]:
+        """Offset in ``y``, channel and valid lanes of an accumulator."""
+        channel = column + v * lanes
+        valid = columns.tail if v == vectors - 1 else None
+        return (row + r) * given.n + channel, channel, valid
 
+    tile = RegisterTile(count, vectors, acc, F32)
+
+    def load_sums() -> None:
+        for r, v in places:
+            offset, _, valid = at(r, v)
+            acc[r * vectors + v] = y.load(offset, lanes, valid)
+
+    def store_sums() -> None:
+        for r, v in places:
+            offset, _, valid = at(r, v)
+            y.store(offset, tile.at(r, v), valid)
+
+    def store_results() -> None:
+        for r, v in places:
+            offset, channel, valid = at(r, v)
+            value = epilogue.start(tile.at(r, v), offset, channel, valid)
+            y.store(offset, value, valid)
+
+    branch(span.first, tile.clear, load_sums)
+    starts = [hold((row + r) * given.depth + span.start) for r in range(count)]
+    panel = hold((column * given.depth) + span.start * (vectors * lanes))
     tile.stream(
         x.flat,
         lambda step: [s + step for s in starts],
         w.flat,
         lambda step: panel + step * (vectors * lanes),
-        (0, depth),
-        before=bring_next,
+        (0, span.steps),
+        before=next_block(w, panel, given.rows, row, count, columns.tile, span.steps, lanes),
     )
-    for r in range(count):
-        for v in range(vectors):
-            column = first * lanes + v * lanes
-            offset = (row + r) * n + column
-            valid = columns.tail if v == vectors - 1 else None
-            value = epilogue.start(tile.at(r, v), offset, column, valid)
-            y.store(offset, value, valid)
+    branch(span.last, store_results, store_sums)
+
+
+def next_block(
+    w: Tensor,
+    panel: Index,
+    rows: Index,
+    row: Index,
+    count: int,
+    tile: Tile,
+    steps: Index,
+    lanes: int,
+) -> Callable[[Index], None]:
+    """What a tile of ``count`` rows from ``row`` does in each step to bring in the next block.
+
+    Weights come from memory once in a run of a model. While a block of columns is multiplied with
+    one tile of rows after the other, the next block comes in: a line in each step.
+
+    Args:
+        w: Packed weights.
+        panel: Where those of this block begin.
+        rows: Rows that pass by the block.
+        row: First row of the tile.
+        count: Its rows; only whole tiles take part.
+        tile: The whole tile.
+        steps: Steps of the reduction.
+        lanes: Lanes of a vector.
+    """
+    if count != tile.rows:
+        return lambda step: None
+    tiles = -(-rows // count) if isinstance(rows, int) else tile.vectors
+    lines = -(-tile.vectors // tiles)
+    # The last tiles repeat what is there: blocks after the next would push out this one.
+    number = minimum(floordiv(row, count) * lines, max(tile.vectors - lines, 0)) + tile.vectors
+    ahead = hold(panel + number * (steps * lanes))
+
+    def bring(step: Index) -> None:
+        for line in range(lines):
+            prefetch(w.flat, ahead + (step * lines + line) * lanes)
+
+    return bring
 
 
 def finish_rows(

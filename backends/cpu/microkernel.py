@@ -71,9 +71,14 @@ class RegisterTile:
         The variants of a tile in one kernel share accumulators: some of TVM's passes take time
         quadratic in the number of arrays.
         """
-        for i in range(rows * vectors):
-            acc[i] = constant(0, acc.lanes, acc.dtype)
-        return cls(rows, vectors, acc, dot)
+        tile = cls(rows, vectors, acc, dot)
+        tile.clear()
+        return tile
+
+    def clear(self) -> None:
+        """Set all accumulators to zero."""
+        for i in range(self.rows * self.vectors):
+            self.acc[i] = constant(0, self.acc.lanes, self.acc.dtype)
 
     def at(self, row: int, vector: int) -> Expr:
         """Current value of an accumulator."""

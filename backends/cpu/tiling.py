@@ -181,12 +181,15 @@ def tile_columns(
     return best[1]
 
 
-def row_chunk(rows: int | None, depth: int, n: int, blocks: int, step: int) -> int:
+def row_chunk(
+    rows: int | None, depth: int, n: int, blocks: int, step: int, pass_steps: int = 0
+) -> int:
     """Rows of one task: a multiple of ``step``, small enough to balance 16 threads.
 
-    A chunk of the left operand stays in the second-level cache while all column blocks pass.
+    A chunk of the left operand stays in the second-level cache while all column blocks pass, or
+    one pass of ``pass_steps`` steps of the reduction, if it is cut into passes.
     """
-    cache = 512 * 1024 // (4 * depth)
+    cache = 512 * 1024 // (4 * (pass_steps or depth))
     work = 2_000_000 // (2 * depth * max(1, n // blocks))  # rows for 2 MFLOP
     want = max(4 * step, min(cache, max(work, 8 * step)))
     if rows is not None:

@@ -138,7 +138,22 @@ def test_tile_override(isa: Isa, tile: Tile) -> None:
     check(isa, GemmSpec((23,), 12, 100, (), tile), [(23,)])
 
 
+@both
+@pytest.mark.parametrize("steps", [16, 20, 40, 60])
+@pytest.mark.parametrize("names", [("Add:channel", "Add:full", "Relu"), ("Add:channel", "Gelu")])
+def test_passes_over_the_reduction(isa: Isa, steps: int, names: tuple[str, ...]) -> None:
+    m = tirx.Var("m", "int64")
+    check(isa, GemmSpec((37,), 60, 90, parse_postops(names), steps=steps), [(37,)])
+    check(isa, GemmSpec((m,), 60, 90, parse_postops(names), steps=steps), [(1,), (11,), (140,)])
+
+
+def test_passes_and_large_weights() -> None:
+    check(AVX512, GemmSpec((70,), 1100, 600, parse_postops(["Add:full"]), steps=512), [(70,)])
+
+
 def test_wrong_arguments() -> None:
+    with pytest.raises(CompileError, match="in passes"):
+        gemm(AVX2, GemmSpec((4,), 4, 4, dtype="float16", steps=2))
     with pytest.raises(CompileError, match="does not fit"):
         gemm(AVX2, GemmSpec((4,), 4, 4, (), Tile(8, 4)))
     with pytest.raises(ValueError, match="shape"):
