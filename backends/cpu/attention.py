@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -24,7 +23,8 @@ from tvm import tirx
 from burnish.backends.cpu import vmath
 from burnish.backends.cpu.attention_decode import emit_rows
 from burnish.backends.cpu.attention_mask import Mask
-from burnish.backends.cpu.attention_spec import AttentionSpec, Heads
+from burnish.backends.cpu.attention_spec import AttentionSpec
+from burnish.backends.cpu.attention_task import MOST_ROWS, Buffers, Place, Range, row_tiles
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import RegisterTile
 from burnish.backends.cpu.rows import is_number
@@ -57,12 +57,11 @@ from burnish.backends.cpu.tir import (
 
 #: Up to so many queries are computed one by one.
 _FEW_QUERIES = 3
-#: Keys in a block, if there are more than fit into one. A multiple of the rows of all tiles.
-_KEY_BLOCK = 192
+#: Keys in a block, if there are more than fit into one. A multiple of the rows of most tiles.
+_KEY_BLOCK = 504
 #: Up to so many keys (known at compile time) are one block.
 _ONE_BLOCK = 640
-#: Most rows of a register tile: more would read from too many streams at once.
-_MOST_ROWS = 12
+_LOG2_E = math.log2(math.e)
 
 
 def attention(isa: Isa, spec: AttentionSpec, name: str = "attention") -> Kernel:
@@ -76,73 +75,14 @@ def attention(isa: Isa, spec: AttentionSpec, name: str = "attention") -> Kernel:
         parts = block.count
         with parallel(static(spec.batch) * spec.heads * parts) as task:
             part, rest = let(floormod(task, parts)), let(floordiv(task, parts))
-            place = _Place(let(floordiv(rest, spec.heads)), let(floormod(rest, spec.heads)))
+            if spec.causal and parts != 1:
+                # Later queries see more keys: among the neighbours that a thread gets, early and
+                # late ones take turns.
+                turn = let(floordiv(part, 2))
+                part = let(select(floormod(part, 2) == 0, turn, parts - 1 - turn))
+            place = Place(let(floordiv(rest, spec.heads)), let(floormod(rest, spec.heads)))
             block.emit(place, part)
     return k.result
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Batch index and query head of a task."""
-
-    batch: Index
-    head: Index
-
-    def start(self, where: Heads, group: int = 1) -> Index:
-        """First element of a head; ``group`` query heads share it."""
-        head = self.head if group == 1 else floordiv(self.head, group)
-        return let(self.batch * where.batch + head * where.head + where.offset)
-
-
-def tile_rows(isa: Isa, vectors: int, count: Index) -> int:
-    """Rows of a register tile of that many vectors, with the least waste for ``count`` rows."""
-    most = max(1, min(_MOST_ROWS, (isa.registers - vectors - 2) // vectors))
-    if not isinstance(count, int):
-        return most
-    least = max(1, most * 2 // 3)
-    return min(range(most, least - 1, -1), key=lambda r: -(-count // r) * r)
-
-
-@dataclass(frozen=True)
-class _Buffers:
-    """Memory of one task; vectors of queries lie ``stride`` apart in the two-dimensional ones.
-
-    Attributes:
-        packed: Queries, [width, query].
-        scores: [key of the block, query]; later their exponentials.
-        tops: Maximum of the scores so far for each query.
-        scales: Factor for what was summed up before the block.
-        sums: Sum of the exponentials so far.
-        factors: Inverse of the sums.
-        partial: Sums of values so far, [query, value]; None if all keys are one block.
-    """
-
-    packed: Any
-    scores: Any
-    tops: Any
-    scales: Any
-    sums: Any
-    factors: Any
-    partial: Any
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Queries of a task and keys of a block.
-
-    Attributes:
-        query: First query.
-        queries: Number of queries.
-        vectors: Vectors of queries.
-        key: First key.
-        keys: Number of keys.
-    """
-
-    query: Index
-    queries: Index
-    vectors: Index
-    key: Index
-    keys: Index
 
 
 class _Blocks:
@@ -163,11 +103,22 @@ class _Blocks:
         self.stride = self.most * self.lanes
         self.vectors = ceildiv(self.queries, self.lanes)
         self.count = ceildiv(self.vectors, self.most)
+        #: Whether the scores are logarithms to the base 2. What a mask adds is one to the base e.
+        self.powers_of_two = spec.mask != "float"
         self.one_block = isinstance(self.keys, int) and self.keys <= _ONE_BLOCK
         self.value_vectors = -(-spec.value_width // self.lanes)
+        #: Vectors in the blocks; None if not known.
+        self.sizes: set[int] | None = None
+        #: Queries of a block, if known and the same for all; else 0.
+        self.block_queries = 0
+        if isinstance(self.vectors, int) and isinstance(self.count, int):
+            ends = [p * self.vectors // self.count for p in range(self.count + 1)]
+            self.sizes = {b - a for a, b in itertools.pairwise(ends)}
+            if len(self.sizes) == 1 and self.queries == self.vectors * self.lanes:
+                self.block_queries = min(self.sizes) * self.lanes
         self.acc: Acc
 
-    def emit(self, place: _Place, part: Index) -> None:
+    def emit(self, place: Place, part: Index) -> None:
         """The work of one task: block ``part`` of a head."""
         few = self.queries <= _FEW_QUERIES
         direct = self.spec.k.width == 1 and self.spec.q.width == 1
@@ -182,12 +133,12 @@ class _Blocks:
             lambda: self._block(place, part),
         )
 
-    def _block(self, place: _Place, part: Index) -> None:
+    def _block(self, place: Place, part: Index) -> None:
         spec, lanes = self.spec, self.lanes
         first = let(floordiv(part * self.vectors, self.count))
         size = let(floordiv((part + 1) * self.vectors, self.count) - first)
         query = let(first * lanes)
-        count = let(minimum(self.queries - query, size * lanes))
+        count: Index = self.block_queries or let(minimum(self.queries - query, size * lanes))
         limit: Index = self.keys
         if spec.causal:
             limit = let(maximum(minimum(self.keys, query + count + spec.causal_offset), 0))
@@ -197,33 +148,32 @@ class _Blocks:
             store(buffers.tops, c * lanes, constant(-math.inf, lanes))
             store(buffers.sums, c * lanes, constant(0.0, lanes))
         if self.one_block:
-            self._keys(place, buffers, _Range(query, count, size, 0, limit))
+            self._keys(place, buffers, Range(query, count, size, 0, limit))
             self._invert(buffers, size)
-            self._values(place, buffers, _Range(query, count, size, 0, limit))
+            self._values(place, buffers, Range(query, count, size, 0, limit))
             return
         with serial(count) as row, serial(self.value_vectors) as v:
-            at = (row * self.value_vectors + v) * lanes
-            store(buffers.partial, at, constant(0.0, lanes))
+            store(buffers.partial, self._partial_at(row, v), constant(0.0, lanes))
         with serial(ceildiv(limit, _KEY_BLOCK)) as step:
             key = let(step * _KEY_BLOCK)
-            part_of = _Range(query, count, size, key, let(minimum(_KEY_BLOCK, limit - key)))
+            part_of = Range(query, count, size, key, let(minimum(_KEY_BLOCK, limit - key)))
             self._keys(place, buffers, part_of)
             self._values(place, buffers, part_of)
         self._invert(buffers, size)
         self._store_partial(place, buffers, query, count)
 
-    def _allocate(self) -> _Buffers:
+    def _allocate(self) -> Buffers:
         self.acc = Acc(self.isa.registers, self.lanes)
         keys = self.keys if self.one_block else _KEY_BLOCK
         partial = None
         if not self.one_block:
             partial = scratch(self.stride * self.value_vectors * self.lanes)
         packed = scratch(self.spec.width * self.stride)
-        scores = scratch((keys + _MOST_ROWS) * self.stride)
+        scores = scratch((keys + MOST_ROWS) * self.stride)
         tops, scales, sums, factors = (local(self.stride) for _ in range(4))
-        return _Buffers(packed, scores, tops, scales, sums, factors, partial)
+        return Buffers(packed, scores, tops, scales, sums, factors, partial)
 
-    def _keys(self, place: _Place, buffers: _Buffers, part: _Range) -> None:
+    def _keys(self, place: Place, buffers: Buffers, part: Range) -> None:
         """Scores of a block of keys and their exponentials; updates maxima and sums."""
         lanes = self.lanes
         if not self.one_block:
@@ -234,8 +184,7 @@ class _Blocks:
             place, (buffers.scores, buffers.tops), self.stride,
             (part.query, part.vectors), (part.key, part.keys),
         )  # fmt: skip
-        with serial(part.vectors) as c:
-            self._exponentials(buffers, let(c * lanes), part.keys)
+        self._each_size(part.vectors, lambda n, first: self._exponentials(buffers, part, n, first))
 
     def _each_size(self, size: Index, emit: Callable[[int, Index], None]) -> None:
         """Cover a block of ``size`` vectors with code for those numbers that are worth their own.
@@ -243,13 +192,10 @@ class _Blocks:
         ``emit`` gets the number of vectors and the first.
         """
         wide = [self.most, 3] if self.most > 3 else [self.most]
-        if isinstance(self.vectors, int) and isinstance(self.count, int):
-            ends = [p * self.vectors // self.count for p in range(self.count + 1)]
-            sizes = {b - a for a, b in itertools.pairwise(ends)}
-            wide = sorted(sizes - {1}, reverse=True)
-            single = 1 in sizes
-        else:
-            single = True
+        single = True
+        if self.sizes is not None:
+            wide = sorted(self.sizes - {1}, reverse=True)
+            single = 1 in self.sizes
 
         def one_by_one() -> None:
             with serial(size) as c:
@@ -267,11 +213,12 @@ class _Blocks:
 
     # -- queries -----------------------------------------------------------------------------------
 
-    def _pack_queries(self, place: _Place, packed: Any, q0: Index, size: Index) -> None:
+    def _pack_queries(self, place: Place, packed: Any, q0: Index, size: Index) -> None:
         """``packed[d, query]`` = scale * q; positions past the end repeat the last query."""
         where, lanes, width = self.spec.q, self.lanes, self.spec.width
         base = place.start(where)
-        factor = None if self.spec.scale == 1.0 else constant(self.spec.scale, lanes)
+        scale = self.spec.scale * (_LOG2_E if self.powers_of_two else 1.0)
+        factor = None if scale == 1.0 else constant(scale, lanes)
         with serial(size) as c:
             rows = [
                 let(base + minimum(q0 + (c * lanes + i), self.queries - 1) * where.sequence)
@@ -304,31 +251,33 @@ class _Blocks:
     # -- scores ------------------------------------------------------------------------------------
 
     def _scores(
-        self, place: _Place, buffers: _Buffers, part: _Range, vectors: int, first: Index
+        self, place: Place, buffers: Buffers, part: Range, vectors: int, first: Index
     ) -> None:
         """``scores[key, query]`` with scalar masks applied, and the maximum for each query."""
         where, lanes = self.spec.k, self.lanes
         start = first * lanes
         base = place.start(where, self.spec.heads // self.spec.kv_heads)
-        rows = tile_rows(self.isa, vectors, part.keys if self.one_block else _KEY_BLOCK)
         scalars = self.mask.scalars(place)
-        with serial(ceildiv(part.keys, rows)) as step:
-            row = let(step * rows)
-            # Keys past the end repeat the last one: the maximum does not change.
-            keys = [let(minimum(part.key + (row + r), self.keys - 1)) for r in range(rows)]
-            starts = [let(base + at * where.sequence) for at in keys]
-            tile = RegisterTile.zero(rows, vectors, self.acc)
-            self._dot_keys(tile, starts, buffers.packed, start)
-            for c in range(vectors):
-                column = start + c * lanes
-                top = load(buffers.tops, column, lanes)
-                for r in range(rows):
-                    value = scalars(tile.at(r, c), keys[r])
-                    value = let(self._causal(value, keys[r], part.query + column))
-                    store(buffers.scores, (row + r) * self.stride + column, value)
-                    top = let(select(top < value, value, top))
-                if not self.mask.by_query:
-                    store(buffers.tops, column, top)
+        for tiles in row_tiles(self.isa, vectors, part.keys):
+            with serial(tiles.tiles) as step:
+                row = let(tiles.first + step * tiles.rows)
+                keys = [part.key + (row + r) for r in range(tiles.rows)]
+                if not tiles.whole:
+                    # Keys past the end repeat the last one: the maximum does not change.
+                    keys = [let(minimum(key, self.keys - 1)) for key in keys]
+                starts = [let(base + key * where.sequence) for key in keys]
+                tile = RegisterTile.zero(tiles.rows, vectors, self.acc)
+                self._dot_keys(tile, starts, buffers.packed, start)
+                for c in range(vectors):
+                    column = start + c * lanes
+                    top = load(buffers.tops, column, lanes)
+                    for r, key in enumerate(keys):
+                        value = scalars(tile.at(r, c), key)
+                        value = let(self._causal(value, key, part.query + column))
+                        store(buffers.scores, (row + r) * self.stride + column, value)
+                        top = let(select(top < value, value, top))
+                    if not self.mask.by_query:
+                        store(buffers.tops, column, top)
 
     def _dot_keys(
         self, tile: RegisterTile, starts: list[Index], packed: Any, column: Index
@@ -356,28 +305,38 @@ class _Blocks:
         first = tirx.Cast("int32", key - query - self.spec.causal_offset)
         return select(ramp >= splat(first, lanes), value, constant(-math.inf, lanes))
 
-    def _exponentials(self, buffers: _Buffers, column: Index, keys: Index) -> None:
-        """Replace a column of scores by their exponentials and add them up."""
+    def _exponentials(self, buffers: Buffers, part: Range, vectors: int, first: Index) -> None:
+        """Replace scores by their exponentials and add them up."""
         lanes, clean = self.lanes, self.spec.nan_to_zero
         zero, lowest = constant(0.0, lanes), constant(-math.inf, lanes)
-        top = let(load(buffers.tops, column, lanes))
+        columns = [let(first * lanes + c * lanes) for c in range(vectors)]
+        tops = [let(load(buffers.tops, column, lanes)) for column in columns]
         if clean or not self.one_block:
             # Without a key so far: exponentials of -inf - 0 are 0, of -inf - -inf not a number.
-            top = let(select(top <= lowest, zero, top))
-        total = local(lanes)
-        store(total, 0, load(buffers.sums, column, lanes))
-        if not self.one_block:
-            scale = vmath.exp(load(buffers.scales, column, lanes) - top)
-            store(buffers.scales, column, scale)
-            store(total, 0, load(total, 0, lanes) * scale)
-        with serial(keys) as t:
-            at = let(t * self.stride + column)
-            e = vmath.exp(load(buffers.scores, at, lanes) - top)
-            store(total, 0, load(total, 0, lanes) + e)
-            store(buffers.scores, at, select(is_number(e), e, zero) if clean else e)
-        store(buffers.sums, column, let(load(total, 0, lanes)))
+            tops = [let(select(top <= lowest, zero, top)) for top in tops]
+        totals = [local(lanes) for _ in range(vectors)]
+        for total, top, column in zip(totals, tops, columns, strict=True):
+            store(total, 0, load(buffers.sums, column, lanes))
+            if not self.one_block:
+                scale = self._exp(load(buffers.scales, column, lanes) - top)
+                store(buffers.scales, column, scale)
+                store(total, 0, load(total, 0, lanes) * scale)
+        with serial(part.keys) as t:
+            for total, top, column in zip(totals, tops, columns, strict=True):
+                at = let(t * self.stride + column)
+                e = self._exp(load(buffers.scores, at, lanes) - top)
+                store(total, 0, load(total, 0, lanes) + e)
+                store(buffers.scores, at, select(is_number(e), e, zero) if clean else e)
+        for total, column in zip(totals, columns, strict=True):
+            store(buffers.sums, column, let(load(total, 0, lanes)))
 
-    def _invert(self, buffers: _Buffers, vectors: Index) -> None:
+    def _exp(self, x: Expr) -> Expr:
+        """The exponential of a score less the largest one."""
+        if not self.powers_of_two:
+            x = x * constant(_LOG2_E, self.lanes)
+        return vmath.exp2_of_negative(let(x))
+
+    def _invert(self, buffers: Buffers, vectors: Index) -> None:
         """Inverse sums; with ``nan_to_zero`` 0 where the sum is 0 or not a number."""
         lanes = self.lanes
         zero = constant(0.0, lanes)
@@ -390,7 +349,7 @@ class _Blocks:
 
     # -- values ------------------------------------------------------------------------------------
 
-    def _values(self, place: _Place, buffers: _Buffers, part: _Range) -> None:
+    def _values(self, place: Place, buffers: Buffers, part: Range) -> None:
         """Weighted sums of the values, in column blocks of a few vectors."""
         vectors = self.value_vectors
         widest = 5 if self.isa.registers >= 32 and vectors == 5 else self.most
@@ -405,50 +364,74 @@ class _Blocks:
         return left if left < self.lanes else None
 
     def _value_columns(
-        self, place: _Place, buffers: _Buffers, part: _Range, column: int, vectors: int
+        self, place: Place, buffers: Buffers, part: Range, column: int, vectors: int
     ) -> None:
         where, lanes, to = self.spec.v, self.lanes, self.spec.output_heads()
         first = column * lanes
         base = let(place.start(where, self.spec.heads // self.spec.kv_heads) + first)
         base = let(base + part.key * where.sequence)
         target = let(place.start(to) + first)
-        rows = tile_rows(self.isa, vectors, part.queries)
-        with serial(ceildiv(part.queries, rows)) as step:
-            # Rows past the end repeat the last one, and write the same result again.
-            queries = [let(minimum(step * rows + r, part.queries - 1)) for r in range(rows)]
-            partial = [let(q * (self.value_vectors * lanes) + first) for q in queries]
-            tile = RegisterTile.zero(rows, vectors, self.acc)
-            if not self.one_block:
-                for r, query in enumerate(queries):
-                    scale = let(splat(let(load(buffers.scales, query)), lanes))
-                    for c in range(vectors):
-                        before = load(buffers.partial, partial[r] + c * lanes, lanes)
-                        tile.acc[r * vectors + c] = before * scale
-            with serial(part.keys) as t:
-                row = let(t * self.stride)
-                tile.step(
-                    buffers.scores,
-                    [row + query for query in queries],
-                    self.v.flat,
-                    base + t * where.sequence,
-                    valid=self._tail(column + vectors - 1),
-                )
-            for r, query in enumerate(queries):
-                factor = let(splat(let(load(buffers.factors, query)), lanes))
-                for c in range(vectors):
-                    if not self.one_block:
-                        store(buffers.partial, partial[r] + c * lanes, tile.at(r, c))
-                        continue
-                    at = target + (part.query + query) * to.sequence + c * lanes
-                    self.out.store(at, tile.at(r, c) * factor, self._tail(column + c))
+        for tiles in row_tiles(self.isa, vectors, part.queries):
+            with serial(tiles.tiles) as step:
+                queries = [let(tiles.first + step * tiles.rows + r) for r in range(tiles.rows)]
+                if not tiles.whole:
+                    # Rows past the end repeat the last one, and write the same result again.
+                    queries = [let(minimum(query, part.queries - 1)) for query in queries]
+                tile = self._start_values(buffers, queries, column, vectors)
+                with serial(part.keys) as t:
+                    row = let(t * self.stride)
+                    tile.step(
+                        buffers.scores,
+                        [row + query for query in queries],
+                        self.v.flat,
+                        base + t * where.sequence,
+                        valid=self._tail(column + vectors - 1),
+                    )
+                self._finish_values(buffers, tile, queries, column, target, part.query)
 
-    def _store_partial(self, place: _Place, buffers: _Buffers, query: Index, count: Index) -> None:
+    def _start_values(
+        self, buffers: Buffers, queries: list[Index], column: int, vectors: int
+    ) -> RegisterTile:
+        """A tile of zeros, or of what was summed up before the block of keys."""
+        tile = RegisterTile.zero(len(queries), vectors, self.acc)
+        if self.one_block:
+            return tile
+        for r, query in enumerate(queries):
+            scale = let(splat(let(load(buffers.scales, query)), self.lanes))
+            for c in range(vectors):
+                before = load(buffers.partial, self._partial_at(query, column + c), self.lanes)
+                tile.acc[r * vectors + c] = before * scale
+        return tile
+
+    def _finish_values(
+        self,
+        buffers: Buffers,
+        tile: RegisterTile,
+        queries: list[Index],
+        column: int,
+        target: Index,
+        first: Index,
+    ) -> None:
+        """Write the sums of a tile: finished ones to the output, where ``target`` is."""
+        lanes, to = self.lanes, self.spec.output_heads()
+        for r, query in enumerate(queries):
+            factor = let(splat(let(load(buffers.factors, query)), lanes)) if self.one_block else 1
+            for c in range(tile.vectors):
+                if not self.one_block:
+                    store(buffers.partial, self._partial_at(query, column + c), tile.at(r, c))
+                    continue
+                at = target + (first + query) * to.sequence + c * lanes
+                self.out.store(at, tile.at(r, c) * factor, self._tail(column + c))
+
+    def _partial_at(self, query: Index, vector: int) -> Index:
+        return let((query * self.value_vectors + vector) * self.lanes)
+
+    def _store_partial(self, place: Place, buffers: Buffers, query: Index, count: Index) -> None:
         """Divide the finished sums and write them."""
         lanes, to = self.lanes, self.spec.output_heads()
         start = let(place.start(to) + query * to.sequence)
         with serial(count) as row:
             factor = let(splat(let(load(buffers.factors, row)), lanes))
             for v in range(self.value_vectors):
-                at = (row * self.value_vectors + v) * lanes
-                value = load(buffers.partial, at, lanes) * factor
+                value = load(buffers.partial, self._partial_at(row, v), lanes) * factor
                 self.out.store(start + row * to.sequence + v * lanes, let(value), self._tail(v))

@@ -82,6 +82,25 @@ def exp(x: Expr) -> Expr:
     return let(select(x < _c(lowest, x), _c(0.0, x), y))
 
 
+def exp2_of_negative(x: Expr) -> Expr:
+    """2**x for x <= 0; results below 1.2e-38 are 0 or as small.
+
+    Half the operations of :func:`exp`: there is nothing to do for overflow, and the exponent of
+    the smallest results is 0 by itself.
+    """
+    # The exponent's bias is in the number that rounds; -127 has the biased exponent 0, that is 0.0.
+    bias = _ROUND + 127.0
+    v = let(tirx.Max(_c(-127.0, x), x))
+    shifted = let(v + _c(bias, v))
+    f = let(v - (shifted - _c(bias, v)))
+    p = _horner(
+        f,
+        (1.3276472049638e-3, 9.6755413846388e-3, 5.5507132737581e-2, 2.4022119722917e-1,
+         6.9314696706433e-1, 1.0000000716549),
+    )  # fmt: skip
+    return let(p * _float(T.shift_left(_bits(shifted), _int(23, v))))
+
+
 def log(x: Expr) -> Expr:
     """Natural logarithm: -inf at 0, NaN below."""
     x = let(x)

@@ -16,7 +16,7 @@ from tvm import tirx
 from burnish.backends.cpu import vmath
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
 from burnish.backends.cpu.tir import kernel, serial
-from tests.support.cpu_kernels import build_module
+from tests.support.cpu_kernels import build_module, dirty, run_once
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -123,6 +123,23 @@ def test_relative_error_near_zero(op: str) -> None:
     got = _run(op, x, AVX512, 16).astype("f8")
     want = REFERENCE[op][1](x.astype("f8"))
     assert np.max(np.abs(got - want) / np.abs(want)) < 1e-6
+
+
+@pytest.mark.parametrize(("isa", "lanes"), [(AVX512, 16), (AVX2, 8), (AVX2, 1)])
+def test_power_of_two_of_a_negative(isa: Isa, lanes: int) -> None:
+    x = -np.concatenate([np.geomspace(1e-7, 126, 3000), np.arange(0, 127), np.arange(0.5, 126)])
+    beyond = [-126.6, -127, -150, -1e4, -3.4e38, -np.inf, np.nan]
+    padded = np.resize(np.concatenate([beyond, x]), -(-(x.size + 7) // 16) * 16).astype("f4")
+    with kernel("exp2", isa) as k:
+        a, y = k.input("x", (padded.size,)), k.output("y", (padded.size,))
+        with serial(padded.size // lanes) as i:
+            y.store(i * lanes, vmath.exp2_of_negative(a.load(i * lanes, lanes)))
+    (got,) = run_once(k.result, isa, [padded], [dirty((padded.size,))])
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(padded))
+    want = np.exp2(padded.astype("f8"))
+    tiny = want < 1.2e-38
+    assert np.all((got[tiny] >= 0) & (got[tiny] < 1.2e-38))
+    assert np.nanmax(np.abs(got - want)[~tiny] / want[~tiny]) < 2e-7
 
 
 def test_every_long_function_is_known() -> None:
