@@ -76,6 +76,7 @@ class ConvSpec:
         postops: Applied to the result.
         tile: Overrides the tile rule: pixels by vectors of output channels.
         dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        over: Write the result over the post-ops' operand that has its shape, instead of ``y``.
     """
 
     n: Index
@@ -91,6 +92,7 @@ class ConvSpec:
     postops: tuple[PostOp, ...] = ()
     tile: Tile | None = None
     dtype: str = "float32"
+    over: bool = False
 
     @property
     def oh(self) -> Index:
@@ -199,7 +201,7 @@ def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
         x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
         w = k.input("w", (spec.groups * packed_size(depth, oc, isa),))
         epilogue = Epilogue.declare(k, spec.postops, shape)
-        y = k.output("y", shape)
+        y = epilogue.overwritten if spec.over else k.output("y", shape)
         if spec.pointwise:
             rows = static(x.shape[0] * x.shape[1] * x.shape[2])
             emit_gemm(isa, x, w, y, epilogue, rows, spec.ic, spec.oc, columns)

@@ -120,7 +120,7 @@ def conv_dots(isa: Isa, spec: ConvSpec, name: str = "conv_dots") -> Kernel:
         x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
         w = k.input("w", (packed_dots_size(spec, isa),))
         epilogue = Epilogue.declare(k, spec.postops, shape)
-        y = k.output("y", shape)
+        y = epilogue.overwritten if spec.over else k.output("y", shape)
         _Dots(isa, spec, dots_tile(spec, isa), x, w, y, epilogue).emit()
     return k.result
 

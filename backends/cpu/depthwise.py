@@ -96,7 +96,7 @@ def depthwise(isa: Isa, spec: ConvSpec, name: str = "depthwise") -> Kernel:
         kh, kw = spec.kernel
         w = k.input("w", (kh * kw * vector_count(spec.oc, isa) * isa.lanes,))
         epilogue = Epilogue.declare(k, spec.postops, shape)
-        y = k.output("y", shape)
+        y = epilogue.overwritten if spec.over else k.output("y", shape)
         _Depthwise(isa, spec, columns, x, w, y, epilogue).emit()
     return k.result
 

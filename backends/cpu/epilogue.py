@@ -25,6 +25,7 @@ from burnish.backends.cpu.tir import (
     load,
     splat,
 )
+from burnish.errors import CompileError
 from burnish.ir.postops import PostOp
 
 F32Array = npt.NDArray[np.float32]
@@ -51,6 +52,20 @@ _BINARY = {
     "Max": lambda a, b: tirx.Max(b, a),
     "Min": lambda a, b: tirx.Min(b, a),
 }
+
+
+def overwritable(postops: Sequence[PostOp]) -> int | None:
+    """The post-op whose operand's memory may take the result; None if there is none.
+
+    Each of its elements is read right before the result at the same place is stored. Behind a long
+    step that is not so: there, what is stored first is not the result yet.
+    """
+    for i, post in enumerate(postops):
+        if post.op in vmath.LONG:
+            return None
+        if post.operand == "full":
+            return i
+    return None
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,15 @@ class Epilogue:
         )
         long = [i for i, p in enumerate(postops) if p.op in vmath.LONG]
         return cls(steps, long[0] if long else len(steps))
+
+    @property
+    def overwritten(self) -> Tensor:
+        """The operand that the result is written over; see :func:`overwritable`."""
+        place = overwritable([post for post, _ in self.steps])
+        operand = None if place is None else self.steps[place][1]
+        if operand is None:
+            raise CompileError("the result cannot be written over an operand of its post-ops")
+        return operand
 
     @property
     def deferred(self) -> bool:

@@ -27,6 +27,7 @@ from burnish.lowering.context import (
     Weight,
 )
 from burnish.lowering.module_ops import BIND, CONTROL, LAZY, VIEWS
+from burnish.lowering.overwriting import Overwriting
 from burnish.lowering.run_time import bind_sizes, check_sizes
 from burnish.lowering.scope import indices
 from burnish.lowering.tactics import Chooser, CostTable
@@ -128,6 +129,7 @@ class FunctionLowering:
         self.env: dict[Value, Lowered] = {}
         self.weight_vars: dict[int, Any] = {}
         self.done: set[Node] = set()
+        self.overwriting = Overwriting(graph)
 
     # --- types ---------------------------------------------------------------------------------
 
@@ -226,7 +228,9 @@ class FunctionLowering:
         if tuple(map(str, dims)) == tuple(map(str, tensor.dims)):
             return tensor
         shape = relax.ShapeExpr(list(indices(self.symbols, dims)))
-        return Lowered(self.builder.emit(relax.op.reshape(tensor.expr, shape)), dims, tensor.dtype)
+        view = self.builder.emit(relax.op.reshape(tensor.expr, shape))
+        self.overwriting.add_view(view, tensor.expr)
+        return Lowered(view, dims, tensor.dtype)
 
     # --- nodes ---------------------------------------------------------------------------------
 

@@ -52,8 +52,9 @@ def check(isa: Isa, case: Case, symbolic: bool) -> None:
     free = tuple(tirx.Var(v, "int64") for v in "nhw")
     library = None
     for size in case.sizes:
+        dims = free if symbolic else size
         spec = ConvSpec(
-            *(free if symbolic else size), case.ic, case.oc, case.kernel, case.strides, case.pads,
+            *dims, case.ic, case.oc, case.kernel, case.strides, case.pads,
             case.dilations, 1, case.postops,
         )  # fmt: skip
         assert takes(spec, replace(isa, lanes=16))
@@ -109,8 +110,8 @@ def test_values_outside_of_the_window_do_not_matter() -> None:
 @pytest.mark.parametrize("count", [1, 3, 7, 8, 13, 16])
 def test_sum_lanes(count: int) -> None:
     with kernel("sums", AVX512) as k:
-        x, y = k.input("x", (count * 16,)), k.output("y", (count,))
-        y.store(0, sum_lanes([x.load(16 * i, 16) for i in range(count)]), count)
+        vectors, sums = k.input("x", (count * 16,)), k.output("y", (count,))
+        sums.store(0, sum_lanes([vectors.load(16 * i, 16) for i in range(count)]), count)
     library = build({"k": k.result}, AVX512)
     x = np.random.default_rng(count).standard_normal(count * 16).astype("f4")
     (got,) = run(library, "k", [x], [dirty((count,))])

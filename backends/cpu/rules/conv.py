@@ -56,7 +56,9 @@ def dots_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     n, oh, ow, _ = (nominal(d) for d in found.output_dims)
     tile = f"{dots_tile(spec, ctx.isa)}x{spec.oc}"
     size = packed_dots_size(spec, ctx.isa)
-    template = Template("conv_dots", conv_dots, pack_dots, ctx.isa.lanes, size, f"tile {tile}")
+    template = Template(
+        "conv_dots", conv_dots, pack_dots, ctx.isa.lanes, size, f"tile {tile}", over=True
+    )
     cost = dots_cost(spec, ctx.isa, n * oh * ow, ow)
     yield Tactic(f"dots {tile}", cost, lambda: found.call(template))
 
@@ -81,14 +83,15 @@ def _direct(spec: ConvSpec, isa: Isa) -> Template:
     depth = spec.ic // spec.groups * prod(spec.kernel)
     size = spec.groups * packed_size(depth, spec.oc // spec.groups, isa)
     tile = columns[0].tile
-    return Template("conv", conv, pack_conv, columns, size, f"tile {tile.rows}x{tile.vectors}")
+    detail = f"tile {tile.rows}x{tile.vectors}"
+    return Template("conv", conv, pack_conv, columns, size, detail, over=True)
 
 
 def _depthwise(spec: ConvSpec, isa: Isa) -> Template:
     tile = depthwise_tile(spec, isa)
     size = packed_size(prod(spec.kernel), spec.oc, isa)
     detail = f"tile {tile.rows}x{tile.vectors}"
-    return Template("depthwise", depthwise, pack_depthwise, isa.lanes, size, detail)
+    return Template("depthwise", depthwise, pack_depthwise, isa.lanes, size, detail, over=True)
 
 
 CONV = KernelRule(

@@ -11,6 +11,7 @@ import numpy as np
 
 from burnish.backends.composites import postops_key, postops_of
 from burnish.backends.cpu.conv import ConvSpec
+from burnish.backends.cpu.epilogue import overwritable
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.rules.common import lower_operands
 from burnish.backends.images import Window, any_size, channels, image_dims, window
@@ -32,6 +33,7 @@ class Template:
         size: Elements of the packed weights.
         detail: What was chosen, for the report.
         scratch: Elements of memory that the kernel needs besides.
+        over: Whether the kernel can write its result over an operand (:attr:`ConvSpec.over`).
     """
 
     name: str
@@ -41,6 +43,7 @@ class Template:
     size: int
     detail: str
     scratch: Dim = 0
+    over: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,11 @@ class ConvNode:
             for t in lower_operands(ctx, node, 2)
         ]
 
+        over = self._overwritten() if template.over else None
+
         def build(shapes: CallShapes) -> Any:
             n, h, width, _ = shapes.inputs[0]
-            return template.build(ctx.isa, replace(spec, n=n, h=h, w=width))
+            return template.build(ctx.isa, replace(spec, n=n, h=h, w=width, over=over is not None))
 
         def pack(array: np.ndarray) -> np.ndarray:
             filters = array.reshape(spec.oc, spec.ic // spec.groups, *spec.kernel)
@@ -102,8 +107,20 @@ class ConvNode:
             outputs,
             flops=self.flops,
             detail=template.detail,
+            over=over,
         )
         ctx.set(ctx.reshape(result, node.output.shape))
+
+    def _overwritten(self) -> int | None:
+        """Which argument of the kernel the result may be written over; None if none."""
+        postops = self.spec.postops
+        place = overwritable(postops)
+        if place is None:
+            return None
+        argument = 2 + sum(bool(post.operand) for post in postops[:place])
+        operand = self.node.required(argument)
+        fits = not self.node.output.is_output and self.ctx.overwrites(operand)
+        return argument if fits else None
 
 
 def conv_node(ctx: NodeContext, node: Node) -> ConvNode:
