@@ -11,6 +11,8 @@ from burnish.bench.runners import (
     peer,
 )
 from burnish.bench.sequential import SequentialTest, Verdict
+from burnish.bench.streams import StreamTiming, ThroughputResult
+from burnish.bench.throughput import throughput
 from burnish.bench.timing import BenchResult, Timing, measure
 
 __all__ = [
@@ -24,10 +26,13 @@ __all__ = [
     "RatioResult",
     "Runner",
     "SequentialTest",
+    "StreamTiming",
+    "ThroughputResult",
     "Timing",
     "Verdict",
     "bench",
     "measure",
     "measure_ratio",
     "peer",
+    "throughput",
 ]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from burnish.bench.runners import BurnishRunner, Feeds, Model, Runner, peer
 from burnish.bench.timing import BenchResult, measure
 from burnish.check.inputs import Shapes, draw_inputs, draw_session_inputs
-from burnish.errors import UsageError
 from burnish.runtime import CompiledModel
 
 
@@ -54,13 +53,7 @@ def bench(
         InvalidInputError: The inputs are not the model's.
     """
     runners: list[Runner] = [BurnishRunner(compiled)]
-    for name in against:
-        if model is None:
-            raise UsageError(
-                f"{name} needs the ONNX model that the artifact was compiled from",
-                hint="give the model as well, or compare with nothing",
-            )
-        runners.append(peer(name, model, compiled.threads))
+    runners += [peer(name, model, compiled.threads) for name in against]
     if inputs is None:
         inputs = draw_feeds(compiled, model, input_shapes, seed)
     return measure(

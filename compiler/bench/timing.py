@@ -24,6 +24,12 @@ SCHEMA_VERSION = 1
 _SLICE = 0.025  # seconds: long against the switch, short against changes of the machine
 
 
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """The sample that ``percent`` of all are no greater than (nearest rank)."""
+    ordered = sorted(samples)
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds that single calls of one runner took, in the order of measurement."""
@@ -45,8 +51,7 @@ class Timing:
 
     def percentile(self, percent: float) -> float:
         """The call that ``percent`` of all calls are no slower than (nearest rank)."""
-        ordered = sorted(self.samples)
-        return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+        return percentile(self.samples, percent)
 
 
 @dataclass(frozen=True)

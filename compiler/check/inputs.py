@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from burnish.check.reference import Model
 from burnish.errors import InputFileError, ModelError, UsageError
+from burnish.importers.symbols import UNNAMED
 
 Array = NDArray[Any]
 Shapes = Mapping[str, Sequence[int]]
@@ -163,7 +164,8 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         # Old exporters write -1 for "any".
         return int(dim.dim_value) if dim.dim_value >= 0 else None
-    return str(dim.dim_param) or None
+    name = str(dim.dim_param).strip()
+    return None if name in UNNAMED else name
 
 
 def _uses(graph: onnx.GraphProto) -> _Uses:

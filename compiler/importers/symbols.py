@@ -6,6 +6,9 @@ import re
 
 from burnish.ir.dims import Dim, parse_dim, sym, symbols
 
+#: What exporters write for a dim that has no name.
+UNNAMED = frozenset({"", "?", "-1", "None"})
+
 
 class Symbols:
     """Makes dims of one model. Equal names are the same symbol.
@@ -30,7 +33,7 @@ class Symbols:
         if isinstance(dim, int) and dim >= 0:
             return dim
         text = "" if dim is None or isinstance(dim, int) else str(dim).strip()
-        if text in ("", "?", "-1", "None"):
+        if text in UNNAMED:
             # Every unnamed dim is a symbol of its own.
             return self._symbol(_identifier(f"{owner}_{axis}"))
         if text.isdecimal():

@@ -219,6 +219,12 @@ WRONG = {
     ),
     "two models to time": (("bench", "mlp.onnx", "mlp.onnx"), "two models"),
     "no time": (("bench", "mlp.onnx", "--duration", "0"), "--duration"),
+    "no streams": (("bench", "mlp.onnx", "--streams", "0"), "--streams"),
+    "batch of one call": (("bench", "mlp.onnx", "--batch", "2"), "--batch goes with --streams"),
+    "calls of streams": (
+        ("bench", "mlp.onnx", "--streams", "1", "--iterations", "3"),
+        "use --duration",
+    ),
     "no inputs": (("run", "mlp.burnish"), "--inputs"),
     "damaged inputs": (("run", "mlp.burnish", "--inputs", "mlp.onnx"), "not a readable .npz"),
     "not a shape": (("compare", "mlp.onnx", "--input-shapes", "m/x:nx8"), "must be numbers"),
@@ -246,6 +252,18 @@ def test_bench(inside: Path, cli: Cli) -> None:
     assert "p50" in out
     data = cli.json("bench", "mlp.burnish", "--input-shapes", "m/x:4x8", *common)
     assert len(data["timings"]) == 1  # type: ignore[arg-type]
+
+
+def test_bench_streams(inside: Path, cli: Cli) -> None:
+    common = ("--streams", "2", "--duration", "0.2", "--batch", "5")
+    out = cli("bench", "mlp.burnish", "mlp.onnx", "--against", "onnxruntime", *common)
+    assert "items/s" in out
+    assert "batch 5" in out
+    data = cli.json("bench", "mlp.burnish", "--threads", "64", *common)
+    assert data["oversubscribed"]
+    assert data["shapes"] == {"m/x": [5, 8]}
+    assert main(["bench", "mlp.burnish", "--threads", "64", *common]) == 0
+    assert "warning: 2 stream(s) of 64 thread(s)" in cli.capfd.readouterr().err
 
 
 def test_run(inside: Path, cli: Cli) -> None:
