@@ -35,8 +35,8 @@ _PRODUCT_BYTES = 256 * 1024
 _LEAST_PRIVATE = 12
 #: Tiles of a block, even if they are small.
 _MOST_TILES = 56
-#: Private blocks, if there are tiles enough: threads take them in turn.
-_TASKS = 8
+#: Threads that private blocks are shared out to evenly, if it can be.
+_THREADS = (2, 4, 8)
 #: Floats in 4 KiB: planes a multiple of it apart meet in the same sets of the first-level cache.
 _PAGE = 1024
 #: Bytes of weights that arrive in a cycle: they pass once for each register tile.
@@ -107,8 +107,10 @@ def tile_counts(spec: ConvSpec, m: int) -> tuple[Index, Index, Index]:
 def plan_winograd(spec: ConvSpec, isa: Isa, m: int) -> Plan:
     """The blocking for a convolution of 3x3 filters with stride 1."""
     lanes, points = isa.lanes, (m + 2) ** 2
-    _, _, tiles = tile_counts(spec, m)
-    known = tiles if isinstance(tiles, int) else None
+    rows, cols, tiles = tile_counts(spec, m)
+    # Blocks for a batch of unknown size suit one image.
+    image = rows * cols
+    known = tiles if isinstance(tiles, int) else image if isinstance(image, int) else None
     depth = -(-spec.ic // lanes) * lanes
     if depth * 4 % 256 == 0:  # tiles a multiple of 256 bytes apart use a few sets only
         depth += lanes
@@ -123,13 +125,27 @@ def plan_winograd(spec: ConvSpec, isa: Isa, m: int) -> Plan:
     own = min(_MOST_TILES, fitting(_PRIVATE_BYTES, depth + width))
     whole = known is not None and points * 4 * depth * known <= _SHARED_BYTES
     if own >= _LEAST_PRIVATE and not (whole and known is not None and known < 4 * own):
-        block = _cut(known, min(own, max(2 * step, -(-(known or own * _TASKS) // _TASKS))), step)
+        block = _balanced(known, own, step)
         return Plan(m, columns, block, block, True, depth, lanes)
     # A little more than the limit is better than a second block of few tiles.
     block = _cut(known, min(_MOST_TILES, fitting(_PRODUCT_BYTES, width)) + step - 1, step)
     limit = known if whole and known is not None else fitting(_SHARED_BYTES, depth)
     panel = max(block, -(-limit // block) * block)
     return Plan(m, columns, block, panel, False, depth, lanes)
+
+
+def _balanced(known: int | None, limit: int, step: int) -> int:
+    """Tiles of a private block, a multiple of ``step``: threads get like numbers of blocks."""
+    most = max(1, limit // step)
+    if known is None:
+        return most * step
+
+    def loads(block: int) -> float:
+        """Tiles of the thread that has most, for one tile of an even share."""
+        blocks = -(-known // block)
+        return sum(min(known, -(-blocks // t) * block) * t / known for t in _THREADS)
+
+    return min((k * step for k in range(most, most * 3 // 5, -1)), key=lambda b: round(loads(b), 3))
 
 
 def tile_cycles(rows: int, vectors: int, isa: Isa) -> float:
