@@ -13,11 +13,17 @@ import click
     "--target", default="x86", show_default=True, help="What the artifacts were compiled for."
 )
 @click.option(
+    "--library",
+    type=click.Choice(["onednn"]),
+    multiple=True,
+    help="Add a library that artifacts were compiled with: see 'burnish inspect'.",
+)
+@click.option(
     "--cache-dir",
     metavar="DIR",
     help="Where TVM's libraries for other machines are kept; default: ~/.cache/burnish.",
 )
-def command(folder: str, target: str, cache_dir: str | None) -> int:
+def command(folder: str, target: str, library: tuple[str, ...], cache_dir: str | None) -> int:
     """Build burnish_run, which runs artifacts without Python, and put it into DIR.
 
     DIR then has all that a machine of the target needs besides the artifact: copy both there and
@@ -28,6 +34,8 @@ def command(folder: str, target: str, cache_dir: str | None) -> int:
 
     chosen = resolve_target(target)
     cache = Path(cache_dir) if cache_dir else None
-    program = build_runner(folder, machine=chosen.machine, device=chosen.device, cache=cache)
+    program = build_runner(
+        folder, machine=chosen.machine, device=chosen.device, libraries=library, cache=cache
+    )
     click.echo(str(program))
     return 0

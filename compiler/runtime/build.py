@@ -27,7 +27,8 @@ RUNTIME = "libburnish_runtime"
 ONEDNN = "libburnish_onednn"
 CXXFLAGS = ("-O2", "-std=c++17", "-fPIC", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra")
 # libtvm_ffi is in the process before this library; the path serves programs without Python.
-LDFLAGS = ("-shared", "-pthread", "-Wl,-rpath,$ORIGIN/../../tvm_ffi/lib", "-Wl,--no-undefined")
+_RPATHS = ("-Wl,-rpath,$ORIGIN/../../tvm_ffi/lib", "-Wl,-rpath,$ORIGIN")
+LDFLAGS = ("-shared", "-pthread", *_RPATHS, "-Wl,--no-undefined", "-ldl")
 
 _CSRC = "compiler/runtime/csrc"
 _ONEDNN_CSRC = "backends/x86/onednn/csrc"
@@ -63,9 +64,9 @@ def onednn_options(root: Path) -> list[str] | None:
     library = installed_file("onednn-cpu-gomp", "libdnnl.so.3")
     if header is None or library is None:
         return None
-    # libdnnl and libgomp are linked by their files: both are found by name when they are loaded.
     folders = ["-isystem", str(header.parent), "-I", str(root / _CSRC)]
-    return [*folders, str(library), "-lgomp", "-Wl,-rpath,$ORIGIN"]
+    # oneDNN's wheel puts its library into the environment's lib.
+    return [*folders, str(library), "-lgomp", "-Wl,-rpath,$ORIGIN/../../../.."]
 
 
 def compile_library(sources: list[Path], output: Path, options: Sequence[str] = ()) -> None:

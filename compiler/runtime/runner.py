@@ -22,6 +22,7 @@ from pathlib import Path
 
 from burnish.artifact import compiler_command, cross_compiler
 from burnish.errors import CompileError, InputFileError, TargetUnavailableError
+from burnish.runtime import onednn
 from burnish.runtime.library import LIBRARY_NAME, package_library
 
 PROGRAM = "burnish_run"
@@ -51,6 +52,7 @@ def build_runner(
     *,
     machine: str | None = None,
     device: str = "cpu",
+    libraries: Sequence[str] = (),
     cache: Path | None = None,
 ) -> Path:
     """Build the program and put it into a folder with the libraries that it needs.
@@ -59,6 +61,7 @@ def build_runner(
         folder: Made if it is not there; files of the same names are replaced.
         machine: As ``platform.machine()`` gives it; default: this one.
         device: Where the models run: ``cpu`` or ``cuda``.
+        libraries: Further libraries that models were compiled with: ``onednn``.
         cache: Where TVM's libraries for another machine are kept; default: below the user's cache
             folder.
 
@@ -66,8 +69,8 @@ def build_runner(
         The program.
 
     Raises:
-        TargetUnavailableError: There is no C++ compiler for the machine, or TVM's wheels for it
-            cannot be fetched.
+        TargetUnavailableError: There is no C++ compiler for the machine, TVM's wheels for it
+            cannot be fetched, or a further library is not installed.
         CompileError: The compiler refused.
         InputFileError: The folder cannot be written.
     """
@@ -76,7 +79,8 @@ def build_runner(
     out = Path(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for library in _libraries(machine, device, cache or default_cache()):
+        needed = _libraries(machine, device, cache or default_cache())
+        for library in [*needed, *_operations(machine, libraries)]:
             shutil.copy(library, out / library.name)
         shutil.copy(SOURCES / _HEADER, out / _HEADER)
         with tempfile.TemporaryDirectory(dir=out) as work:
@@ -121,6 +125,18 @@ def _libraries(machine: str, device: str, cache: Path) -> list[Path]:
     if machine == platform.machine():
         return [Path(package_library(package, name)) for _, package, name in _LIBRARIES[device]]
     return [_fetched(machine, cache, *row) for row in _LIBRARIES[device]]
+
+
+def _operations(machine: str, libraries: Sequence[str]) -> tuple[Path, ...]:
+    """The files of further libraries, which are there for this machine only."""
+    if "onednn" not in libraries:
+        return ()
+    if machine != platform.machine():
+        raise TargetUnavailableError(
+            f"oneDNN's libraries for {machine} are not on this machine, a {platform.machine()}",
+            hint="build the runner on the machine that it is for",
+        )
+    return onednn.libraries()
 
 
 def default_cache() -> Path:

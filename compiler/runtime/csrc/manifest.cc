@@ -46,6 +46,8 @@ Manifest Decode(const Json& json) {
   manifest.device = target["device"].String();
   target["features"].ForEachItem(
       [&](const Json& item) { manifest.features.push_back(item.String()); });
+  json["libraries"].ForEachItem(
+      [&](const Json& item) { manifest.libraries.push_back(item.String()); });
   manifest.inputs = ReadTensors(json["inputs"]);
   manifest.outputs = ReadTensors(json["outputs"]);
   manifest.weights = ReadTensors(json["weights"]);

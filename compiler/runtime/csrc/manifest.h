@@ -50,6 +50,7 @@ struct Manifest {
   std::string model_name;
   std::string isa, machine, device;
   std::vector<std::string> features;
+  std::vector<std::string> libraries;  // whose operations the model calls
   std::vector<TensorInfo> inputs, outputs, weights;
   std::map<std::string, std::pair<int64_t, int64_t>> symbols;
   std::vector<Condition> conditions;

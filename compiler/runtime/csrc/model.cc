@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include <dlfcn.h>
 #include <sys/stat.h>
 
 #include <map>
@@ -43,6 +44,22 @@ void CheckMachine(const Manifest& manifest) {
   }
   if (!missing.empty()) {
     Refuse("this CPU lacks what the artifact was compiled for (" + manifest.isa + "): " + missing);
+  }
+}
+
+// Loads the libraries beside this one whose operations the model calls.
+void LoadLibraries(const Manifest& manifest) {
+  for (const std::string& name : manifest.libraries) {
+    if (name != "onednn") {
+      throw Failure(BURNISH_UNAVAILABLE, "the model was compiled with the library " + name +
+                                             ", which this runtime does not know");
+    }
+    if (dlopen("libburnish_onednn.so", RTLD_NOW | RTLD_LOCAL) == nullptr) {
+      throw Failure(BURNISH_UNAVAILABLE,
+                    "the model was compiled with oneDNN, which cannot be loaded (burnish runner "
+                    "--library onednn puts it beside the program): " +
+                        std::string(dlerror()));
+    }
   }
 }
 
@@ -167,6 +184,7 @@ Model::Infos::Infos(const std::vector<TensorInfo>& tensors) {
 Model::Model(const std::string& path, int device_id)
     : manifest_(Read(path)), inputs_(manifest_.inputs), outputs_(manifest_.outputs) {
   CheckMachine(manifest_);
+  LoadLibraries(manifest_);
   session_ = Open(manifest_, path, device_id);
 }
 

@@ -13,19 +13,16 @@ constexpr int64_t kLeastPixels = 64;
 
 }  // namespace
 
-std::unique_ptr<dnnl::primitive_desc> Conv::Describe(const Layouts& layouts,
-                                                     const dnnl::primitive_attr& attributes,
-                                                     dnnl::primitive* primitive) {
+std::unique_ptr<dnnl::primitive_desc> Conv::Describe(
+    const Layouts& layouts, const dnnl::primitive_attr& attributes) const {
   const Window& window = op_.window;
   dnnl::memory::dims strides(window.strides.begin(), window.strides.end());
   // oneDNN counts the taps that are left out.
   dnnl::memory::dims dilations{window.dilations[0] - 1, window.dilations[1] - 1};
-  auto desc = std::make_unique<dnnl::convolution_forward::primitive_desc>(
+  return std::make_unique<dnnl::convolution_forward::primitive_desc>(
       Engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct,
       layouts.source, layouts.weights, layouts.bias, layouts.result, strides, dilations,
       layouts.before, layouts.after, attributes);
-  *primitive = dnnl::convolution_forward(*desc);
-  return desc;
 }
 
 Conv::Sizes Conv::Whole(int64_t images, int64_t height, int64_t width) const {
@@ -48,7 +45,7 @@ std::pair<Conv::Axis, int64_t> Conv::Part(int axis, const Axis& whole, int64_t b
   return {{high - low + 1, end - begin, low - first, last - high}, low};
 }
 
-std::unique_ptr<Prepared> Conv::MakePiece(const Sizes& sizes, const void* weights) {
+Layouts Conv::PieceLayouts(const Sizes& sizes) const {
   int64_t filters = op_.channels_out / op_.groups;
   const std::array<int64_t, 2>& kernel = op_.window.kernel;
   dnnl::memory::dims dims{filters, op_.channels_in, kernel[0], kernel[1]};
@@ -64,11 +61,11 @@ std::unique_ptr<Prepared> Conv::MakePiece(const Sizes& sizes, const void* weight
                         Tag::nhwc);
   layouts.before = {rows.before, columns.before};
   layouts.after = {rows.after, columns.after};
-  return Prepare(layouts, weights);
+  return layouts;
 }
 
-std::unique_ptr<Prepared> Conv::Probe(const std::vector<int64_t>& sizes) {
-  return MakePiece(Whole(sizes.at(0), sizes.at(1), sizes.at(2)), nullptr);
+Layouts Conv::Typical(const std::vector<int64_t>& sizes) const {
+  return PieceLayouts(Whole(sizes.at(0), sizes.at(1), sizes.at(2)));
 }
 
 void Conv::Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) {
@@ -110,7 +107,7 @@ void Conv::RunPiece(const Sizes& piece, int64_t input, int64_t output, const Ten
           columns.input,  columns.output,  columns.before, columns.after,
           reinterpret_cast<int64_t>(tensors.weights)};
   std::shared_ptr<Prepared> found =
-      Find(key, [&] { return MakePiece(piece, tensors.weights); });
+      Find(key, [&] { return Prepare(PieceLayouts(piece), tensors.weights); });
   size_t at = output * op_.channels_out * SizeOf(op_.result);
   int64_t channels = op_.groups * op_.channels_in;
   std::vector<void*> data{tensors.source + input * channels * SizeOf(op_.source),

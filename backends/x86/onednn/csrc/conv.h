@@ -28,15 +28,14 @@ class Conv : public Operation {
     Axis rows, columns;
   };
   void Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) override;
-  std::unique_ptr<Prepared> Probe(const std::vector<int64_t>& sizes) override;
-  std::unique_ptr<dnnl::primitive_desc> Describe(const Layouts& layouts,
-                                                 const dnnl::primitive_attr& attributes,
-                                                 dnnl::primitive* primitive) override;
+  Layouts Typical(const std::vector<int64_t>& sizes) const override;
+  std::unique_ptr<dnnl::primitive_desc> Describe(
+      const Layouts& layouts, const dnnl::primitive_attr& attributes) const override;
   Sizes Whole(int64_t images, int64_t height, int64_t width) const;
   // The part of an axis (0 rows, 1 columns) that gives the outputs from `begin` to `end`, and where
   // its input begins.
   std::pair<Axis, int64_t> Part(int axis, const Axis& whole, int64_t begin, int64_t end) const;
-  std::unique_ptr<Prepared> MakePiece(const Sizes& sizes, const void* weights);
+  Layouts PieceLayouts(const Sizes& sizes) const;
   // `input` and `output` count pixels up to where the piece begins.
   void RunPiece(const Sizes& piece, int64_t input, int64_t output, const Tensors& tensors);
 };

@@ -21,9 +21,10 @@ namespace {
 // The operations of one loaded model, with its packed weights and primitives.
 class SessionObj : public ffi::ModuleObj {
  public:
-  explicit SessionObj(const std::vector<Descriptor>& descriptors) {
-    for (const Descriptor& descriptor : descriptors) {
-      operations_[descriptor.name] = Operation::Make(descriptor);
+  explicit SessionObj(std::vector<Descriptor> descriptors) {
+    for (Descriptor& descriptor : descriptors) {
+      std::string name = descriptor.name;
+      operations_[name] = Operation::Make(std::move(descriptor));
     }
   }
   const char* kind() const final { return "burnish_onednn_session"; }
@@ -43,24 +44,25 @@ class SessionObj : public ffi::ModuleObj {
 // which the runtime gets from "burnish.open_session".
 class LibraryObj : public ffi::ModuleObj {
  public:
-  explicit LibraryObj(std::string text)
-      : text_(std::move(text)), descriptors_(ParseDescriptors(text_)) {}
+  explicit LibraryObj(std::string text) : text_(std::move(text)) {}
   const char* kind() const final { return "burnish_onednn"; }
   int GetPropertyMask() const final { return ffi::Module::kBinarySerializable; }
   ffi::Bytes SaveToBytes() const final { return ffi::Bytes(text_); }
   ffi::Optional<ffi::Function> GetFunction(const ffi::String& name) final {
     if (name != "burnish.open_session") return std::nullopt;
     return ffi::Function::FromTyped(
-        [this] { return ffi::Module(ffi::make_object<SessionObj>(descriptors_)); });
+        [text = text_] { return ffi::Module(ffi::make_object<SessionObj>(ParseDescriptors(text))); });
   }
 
  private:
   std::string text_;
-  std::vector<Descriptor> descriptors_;
 };
 
 ffi::Module Library(const ffi::Bytes& text) {
-  return ffi::Module(ffi::make_object<LibraryObj>(std::string(text.data(), text.size())));
+  std::string list(text.data(), text.size());
+  // What is damaged is refused here, and not when it is called.
+  ParseDescriptors(list);
+  return ffi::Module(ffi::make_object<LibraryObj>(std::move(list)));
 }
 
 // The implementation that oneDNN takes for the operation of a list of one; raises an error if it

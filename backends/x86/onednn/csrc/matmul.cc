@@ -17,23 +17,19 @@ int64_t Product(const int64_t* begin, const int64_t* end) {
 }
 
 std::unique_ptr<dnnl::primitive_desc> DescribeMatmul(const Layouts& layouts,
-                                                     const dnnl::primitive_attr& attributes,
-                                                     dnnl::primitive* primitive) {
-  auto desc = std::make_unique<dnnl::matmul::primitive_desc>(
+                                                     const dnnl::primitive_attr& attributes) {
+  return std::make_unique<dnnl::matmul::primitive_desc>(
       Engine(), layouts.source, layouts.weights, layouts.bias, layouts.result, attributes);
-  *primitive = dnnl::matmul(*desc);
-  return desc;
 }
 
 }  // namespace
 
-std::unique_ptr<dnnl::primitive_desc> Matmul::Describe(const Layouts& layouts,
-                                                       const dnnl::primitive_attr& attributes,
-                                                       dnnl::primitive* primitive) {
-  return DescribeMatmul(layouts, attributes, primitive);
+std::unique_ptr<dnnl::primitive_desc> Matmul::Describe(
+    const Layouts& layouts, const dnnl::primitive_attr& attributes) const {
+  return DescribeMatmul(layouts, attributes);
 }
 
-std::unique_ptr<Prepared> Matmul::MakePiece(int64_t rows, int64_t columns, const void* weights) {
+Layouts Matmul::PieceLayouts(int64_t rows, int64_t columns) const {
   Layouts layouts;
   layouts.source = Desc({rows, op_.depth}, op_.source, dnnl::memory::dims{op_.depth, 1});
   layouts.weights = Desc({op_.depth, columns}, op_.weights, dnnl::memory::format_tag::any);
@@ -42,11 +38,11 @@ std::unique_ptr<Prepared> Matmul::MakePiece(int64_t rows, int64_t columns, const
     layouts.bias = Desc({1, columns}, op_.result, dnnl::memory::dims{columns, 1});
   }
   layouts.result = Desc({rows, columns}, op_.result, dnnl::memory::dims{op_.columns, 1});
-  return Prepare(layouts, weights);
+  return layouts;
 }
 
-std::unique_ptr<Prepared> Matmul::Probe(const std::vector<int64_t>& sizes) {
-  return MakePiece(sizes.at(0), std::min(op_.columns, op_.column_block), nullptr);
+Layouts Matmul::Typical(const std::vector<int64_t>& sizes) const {
+  return PieceLayouts(sizes.at(0), std::min(op_.columns, op_.column_block));
 }
 
 void Matmul::Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) {
@@ -67,7 +63,7 @@ void Matmul::RunPiece(int64_t row, int64_t rows, int64_t column, const Tensors& 
   char* weights = tensors.weights + column * SizeOf(op_.weights);
   Key key{rows, column, reinterpret_cast<int64_t>(weights)};
   std::shared_ptr<Prepared> piece =
-      Find(key, [&] { return MakePiece(rows, columns, weights); });
+      Find(key, [&] { return Prepare(PieceLayouts(rows, columns), weights); });
   size_t size = SizeOf(op_.result), at = (row * op_.columns + column) * size;
   std::vector<void*> data{tensors.source + row * op_.depth * SizeOf(op_.source),
                           piece->packed->get_data_handle()};
@@ -84,13 +80,12 @@ void Matmul::RunPiece(int64_t row, int64_t rows, int64_t column, const Tensors& 
   piece->primitive->Run(data.data());
 }
 
-std::unique_ptr<dnnl::primitive_desc> BatchMatmul::Describe(const Layouts& layouts,
-                                                            const dnnl::primitive_attr& attributes,
-                                                            dnnl::primitive* primitive) {
-  return DescribeMatmul(layouts, attributes, primitive);
+std::unique_ptr<dnnl::primitive_desc> BatchMatmul::Describe(
+    const Layouts& layouts, const dnnl::primitive_attr& attributes) const {
+  return DescribeMatmul(layouts, attributes);
 }
 
-std::unique_ptr<Prepared> BatchMatmul::MakePiece(const Sizes& sizes) {
+Layouts BatchMatmul::PieceLayouts(const Sizes& sizes) const {
   auto [batch, rows, depth, columns] = sizes;
   Layouts layouts;
   layouts.source = Desc({batch, rows, depth}, op_.source, {rows * depth, depth, 1});
@@ -98,11 +93,11 @@ std::unique_ptr<Prepared> BatchMatmul::MakePiece(const Sizes& sizes) {
   if (op_.transposed) strides = {depth * columns, 1, depth};
   layouts.weights = Desc({batch, depth, columns}, op_.weights, strides);
   layouts.result = Desc({batch, rows, columns}, op_.result, {rows * columns, columns, 1});
-  return Prepare(layouts, nullptr);
+  return layouts;
 }
 
-std::unique_ptr<Prepared> BatchMatmul::Probe(const std::vector<int64_t>& sizes) {
-  return MakePiece({sizes.at(0), sizes.at(1), sizes.at(2), sizes.at(3)});
+Layouts BatchMatmul::Typical(const std::vector<int64_t>& sizes) const {
+  return PieceLayouts({sizes.at(0), sizes.at(1), sizes.at(2), sizes.at(3)});
 }
 
 void BatchMatmul::Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) {
@@ -132,7 +127,8 @@ void BatchMatmul::Run(const std::vector<const DLTensor*>& shapes, const Tensors&
 void BatchMatmul::RunPiece(int64_t batch, int64_t row, const Sizes& whole, const Sizes& piece,
                            const Tensors& tensors) {
   Key key{piece.batch, piece.rows, piece.depth, piece.columns};
-  std::shared_ptr<Prepared> found = Find(key, [&] { return MakePiece(piece); });
+  std::shared_ptr<Prepared> found =
+      Find(key, [&] { return Prepare(PieceLayouts(piece), nullptr); });
   size_t at = (batch * whole.rows + row) * whole.columns * SizeOf(op_.result);
   std::vector<void*> data{
       tensors.source + (batch * whole.rows + row) * whole.depth * SizeOf(op_.source),

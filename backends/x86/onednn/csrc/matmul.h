@@ -19,11 +19,10 @@ class Matmul : public Operation {
 
  private:
   void Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) override;
-  std::unique_ptr<Prepared> Probe(const std::vector<int64_t>& sizes) override;
-  std::unique_ptr<dnnl::primitive_desc> Describe(const Layouts& layouts,
-                                                 const dnnl::primitive_attr& attributes,
-                                                 dnnl::primitive* primitive) override;
-  std::unique_ptr<Prepared> MakePiece(int64_t rows, int64_t columns, const void* weights);
+  Layouts Typical(const std::vector<int64_t>& sizes) const override;
+  std::unique_ptr<dnnl::primitive_desc> Describe(
+      const Layouts& layouts, const dnnl::primitive_attr& attributes) const override;
+  Layouts PieceLayouts(int64_t rows, int64_t columns) const;
   void RunPiece(int64_t row, int64_t rows, int64_t column, const Tensors& tensors);
 };
 
@@ -37,11 +36,10 @@ class BatchMatmul : public Operation {
     int64_t batch, rows, depth, columns;
   };
   void Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) override;
-  std::unique_ptr<Prepared> Probe(const std::vector<int64_t>& sizes) override;
-  std::unique_ptr<dnnl::primitive_desc> Describe(const Layouts& layouts,
-                                                 const dnnl::primitive_attr& attributes,
-                                                 dnnl::primitive* primitive) override;
-  std::unique_ptr<Prepared> MakePiece(const Sizes& sizes);
+  Layouts Typical(const std::vector<int64_t>& sizes) const override;
+  std::unique_ptr<dnnl::primitive_desc> Describe(
+      const Layouts& layouts, const dnnl::primitive_attr& attributes) const override;
+  Layouts PieceLayouts(const Sizes& sizes) const;
   // `batch` and `row` are where the piece of the size `piece` begins.
   void RunPiece(int64_t batch, int64_t row, const Sizes& whole, const Sizes& piece,
                 const Tensors& tensors);

@@ -68,8 +68,16 @@ void Operation::Call(ffi::PackedArgs args) {
   Run({all[0], all[1], result}, tensors);
 }
 
-std::string Operation::Implementation(const std::vector<int64_t>& sizes) {
-  return Probe(sizes)->primitive->implementation();
+std::string Operation::Implementation(const std::vector<int64_t>& sizes) const {
+  OneThread one;
+  Layouts layouts = Typical(sizes);
+  std::vector<Slot> operands;
+  try {
+    return Describe(layouts, Attributes(layouts, &operands))->impl_info_str();
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_unimplemented) return "";
+    throw;
+  }
 }
 
 std::shared_ptr<Prepared> Operation::Find(
@@ -85,10 +93,9 @@ std::shared_ptr<Prepared> Operation::Find(
   return prepared_.front().second;
 }
 
-std::unique_ptr<Prepared> Operation::Prepare(const Layouts& layouts, const void* constant) {
-  OneThread one;
+dnnl::primitive_attr Operation::Attributes(const Layouts& layouts,
+                                           std::vector<Slot>* operands) const {
   dnnl::post_ops post_ops;
-  std::vector<Slot> operands;
   for (size_t i = 0; i < op_.post_ops.size(); ++i) {
     const PostOp& post_op = op_.post_ops[i];
     if (post_op.operand.empty()) {
@@ -98,20 +105,25 @@ std::unique_ptr<Prepared> Operation::Prepare(const Layouts& layouts, const void*
     dnnl::memory::desc desc = OperandDesc(post_op.operand, layouts.result);
     post_ops.append_binary(post_op.algorithm, desc);
     int argument = DNNL_ARG_ATTR_MULTIPLE_POST_OP(static_cast<int>(i)) | DNNL_ARG_SRC_1;
-    operands.push_back({argument, desc});
+    operands->push_back({argument, desc});
   }
   dnnl::primitive_attr attributes;
   attributes.set_post_ops(post_ops);
   // The library's own would belong to the thread that makes the primitive.
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  dnnl::primitive primitive;
-  std::unique_ptr<dnnl::primitive_desc> desc = Describe(layouts, attributes, &primitive);
+  return attributes;
+}
+
+std::unique_ptr<Prepared> Operation::Prepare(const Layouts& layouts, const void* constant) {
+  OneThread one;
+  std::vector<Slot> operands;
+  std::unique_ptr<dnnl::primitive_desc> desc = Describe(layouts, Attributes(layouts, &operands));
   std::vector<Slot> slots{{DNNL_ARG_SRC, desc->src_desc()}, {DNNL_ARG_WEIGHTS, desc->weights_desc()}};
   if (op_.bias) slots.push_back({DNNL_ARG_BIAS, layouts.bias});
   slots.insert(slots.end(), operands.begin(), operands.end());
   slots.push_back({DNNL_ARG_DST, desc->dst_desc()});
   auto prepared = std::make_unique<Prepared>();
-  prepared->primitive = std::make_unique<Primitive>(*desc, primitive, std::move(slots));
+  prepared->primitive = std::make_unique<Primitive>(*desc, std::move(slots));
   if (constant != nullptr) prepared->packed = Pack(layouts.plain, constant, desc->weights_desc());
   return prepared;
 }

@@ -52,28 +52,30 @@ class Operation {
   // Calls it with source, weights, bias if there is one, operands and result.
   void Call(tvm::ffi::PackedArgs args);
   // What oneDNN takes for certain sizes: rows; batch, rows, depth, columns; images, height, width.
-  std::string Implementation(const std::vector<int64_t>& sizes);
+  // Empty if it has nothing.
+  std::string Implementation(const std::vector<int64_t>& sizes) const;
   const Descriptor& descriptor() const { return op_; }
 
  protected:
   explicit Operation(Descriptor descriptor) : op_(std::move(descriptor)) {}
   virtual void Run(const std::vector<const DLTensor*>& shapes, const Tensors& tensors) = 0;
-  virtual std::unique_ptr<Prepared> Probe(const std::vector<int64_t>& sizes) = 0;
+  // The memory of a piece of the sizes that Implementation takes.
+  virtual Layouts Typical(const std::vector<int64_t>& sizes) const = 0;
 
   // The primitive of a piece, made by `make` if there is none.
   std::shared_ptr<Prepared> Find(const Key& key,
                                  const std::function<std::unique_ptr<Prepared>()>& make);
-  // Makes a primitive; weights that are not constant have no plain layout. Without `constant`, the
-  // weights are not packed.
+  // Makes a primitive, and packs the weights if they are `constant`.
   std::unique_ptr<Prepared> Prepare(const Layouts& layouts, const void* constant);
   size_t SizeOf(dnnl::memory::data_type type) const { return dnnl::memory::data_type_size(type); }
 
   const Descriptor op_;
 
  private:
-  virtual std::unique_ptr<dnnl::primitive_desc> Describe(const Layouts& layouts,
-                                                         const dnnl::primitive_attr& attributes,
-                                                         dnnl::primitive* primitive) = 0;
+  virtual std::unique_ptr<dnnl::primitive_desc> Describe(
+      const Layouts& layouts, const dnnl::primitive_attr& attributes) const = 0;
+  // The post-ops for a layout; their operands are added to `operands`.
+  dnnl::primitive_attr Attributes(const Layouts& layouts, std::vector<Slot>* operands) const;
   std::shared_ptr<dnnl::memory> Pack(const dnnl::memory::desc& plain, const void* constant,
                                      const dnnl::memory::desc& layout);
 

@@ -54,12 +54,8 @@ OneThread::~OneThread() {
   if (saved_ != 1) omp_set_num_threads(saved_);
 }
 
-Primitive::Primitive(const dnnl::primitive_desc_base& desc, const dnnl::primitive& primitive,
-                     std::vector<Slot> slots)
-    : primitive_(primitive),
-      slots_(std::move(slots)),
-      scratchpad_(desc.scratchpad_desc().get_size()),
-      implementation_(desc.impl_info_str()) {
+Primitive::Primitive(const dnnl::primitive_desc& desc, std::vector<Slot> slots)
+    : primitive_(desc), slots_(std::move(slots)), scratchpad_(desc.scratchpad_desc().get_size()) {
   slots_.push_back({DNNL_ARG_SCRATCHPAD, desc.scratchpad_desc()});
 }
 

@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -27,7 +26,7 @@ class OneThread {
   int saved_;
 };
 
-// What a primitive reads and writes. `data` is set anew for every run.
+// What a primitive reads or writes.
 struct Slot {
   int argument;  // DNNL_ARG_...
   dnnl::memory::desc desc;
@@ -36,14 +35,12 @@ struct Slot {
 class Primitive {
  public:
   // `slots` without the scratchpad.
-  Primitive(const dnnl::primitive_desc_base& desc, const dnnl::primitive& primitive,
-            std::vector<Slot> slots);
+  Primitive(const dnnl::primitive_desc& desc, std::vector<Slot> slots);
   Primitive(const Primitive&) = delete;
   Primitive& operator=(const Primitive&) = delete;
 
   // Runs on `data`, one address for each slot.
   void Run(void* const* data);
-  const std::string& implementation() const { return implementation_; }
 
  private:
   // The memory objects of one run at a time: their addresses are changed.
@@ -57,7 +54,6 @@ class Primitive {
   dnnl::primitive primitive_;
   std::vector<Slot> slots_;
   size_t scratchpad_;
-  std::string implementation_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Frame>> idle_;
 };
