@@ -128,6 +128,13 @@ class InvalidInputError(BurnishError):
     title = "invalid input"
 
 
+class CalibrationError(InvalidInputError):
+    """Calibration samples that do not fit the model, or are too few."""
+
+    exit_code = 2
+    title = "calibration data"
+
+
 class RunError(BurnishError):
     """A compiled model failed while it ran."""
 

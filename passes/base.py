@@ -25,6 +25,8 @@ class Numerics(enum.Enum):
     APPROXIMATES = "approximates"
     #: The same formula on tensors that are rounded to 16 bits where they are stored.
     NARROWS = "narrows"
+    #: The same formula on tensors that are rounded to 8 bits.
+    QUANTIZES = "quantizes"
 
 
 @dataclass

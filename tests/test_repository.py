@@ -30,7 +30,7 @@ MAX_FUNCTION_LINES = 60
 #: below the lowering, which calls them; the rest of the backends lies above it.
 LAYERS = (
     ("burnish.errors",),
-    ("burnish.options", "burnish.worker"),
+    ("burnish.options", "burnish.worker", "burnish.check.tolerances"),
     ("burnish.ir", "burnish.artifact"),
     ("burnish.cache",),
     ("burnish.export", "burnish.runtime"),
@@ -41,11 +41,13 @@ LAYERS = (
     ("burnish.backends.cpu.rules",),
     ("burnish.backends",),
     ("burnish.check",),
+    ("burnish.calibration",),
     ("burnish.frontends",),
     ("burnish.bench",),
     ("burnish.attestation",),
     ("burnish.tuning",),
     ("burnish.driver",),
+    ("burnish.quantization",),
     ("burnish.compilation",),
     ("burnish.api",),
     ("burnish.integrations",),

@@ -122,12 +122,14 @@ def _statistics(got: Float, ref: Float, error: Float, scale: float) -> dict[str,
         "rms": rms,
         "max_rel": float(relative.max()) if relative.size else 0.0,
         "mean_rel": float(relative.mean()) if relative.size else 0.0,
-        "cosine": _cosine(got, ref),
+        "cosine": cosine(got, ref),
         "psnr": _psnr(peak, rms),
     }
 
 
-def _cosine(got: Float, ref: Float) -> float:
+def cosine(got: Float, ref: Float) -> float:
+    """Cosine similarity of two arrays of one shape; 1 for two that are all zeros."""
+    got, ref = got.reshape(-1), ref.reshape(-1)
     norms = math.sqrt(float(got @ got)) * math.sqrt(float(ref @ ref))
     if not norms:
         return 0.0 if got.any() or ref.any() else 1.0

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("burnish.cli.run", "Run an artifact on inputs from a file."),
     "inspect": ("burnish.cli.inspect", "Show what is in a model or an artifact."),
     "optimize": ("burnish.cli.optimize", "Rewrite an ONNX model into a faster ONNX model."),
+    "quantize": ("burnish.cli.quantize", "Quantize an ONNX model into an ONNX model of 8 bits."),
     "runner": ("burnish.cli.runner", "Build a program that runs artifacts without Python."),
     "targets": ("burnish.cli.targets", "List the targets that can be compiled for."),
     "doctor": ("burnish.cli.doctor", "Check this machine and installation."),

@@ -1,0 +1,18 @@
+"""Calibration: ranges of a model's tensors on real inputs, measured in bounded memory."""
+
+from __future__ import annotations
+
+from burnish.calibration.data import CalibrationData, open_data
+from burnish.calibration.histogram import Histogram
+from burnish.calibration.measure import measure
+from burnish.calibration.thresholds import METHODS, Range, threshold
+
+__all__ = [
+    "METHODS",
+    "CalibrationData",
+    "Histogram",
+    "Range",
+    "measure",
+    "open_data",
+    "threshold",
+]

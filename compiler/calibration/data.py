@@ -1,0 +1,189 @@
+"""Where calibration samples come from: files, folders, functions, iterables, data loaders."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from burnish.calibration.samples import Sample, named, split
+from burnish.check.inputs import InputRange
+from burnish.errors import BurnishError, CalibrationError, InputFileError, UsageError
+
+_FORMS = "a .npz file, a folder of them, script.py:function, an iterable or a data reader"
+
+
+class CalibrationData:
+    """Samples that can be gone through more than once.
+
+    A source that can be read only once (a generator, onnxruntime's CalibrationDataReader) is kept
+    in a temporary file while it is read for the first time: samples are never all in memory.
+
+    Args:
+        read: Begins to read the source; yields what it yields, and how messages call it.
+        inputs: The model's inputs.
+        count: Samples to take; None for all there are.
+        once: Whether the source can be read only once.
+        what: How messages call the source.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Iterable[tuple[str, Any]]],
+        inputs: Sequence[InputRange],
+        *,
+        count: int | None = None,
+        once: bool = False,
+        what: str = "the calibration data",
+    ) -> None:
+        if count is not None and count < 1:
+            raise UsageError(f"the number of calibration samples must be at least 1, not {count}")
+        self._read, self._inputs, self._count, self._what = read, tuple(inputs), count, what
+        self._spool: Any = tempfile.TemporaryFile() if once else None  # noqa: SIM115
+        self._started = self._spooled = False
+
+    def __iter__(self) -> Iterator[Sample]:
+        """The samples, each checked.
+
+        Raises:
+            CalibrationError: There are none, fewer than asked for, or one does not fit the model.
+        """
+        if self._spooled:
+            yield from self._kept()
+            return
+        if self._spool is not None:
+            if self._started:
+                raise UsageError(f"{self._what} can be read once, and was left half-way")
+            self._started = True
+        taken = 0
+        for sample in self._samples():
+            if self._spool is not None:
+                pickle.dump(sample, self._spool, protocol=pickle.HIGHEST_PROTOCOL)
+            yield sample
+            taken += 1
+            if taken == self._count:
+                break
+        if taken == 0:
+            raise CalibrationError(f"{self._what} holds no samples")
+        if self._count is not None and taken < self._count:
+            raise CalibrationError(
+                f"{self._what} holds {taken} samples, {self._count} were asked for",
+                hint="give more, or ask for fewer with --calibration-samples",
+            )
+        self._spooled = self._spool is not None
+
+    def _samples(self) -> Iterator[Sample]:
+        for where, item in self._read():
+            yield from split(named(item, self._inputs, where), self._inputs, where)
+
+    def _kept(self) -> Iterator[Sample]:
+        # The file is this object's own: nobody else wrote to it.
+        self._spool.seek(0)
+        while True:
+            try:
+                yield pickle.load(self._spool)
+            except EOFError:
+                return
+
+
+def open_data(
+    source: Any, inputs: Sequence[InputRange], *, count: int | None = None
+) -> CalibrationData:
+    """Calibration data of any of the known forms.
+
+    Args:
+        source: Path of an ``.npz`` file with arrays by input name; of a folder of ``.npz`` files,
+            or of ``.npy`` files for a model of one input, read in the order of their names;
+            ``script.py:function``, whose result is any of the other forms; an iterable of samples
+            (dicts by input name, tuples in the order of the inputs, or arrays), as a torch
+            DataLoader is one; or an onnxruntime ``CalibrationDataReader``.
+        inputs: The model's inputs (:func:`burnish.check.inputs.input_ranges`).
+        count: Samples to take; None for all there are.
+
+    Raises:
+        UsageError: It is none of them.
+        InputFileError: A file is missing or damaged.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(os.fspath(source), inputs, count)
+    if callable(getattr(source, "get_next", None)):
+        return CalibrationData(
+            lambda: _numbered(iter(source.get_next, None)), inputs, count=count, once=True
+        )
+    if not isinstance(source, Iterable):
+        raise UsageError(
+            f"no calibration data: {type(source).__name__}", hint=f"it may be {_FORMS}"
+        )
+    once = iter(source) is source
+    return CalibrationData(lambda: _numbered(source), inputs, count=count, once=once)
+
+
+def _numbered(items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    for index, item in enumerate(items):
+        yield f"sample {index}", item
+
+
+def _from_path(source: str, inputs: Sequence[InputRange], count: int | None) -> CalibrationData:
+    script, colon, function = source.rpartition(":")
+    if colon and script.endswith(".py"):
+        return open_data(_call(script, function), inputs, count=count)
+    path = Path(source)
+    if path.is_dir():
+        names = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".npy"))
+        if not names:
+            raise InputFileError("the folder holds no .npz or .npy files", at=source)
+        return CalibrationData(lambda: map(_load, names), inputs, count=count, what=source)
+    if not path.is_file():
+        raise InputFileError("no such calibration data", at=source, hint=f"it may be {_FORMS}")
+    return CalibrationData(lambda: [_load(path)], inputs, count=count, what=source)
+
+
+def _load(path: Path) -> tuple[str, Any]:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile):
+            with found:
+                return str(path), {name: found[name] for name in found.files}
+        return str(path), found
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise InputFileError(
+            f"the calibration data cannot be read: {error}",
+            at=str(path),
+            hint="write it with numpy.savez(path, **{input name: array})",
+        ) from error
+
+
+def _call(script: str, function: str) -> Any:
+    """What a function of a script returns."""
+    if not Path(script).is_file():
+        raise InputFileError("no such script", at=script)
+    spec = importlib.util.spec_from_file_location(
+        f"burnish_calibration_{Path(script).stem}", script
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    folder = str(Path(script).resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, function, None)
+        if not callable(found):
+            raise UsageError(f"{script} has no function {function!r}")
+        return found()
+    except BurnishError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{script}:{function} failed: {type(error).__name__}: {error}", at=script
+        ) from error
+    finally:
+        sys.path.remove(folder)

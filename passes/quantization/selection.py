@@ -1,0 +1,76 @@
+"""Which nodes a user wants to be quantized."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from burnish.errors import UsageError
+from burnish.ir import Graph, Node
+
+#: Operators that multiply; all else that is quantized lies between them.
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Names and kinds of nodes, called as in onnxruntime, ModelOpt and NNCF.
+
+    Attributes:
+        op_types_to_quantize: Operators of :data:`PRODUCTS` to quantize.
+        op_types_to_exclude: Operators to leave.
+        nodes_to_quantize: Names of the only nodes to quantize, or regular expressions that match
+            whole names; empty for all.
+        nodes_to_exclude: Names or regular expressions of nodes to leave.
+    """
+
+    op_types_to_quantize: tuple[str, ...] = PRODUCTS
+    op_types_to_exclude: tuple[str, ...] = ()
+    nodes_to_quantize: tuple[str, ...] = ()
+    nodes_to_exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for op in self.op_types_to_quantize:
+            if op not in PRODUCTS:
+                raise UsageError(
+                    f"{op} is no operator that can be quantized",
+                    hint=f"choose from {', '.join(PRODUCTS)}",
+                )
+        for pattern in (*self.nodes_to_quantize, *self.nodes_to_exclude):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UsageError(
+                    f"neither a node's name nor a regular expression: {pattern!r} ({error})"
+                ) from None
+
+    def refuses(self, node: Node) -> str:
+        """Why a node is left as it is; empty if it is wanted."""
+        if node.op not in self.op_types_to_quantize:
+            return f"{node.op} is not among the operators to quantize"
+        if node.op in self.op_types_to_exclude:
+            return f"{node.op} is excluded"
+        names = node.location.names or (node.name,)
+        if matching := next((p for p in self.nodes_to_exclude if _matches(p, names)), ""):
+            return f"excluded by {matching!r}"
+        if self.nodes_to_quantize and not any(_matches(p, names) for p in self.nodes_to_quantize):
+            return "not among the nodes to quantize"
+        return ""
+
+    def check(self, graph: Graph) -> None:
+        """Refuse names that no node has: a misspelled exclusion would be silently ignored.
+
+        Raises:
+            UsageError: A pattern matches no node of the graph.
+        """
+        names = [name for node in graph.walk() for name in node.location.names or (node.name,)]
+        for pattern in (*self.nodes_to_quantize, *self.nodes_to_exclude):
+            if not _matches(pattern, names):
+                raise UsageError(
+                    f"no node is called {pattern!r}, nor does one match it",
+                    hint="burnish inspect MODEL --text prints the names",
+                )
+
+
+def _matches(pattern: str, names: tuple[str, ...] | list[str]) -> bool:
+    return pattern in names or any(re.fullmatch(pattern, name) for name in names)

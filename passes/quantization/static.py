@@ -1,0 +1,167 @@
+"""The pass that quantizes a model by measured ranges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from burnish.ir import Attr, Builder, Graph, Location, Node, Value
+from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.quantization.parameters import (
+    Interval,
+    Parameters,
+    QuantizedWeights,
+    activation_parameters,
+    quantize_bias,
+    quantize_weights,
+)
+from burnish.passes.quantization.plan import Plan, make_plan, weight_axis
+from burnish.passes.quantization.selection import Selection
+
+VIA = "quantize-static"
+
+
+@dataclass(frozen=True)
+class QuantizeStatic(Pass):
+    """Store weights and activations of products in 8 bits, by ranges that were measured.
+
+    Before: Relu -> Conv -> Relu, in float32.
+    After: Relu -> QuantizeLinear -> DequantizeLinear -> Conv -> Relu, the weights int8 behind a
+        DequantizeLinear with a scale for each output channel, the bias int32.
+    Keeps: products that the selection excludes, in subgraphs, of other types, or with operands that
+        have no finite range, each with its reason; inputs and outputs of the model.
+    Numerics: quantizes: activations are rounded to 256 numbers, weights to 255 in each channel.
+
+    Attributes:
+        ranges: What was measured, by name of the value.
+        refused: Why values cannot be quantized, by name.
+        selection: Which nodes.
+        activation_type: ``uint8`` or ``int8``.
+        symmetric: Whether the middle of the activations' type represents 0.
+        per_channel: Whether each output channel of the weights has its own scale.
+    """
+
+    name = "quantize-static"
+    numerics = Numerics.QUANTIZES
+    ranges: Mapping[str, Interval] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    selection: Selection = field(default_factory=Selection)
+    activation_type: str = "uint8"
+    symmetric: bool = False
+    per_channel: bool = True
+
+    @property
+    def spec(self) -> str:
+        """The name with what was chosen, not with all that was measured."""
+        return f"{self.name}{{activation_type={self.activation_type},symmetric={self.symmetric}}}"
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """Decide, then put the nodes in."""
+        plan = make_plan(graph, self.ranges, self.refused, self.selection)
+        for node, reason in plan.kept.items():
+            for name in node.location.names or (node.name,):
+                ctx.kept[name] = reason
+        _report(plan, ctx)
+        if not plan.products:
+            return False
+        _Rewriter(graph, plan, self).run(ctx)
+        return True
+
+
+def _report(plan: Plan, ctx: PassContext) -> None:
+    line = f"int8: {len(plan.products)} products quantized, {len(plan.kept)} kept in fp32"
+    causes = Counter(f"{node.op}: {reason}" for node, reason in plan.kept.items())
+    if causes:
+        line += "; " + "; ".join(f"{count} x {cause}" for cause, count in causes.most_common())
+    ctx.note(line)
+
+
+class _Rewriter:
+    """Carries a plan out."""
+
+    def __init__(self, graph: Graph, plan: Plan, how: QuantizeStatic) -> None:
+        self.graph, self.plan, self.how = graph, plan, how
+        self.parameters = {
+            value: activation_parameters(interval, how.activation_type, symmetric=how.symmetric)
+            for value, interval in plan.intervals.items()
+        }
+        self._weights: dict[tuple[int, bytes], Value] = {}
+
+    def run(self, ctx: PassContext) -> None:
+        for node, data in self.plan.products.items():
+            with ctx.visiting(node):
+                self._quantize_constants(node, data)
+        reads: dict[Value, list[tuple[Node, int]]] = {}
+        for node, index in self.plan.reads:
+            reads.setdefault(node.required(index), []).append((node, index))
+        for value, uses in reads.items():
+            represented = self._represented(value, uses[0][0])
+            for node, index in uses:
+                node.set_input(index, represented)
+
+    def _builder(self, node: Node) -> Builder:
+        return Builder(self.graph, Location(node.location.names, (VIA,)))
+
+    def _represented(self, value: Value, user: Node) -> Value:
+        """The value through 8 bits."""
+        b = self._builder(value.producer or user)
+        scale, zero = _constants(b, self.parameters[value], value.name)
+        quantized = b.op("QuantizeLinear", value, scale, zero)
+        return b.op("DequantizeLinear", quantized, scale, zero)
+
+    def _quantize_constants(self, node: Node, data: tuple[int, ...]) -> None:
+        """Weights and bias of a product that has one activation."""
+        if len(data) != 1:
+            return
+        index = 1 - data[0]
+        weights = node.required(index)
+        axis = weight_axis(node, index) if self.how.per_channel else None
+        scale = self.parameters[node.required(data[0])].scale
+        bias = self._bias(node)
+        found = quantize_weights(
+            weights.array, axis, bias=None if bias is None else bias.array, input_scale=scale
+        )
+        node.set_input(index, self._dequantized(weights, found, node))
+        if bias is not None:
+            values, scales = quantize_bias(bias.array, scale, found.scale)
+            node.set_input(2, self._dequantize(bias.name, values, scales, 0, node))
+
+    def _bias(self, node: Node) -> Value | None:
+        """The bias of a product, if it is one number for each output channel."""
+        bias = node.input(2)
+        if bias is None or not bias.is_const or bias.t.rank != 1:
+            return None
+        if node.op == "Gemm" and node.float_attr("alpha", 1.0) != node.float_attr("beta", 1.0):
+            return None
+        channels = node.required(1).shape[weight_axis(node, 1) or 0]
+        return bias if bias.shape == (channels,) else None
+
+    def _dequantized(self, weights: Value, found: QuantizedWeights, node: Node) -> Value:
+        """Weights behind a DequantizeLinear, shared by all products that read them alike."""
+        key = (id(weights.const), found.scale.tobytes())
+        if key not in self._weights:
+            self._weights[key] = self._dequantize(
+                weights.name, found.values, found.scale, found.axis, node
+            )
+        return self._weights[key]
+
+    def _dequantize(
+        self, name: str, values: np.ndarray, scale: np.ndarray, axis: int | None, node: Node
+    ) -> Value:
+        b = self._builder(node)
+        inputs = [
+            b.constant(values, f"{name}_quantized"),
+            b.constant(scale, f"{name}_scale"),
+            b.constant(np.zeros(scale.shape, values.dtype), f"{name}_zero_point"),
+        ]
+        attrs: dict[str, Attr] = {} if axis is None else {"axis": axis}
+        return b.node("DequantizeLinear", inputs, attrs).output
+
+
+def _constants(b: Builder, parameters: Parameters, name: str) -> tuple[Value, Value]:
+    scale = b.constant(np.asarray(parameters.scale, np.float32), f"{name}_scale")
+    zero = np.asarray(parameters.zero, np.dtype(parameters.dtype))
+    return scale, b.constant(zero, f"{name}_zero_point")

@@ -1,0 +1,137 @@
+"""``burnish quantize``: what it writes, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from burnish.cli.main import main
+from burnish.export import save
+from tests.support.golden import parse
+
+NET = """g (float[1,3,12,12] x) => (float[1,6] y) <float[8,3,3,3] w, float[8] b, float[8,6] v> {
+    c = Conv<pads=[1,1,1,1]>(x, w, b)
+    r = Relu(c)
+    a = GlobalAveragePool(r)
+    f = Flatten(a)
+    y = MatMul(f, v)
+}"""
+RNG = np.random.default_rng(8)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small network, with twelve samples beside it."""
+    save(parse(NET, seed=2), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=RNG.standard_normal((12, 3, 12, 12), dtype=np.float32))
+    return tmp_path / "net.onnx"
+
+
+@dataclass
+class Done:
+    """What a command gave."""
+
+    exit_code: int
+    output: str
+    errors: str
+
+
+class Command:
+    """Runs the command."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, model: Path, *arguments: str) -> Done:
+        output = model.with_name("int8.onnx")
+        code = main(["quantize", str(model), str(output), *arguments])
+        return Done(code, *self.capsys.readouterr())
+
+
+@pytest.fixture
+def quantize(capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command."""
+    return Command(capsys)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+def test_static_quantization_is_plain_onnx_that_onnxruntime_runs(
+    quantize: Command, model: Path, method: str
+) -> None:
+    data = str(model.with_name("data.npz"))
+    done = quantize(
+        model, "--calibration-data", data, "--calibration-method", method, "--min-cosine", "0.99"
+    )
+    assert done.exit_code == 0, done.errors
+    assert "12 calibration samples" in done.output
+    assert "int8: 2 products quantized, 0 kept in fp32" in done.output
+    path = model.with_name("int8.onnx")
+    onnx.checker.check_model(path, full_check=True)
+    x = np.load(data)["x"][:1]
+    (found,) = ort.InferenceSession(path).run(None, {"x": x})
+    (wanted,) = ort.InferenceSession(model).run(None, {"x": x})
+    assert 0 < np.abs(found - wanted).max() < 0.1 * np.abs(wanted).max()
+    domains = {n.domain for n in onnx.load(path).graph.node}
+    assert domains == {""}
+
+
+def test_without_data_products_are_quantized_by_the_range_of_each_call(
+    quantize: Command, model: Path
+) -> None:
+    done = quantize(model, "--json", "-")
+    assert done.exit_code == 0, done.errors
+    report = json.loads(done.output)
+    assert report["operators"]["MatMulInteger"] == 1
+    assert report["samples"] == 0
+    assert list(report["kept"].values()) == ["Conv needs calibration data"]
+    assert report["size_after"] == model.with_name("int8.onnx").stat().st_size
+    assert report["cosine"]["y"] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--calibration-data", "absent.npz"], 2, "no such calibration data"),
+        (["--calibration-data", "DATA", "--calibration-samples", "13"], 2, "13 were asked for"),
+        (["--calibration-data", "DATA", "--nodes-to-exclude", "zz"], 2, "no node is called 'zz'"),
+        (["--calibration-data", "DATA", "--percentile", "20"], 2, "must lie in (50, 100]"),
+        (["--calibration-data", "DATA", "--min-cosine", "1"], 10, "cosine similarity of 0."),
+        (["--op-types-to-exclude", "MatMul", "--op-types-to-exclude", "Conv"], 2, "nothing was"),
+        (["--calibration-data", "BAD"], 2, "holds NaN"),
+        (["--min-cosine", "7"], 2, "a cosine lies in [-1, 1]"),
+    ],
+)
+def test_refusals_leave_nothing_behind(
+    quantize: Command, model: Path, arguments: list[str], code: int, message: str
+) -> None:
+    bad = np.full((1, 3, 12, 12), np.nan, np.float32)
+    np.savez(model.with_name("bad.npz"), x=bad)
+    places = {"DATA": model.with_name("data.npz"), "BAD": model.with_name("bad.npz")}
+    done = quantize(model, *[str(places.get(a, a)) for a in arguments])
+    assert done.exit_code == code, done.errors
+    assert message in done.errors
+    assert not model.with_name("int8.onnx").exists()
+
+
+def test_an_output_is_not_replaced_unless_asked(quantize: Command, model: Path) -> None:
+    assert quantize(model).exit_code == 0
+    again = quantize(model)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.errors
+    assert quantize(model, "--overwrite").exit_code == 0
+
+
+def test_the_result_compiles(quantize: Command, model: Path) -> None:
+    import burnish
+
+    data = str(model.with_name("data.npz"))
+    assert quantize(model, "--calibration-data", data).exit_code == 0
+    compiled = burnish.compile(model.with_name("int8.onnx"), check=True)
+    (found,) = compiled.run(None, {"x": np.load(data)["x"][:1]})
+    assert found.shape == (1, 6)
