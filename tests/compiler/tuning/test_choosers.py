@@ -87,3 +87,11 @@ def test_an_assignment_respects_the_library_option() -> None:
     given = Assignment(Ledger(CostTable("none")), lambda record, node: record.plan())
     names = {given.choose(PROBLEM, TACTICS).tactic.name for _ in range(6)}
     assert names == {"direct", "winograd"}
+
+
+def test_a_node_without_a_tactic_that_its_problem_has_is_not_measured_with_it() -> None:
+    given = Assignment(Ledger(CostTable()), lambda record, node: "winograd")
+    assert given.choose(PROBLEM, TACTICS).tactic.name == "winograd"
+    choice = given.choose(PROBLEM, [t for t in TACTICS if t.name != "winograd"])
+    assert choice.tactic.name == "onednn"
+    assert choice.why not in given.given
