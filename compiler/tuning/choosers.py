@@ -80,6 +80,8 @@ class Assignment:
         self._nodes[problem.key] = node + 1
         record.nodes = max(record.nodes, node + 1)
         name = self.pick(record, node)
+        if name not in allowed:  # what a node's weights allow, others of its problem may not
+            return default
         label = f"trial {len(self.given)}"
         self.given[label] = (problem.key, name)
         return Choice(allowed[name], label)
