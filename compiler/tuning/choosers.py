@@ -49,6 +49,8 @@ def describe(entry: Entry, name: str) -> str:
     others = sorted((n for n in times if n != name), key=times.__getitem__)
     parts = [f"{n} {times[n] / 1e3:.3g} ms" for n in (name, *others)[:_NAMED]]
     text = f"measured on this machine: {', '.join(parts)}"
+    if others and times[others[0]] < times[name]:
+        text += f"; {others[0]} is not faster beyond noise"
     if entry.unmeasured:
         text += f"; not measured: {len(entry.unmeasured)} more"
     return text
