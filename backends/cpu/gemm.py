@@ -61,6 +61,8 @@ class GemmSpec:
         dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
         steps: Steps of the reduction in one pass, all of them if 0. The sums lie in ``y`` between
             passes, which has to be float32 then. Weights are packed alike.
+        rows_first: Whether the outer loop is over rows, and reads the weights again for each run of
+            rows, or over column blocks; None for what :func:`weights_first` says.
     """
 
     lead: tuple[Index, ...]
@@ -70,6 +72,7 @@ class GemmSpec:
     tile: Tile | None = None
     dtype: str = "float32"
     steps: int = 0
+    rows_first: bool | None = None
 
     @property
     def rows(self) -> Index:
@@ -131,8 +134,14 @@ def gemm(isa: Isa, spec: GemmSpec, name: str = "gemm") -> Kernel:
         w = k.input("w", (packed_size(spec.k, spec.n, isa),))
         epilogue = Epilogue.declare(k, spec.postops, (*spec.lead, spec.n))
         y = k.output("y", (*spec.lead, spec.n))
-        emit_gemm(isa, x, w, y, epilogue, spec.rows, spec.k, spec.n, columns, spec.steps)
+        order = spec.rows_first
+        emit_gemm(isa, x, w, y, epilogue, spec.rows, spec.k, spec.n, columns, spec.steps, order)
     return k.result
+
+
+def weights_first(depth: int, n: int) -> bool:
+    """Whether the outer loop of a product is over column blocks by default."""
+    return 4 * depth * n > _LARGE_WEIGHTS
 
 
 def emit_gemm(
@@ -146,6 +155,7 @@ def emit_gemm(
     n: int,
     columns: tuple[Columns, ...],
     steps: int = 0,
+    rows_first: bool | None = None,
 ) -> None:
     """The loops of a product of ``x`` [rows, depth] and packed ``w``, as one parallel loop.
 
@@ -156,7 +166,7 @@ def emit_gemm(
     fixed = rows if isinstance(rows, int) else None
     chunk = row_chunk(fixed, depth, n, blocks, columns[0].tile.rows, steps)
     chunks = ceildiv(rows, chunk)
-    weights_outside = 4 * depth * n > _LARGE_WEIGHTS
+    weights_outside = weights_first(depth, n) if rows_first is None else not rows_first
     with parallel(chunks * blocks) as task:
         if weights_outside:
             block, part = floordiv(task, chunks), floormod(task, chunks)

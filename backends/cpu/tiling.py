@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from burnish.backends.cpu.isa import Isa
 from burnish.errors import CompileError
 
-_LATENCY = 4.0
+#: One more than the instruction has: loops with just enough sums in flight do not reach the limit.
+_LATENCY = 5.0
 _PER_CYCLE = 2.0
 #: Bytes that the second-level cache delivers in a cycle; packed weights come from there.
 _L2_BYTES = 32.0
 #: More rows than this may collide in a set of the first-level cache.
 _MAX_ROWS = 14
 _MAX_ROWS_WIDE = 8
-_MAX_VECTORS = 4
+#: Vectors of the widest tile that is tried.
+MAX_VECTORS = 4
 #: Rows taken for a size that is not known at compile time.
 _UNKNOWN = 1 << 16
 
@@ -93,7 +95,7 @@ def best_rows(
     rows: int | None,
     depth: int,
     isa: Isa,
-    limit: int,
+    limit: int = _MAX_ROWS,
     spare: int = 0,
     *,
     held: bool = False,
@@ -151,7 +153,7 @@ def tile_columns(
             None if unknown.
         depth: Steps of the reduction.
         n: Columns.
-        override: Use this tile for all blocks but a narrower last one.
+        override: Use this tile for all blocks but a narrower last one, which has its own best.
         limit: Most rows of a tile; a tile wider than one vector has at most 8.
         spare: Registers to leave free, for loops with more than the tile in them.
         dtype: Element type that the rows are stored in.
@@ -161,11 +163,12 @@ def tile_columns(
         if not fits(override, isa):
             raise CompileError(f"tile {override} does not fit {isa.registers} registers")
         return tuple(
-            Columns(f, b, override if v == override.vectors else Tile(override.rows, v), t)
+            Columns(f, b, override if v == override.vectors else narrow, t)
             for f, b, v, t in plan_columns(n, override.vectors, isa)
+            if (narrow := best_rows(v, rows, depth, isa, limit, spare, held=held)) is not None
         )
     best: tuple[float, tuple[Columns, ...]] | None = None
-    for width in range(1, min(_MAX_VECTORS, vector_count(n, isa)) + 1):
+    for width in range(1, min(MAX_VECTORS, vector_count(n, isa)) + 1):
         columns = tuple(
             Columns(f, b, tile, t)
             for f, b, v, t in plan_columns(n, width, isa)

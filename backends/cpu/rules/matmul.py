@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -13,9 +14,9 @@ from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of, refuse_batches, refuse_matrix
 from burnish.backends.cpu.costs import nominal
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm, packed_size
+from burnish.backends.cpu.gemm_plans import GemmPlan, gemm_plans
 from burnish.backends.cpu.matmul import MatmulSpec, matmul
 from burnish.backends.cpu.rules.common import lower_operands, refuse_dtype, refuse_operands
-from burnish.backends.cpu.tiling import columns_cost
 from burnish.ir import Node
 from burnish.ir.dims import is_static, product
 from burnish.lowering.context import CallShapes, NodeContext
@@ -27,43 +28,39 @@ def _accepts(node: Node) -> Refused | None:
 
 
 def gemm_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
-    """The packed GEMM template."""
+    """The packed GEMM template with several tiles and orders of loops."""
     x, w = node.required(0), node.required(1)
     k, n = (int(d) for d in w.shape if isinstance(d, int))
     lead = x.shape[:-1]
     # How weights are packed depends on the number of rows, where that is known.
-    fixed = all(map(is_static, lead))
-    sizes = lead if fixed else (tirx.Var("rows", "int64"),)
-    packing = GemmSpec(sizes, k, n, postops_of(node), dtype=x.dtype)
-    columns = packing.columns(ctx.isa)
-    cost = columns_cost(columns, prod(map(nominal, lead)), k, ctx.isa)
-    tile = columns[0].tile
-    name = f"gemm tile {tile.rows}x{tile.vectors}"
-    yield Tactic(name, cost, lambda: _emit_gemm(ctx, node, packing))
+    sizes = lead if all(map(is_static, lead)) else (tirx.Var("rows", "int64"),)
+    product_of = GemmSpec(sizes, k, n, postops_of(node), dtype=x.dtype)
+    for plan in gemm_plans(ctx.isa, product_of, prod(map(nominal, lead))):
+        yield Tactic(plan.name, plan.cost, partial(_emit_gemm, ctx, node, plan))
 
 
-def _emit_gemm(ctx: NodeContext, node: Node, packing: GemmSpec) -> None:
-    w, columns = node.required(1), packing.columns(ctx.isa)
+def _emit_gemm(ctx: NodeContext, node: Node, plan: GemmPlan) -> None:
+    w, spec, columns = node.required(1), plan.spec, plan.columns
     weights = ctx.weight(
         w,
         ("gemm", columns),
-        lambda a: pack_gemm(a, packing, ctx.isa),
-        (packed_size(packing.k, packing.n, ctx.isa),),
+        lambda a: pack_gemm(a, spec, ctx.isa),
+        (packed_size(spec.k, spec.n, ctx.isa),),
     )
 
     def build(shapes: CallShapes) -> Any:
-        return gemm(ctx.isa, replace(packing, lead=shapes.inputs[0][:-1]))
+        return gemm(ctx.isa, replace(spec, lead=shapes.inputs[0][:-1]))
 
-    tile = columns[0].tile
+    loops = (columns, spec.steps, spec.rows_first)
     ctx.set(
         *ctx.call(
             "gemm",
-            (packing.k, packing.n, columns, postops_key(packing.postops)),
+            (spec.k, spec.n, loops, postops_key(spec.postops)),
             build,
             [ctx.tensor(node.required(0)), weights, *lower_operands(ctx, node, 2)],
             [node.output.t],
-            flops=product([*node.output.shape, 2 * packing.k]),
-            detail=f"tile {tile.rows}x{tile.vectors}",
+            flops=product([*node.output.shape, 2 * spec.k]),
+            detail=f"tile {plan.tile}",
         )
     )
 
