@@ -31,6 +31,7 @@ from burnish.backends.cpu.gemm import (
 )
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.place import Place, result_of
 from burnish.backends.cpu.tiling import Columns, Tile, tile_columns
 from burnish.backends.cpu.tir import (
     Acc,
@@ -77,6 +78,7 @@ class ConvSpec:
         tile: Overrides the tile rule: pixels by vectors of output channels.
         dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
         over: Write the result over the post-ops' operand that has its shape, instead of ``y``.
+        place: Where in a wider ``y`` the output channels go.
     """
 
     n: Index
@@ -93,6 +95,7 @@ class ConvSpec:
     tile: Tile | None = None
     dtype: str = "float32"
     over: bool = False
+    place: Place | None = None
 
     @property
     def oh(self) -> Index:
@@ -106,13 +109,19 @@ class ConvSpec:
 
     @property
     def pointwise(self) -> bool:
-        """Whether it is a product over the pixels: 1x1, stride 1, no padding, one group."""
+        """Whether it is a compact product over the pixels: 1x1, no stride, padding or groups."""
         return (
             self.kernel == (1, 1)
             and self.strides == (1, 1)
             and self.pads == (0, 0, 0, 0)
             and self.groups == 1
+            and self.place is None
         )
+
+    @property
+    def line(self) -> int:
+        """Elements between the results of neighbouring pixels in ``y``."""
+        return self.oc if self.place is None else self.place.channels
 
     def columns(self, isa: Isa) -> tuple[Columns, ...]:
         """Blocks of output channels of one group."""
@@ -201,7 +210,7 @@ def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
         x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
         w = k.input("w", (spec.groups * packed_size(depth, oc, isa),))
         epilogue = Epilogue.declare(k, spec.postops, shape)
-        y = epilogue.overwritten if spec.over else k.output("y", shape)
+        y = result_of(k, epilogue, shape, spec.place, over=spec.over)
         if spec.pointwise:
             rows = static(x.shape[0] * x.shape[1] * x.shape[2])
             emit_gemm(isa, x, w, y, epilogue, rows, spec.ic, spec.oc, columns)
@@ -291,7 +300,7 @@ class _Direct:
             base = hold((row.image * spec.oh + row.oh) * ow)
             channel = row.group * (spec.oc // spec.groups)
             finish_rows(
-                self.isa, self.y, self.epilogue, base, base + ow, spec.oc, row.columns,
+                self.isa, self.y, self.epilogue, base, base + ow, spec.line, row.columns,
                 row.first, channel,
             )  # fmt: skip
 
@@ -349,7 +358,7 @@ class _Direct:
                 offset = (pixel + r) * spec.oc + channel
                 valid = row.columns.tail if v == vectors - 1 else None
                 value = self.epilogue.start(tile.at(r, v), offset, channel, valid)
-                self.y.store(offset, value, valid)
+                self.y.store((pixel + r) * spec.line + channel, value, valid)
 
     def _reduce(self, row: _Row, tile: RegisterTile, begin: Index, inside: bool) -> None:
         """Sum over the kernel window."""

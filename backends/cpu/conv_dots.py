@@ -22,6 +22,7 @@ from burnish.backends.cpu.conv import ConvSpec, kernel_rows
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import FloatArray, as_stored
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.place import result_of
 from burnish.backends.cpu.tir import (
     Acc,
     Expr,
@@ -120,7 +121,7 @@ def conv_dots(isa: Isa, spec: ConvSpec, name: str = "conv_dots") -> Kernel:
         x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
         w = k.input("w", (packed_dots_size(spec, isa),))
         epilogue = Epilogue.declare(k, spec.postops, shape)
-        y = epilogue.overwritten if spec.over else k.output("y", shape)
+        y = result_of(k, epilogue, shape, over=spec.over)
         _Dots(isa, spec, dots_tile(spec, isa), x, w, y, epilogue).emit()
     return k.result
 

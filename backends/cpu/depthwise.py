@@ -20,6 +20,7 @@ from burnish.backends.cpu.conv import ConvSpec, for_powers, kernel_rows
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import FloatArray, as_stored, finish_rows, for_columns
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.place import result_of
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns, vector_count
 from burnish.backends.cpu.tir import (
     Acc,
@@ -96,7 +97,7 @@ def depthwise(isa: Isa, spec: ConvSpec, name: str = "depthwise") -> Kernel:
         kh, kw = spec.kernel
         w = k.input("w", (kh * kw * vector_count(spec.oc, isa) * isa.lanes,))
         epilogue = Epilogue.declare(k, spec.postops, shape)
-        y = epilogue.overwritten if spec.over else k.output("y", shape)
+        y = result_of(k, epilogue, shape, spec.place, over=spec.over)
         _Depthwise(isa, spec, columns, x, w, y, epilogue).emit()
     return k.result
 
@@ -178,7 +179,7 @@ class _Depthwise:
             )
         if self.epilogue.deferred:
             base = hold((image * spec.oh + oh) * ow)
-            finish_rows(self.isa, self.y, self.epilogue, base, base + ow, spec.oc, c, first)
+            finish_rows(self.isa, self.y, self.epilogue, base, base + ow, spec.line, c, first)
 
     def _inner_tiles(self, step: int, whole: Index) -> tuple[Index, Index]:
         """The tiles [lo, hi) all of whose taps lie in the image."""
@@ -232,7 +233,7 @@ class _Depthwise:
                 offset = (pixel + r) * spec.oc + channel + v * lanes
                 value = acc[r * vectors + v]
                 value = self.epilogue.start(value, offset, channel + v * lanes, valid)
-                self.y.store(offset, value, valid)
+                self.y.store((pixel + r) * spec.line + channel + v * lanes, value, valid)
 
     def _row_taps(
         self, acc: Acc, v: int, at: tuple[Index, Index], padded: int, left: Index, count: int,

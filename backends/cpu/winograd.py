@@ -34,6 +34,7 @@ from burnish.backends.cpu.gemm import (
 )
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.place import result_of
 from burnish.backends.cpu.stack import stack
 from burnish.backends.cpu.tiling import Columns
 from burnish.backends.cpu.tir import (
@@ -97,7 +98,7 @@ def winograd(isa: Isa, spec: ConvSpec, m: int, name: str = "winograd") -> Kernel
         x = k.input("x", (spec.n, spec.h, spec.w, spec.ic))
         w = k.input("w", (packed_size(plan.points * spec.ic, spec.oc, isa),), "float32")
         epilogue = Epilogue.declare(k, spec.postops, shape)
-        y = k.output("y", shape)
+        y = result_of(k, epilogue, shape, spec.place, over=spec.over)
         v = k.output("v", (plan.scratch,), "float32") if plan.scratch else None
         emitter = _Winograd(isa, spec, plan, x, w, y, epilogue)
         if v is None:
@@ -393,12 +394,13 @@ class _Winograd:
 
                 def write(valid: int | None, channel: Index = channel) -> None:
                     with serial(high) as row, serial(wide) as col:
-                        offset = hold((start + row * spec.ow + col) * spec.oc + channel)
+                        pixel = hold(start + row * spec.ow + col)
+                        offset = pixel * spec.oc + channel
                         value = load(patch, (row * m + col) * lanes, lanes)
                         value = self.epilogue.start(value, offset, channel, valid)
                         if self.epilogue.deferred:
                             value = self.epilogue.finish(let(value), offset, channel, valid)
-                        self.y.store(offset, value, valid)
+                        self.y.store(pixel * spec.line + channel, value, valid)
 
                 last = columns.tile.vectors - 1
                 if columns.tail is None:

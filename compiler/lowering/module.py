@@ -26,6 +26,7 @@ from burnish.lowering.context import (
     NodeContext,
     Weight,
 )
+from burnish.lowering.joins import Join
 from burnish.lowering.module_ops import BIND, CONTROL, LAZY, VIEWS
 from burnish.lowering.overwriting import Overwriting
 from burnish.lowering.run_time import bind_sizes, check_sizes
@@ -130,6 +131,8 @@ class FunctionLowering:
         self.weight_vars: dict[int, Any] = {}
         self.done: set[Node] = set()
         self.overwriting = Overwriting(graph)
+        #: Concatenations that kernels write into, until they are lowered.
+        self.joins: dict[Node, Join] = {}
 
     # --- types ---------------------------------------------------------------------------------
 

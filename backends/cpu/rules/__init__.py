@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from burnish.backends.base import KernelRule
 from burnish.backends.cpu.rules.attention import ATTENTION
+from burnish.backends.cpu.rules.concat import CONCAT
 from burnish.backends.cpu.rules.conv import CONV
 from burnish.backends.cpu.rules.conv_transpose import CONV_TRANSPOSE
 from burnish.backends.cpu.rules.matmul import MATMUL_RULES
@@ -20,6 +21,7 @@ RULES: dict[str, KernelRule] = {
     rule.key: rule
     for rule in (
         ATTENTION,
+        CONCAT,
         CONV,
         CONV_TRANSPOSE,
         *MATMUL_RULES,

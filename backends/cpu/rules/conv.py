@@ -84,14 +84,16 @@ def _direct(spec: ConvSpec, isa: Isa) -> Template:
     size = spec.groups * packed_size(depth, spec.oc // spec.groups, isa)
     tile = columns[0].tile
     detail = f"tile {tile.rows}x{tile.vectors}"
-    return Template("conv", conv, pack_conv, columns, size, detail, over=True)
+    return Template("conv", conv, pack_conv, columns, size, detail, over=True, placed=True)
 
 
 def _depthwise(spec: ConvSpec, isa: Isa) -> Template:
     tile = depthwise_tile(spec, isa)
     size = packed_size(prod(spec.kernel), spec.oc, isa)
     detail = f"tile {tile.rows}x{tile.vectors}"
-    return Template("depthwise", depthwise, pack_depthwise, isa.lanes, size, detail, over=True)
+    return Template(
+        "depthwise", depthwise, pack_depthwise, isa.lanes, size, detail, over=True, placed=True
+    )
 
 
 CONV = KernelRule(

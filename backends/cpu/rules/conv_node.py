@@ -13,11 +13,13 @@ from burnish.backends.composites import postops_key, postops_of
 from burnish.backends.cpu.conv import ConvSpec
 from burnish.backends.cpu.epilogue import overwritable
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.place import Place, placeable
 from burnish.backends.cpu.rules.common import lower_operands
 from burnish.backends.images import Window, any_size, channels, image_dims, window
 from burnish.ir import Dim, Node, TensorType, Value
 from burnish.ir.dims import product
 from burnish.lowering.context import CallShapes, NodeContext
+from burnish.lowering.joins import Join, join_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Template:
         detail: What was chosen, for the report.
         scratch: Elements of memory that the kernel needs besides.
         over: Whether the kernel can write its result over an operand (:attr:`ConvSpec.over`).
+        placed: Whether it can write its result into a wider tensor (:attr:`ConvSpec.place`).
     """
 
     name: str
@@ -44,6 +47,7 @@ class Template:
     detail: str
     scratch: Dim = 0
     over: bool = False
+    placed: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,21 @@ class ConvNode:
 
     def call(self, template: Template) -> None:
         """Emit the call of a template's kernel and bind the node's output."""
-        ctx, node, spec = self.ctx, self.node, self.spec
+        ctx, node = self.ctx, self.node
+        join = _join(ctx, node) if template.placed and self.spec.place is not None else None
+        spec = replace(self.spec, place=None if join is None else _place(join, node))
         x = ctx.reshape(ctx.tensor(node.required(0)), self.dims)
         operands = [
             ctx.reshape(t, self.output_dims) if len(t.dims) > 1 else t
             for t in lower_operands(ctx, node, 2)
         ]
 
-        over = self._overwritten() if template.over else None
+        over = self._overwritten() if template.over and join is None else None
+        spec = replace(spec, over=over is not None)
 
         def build(shapes: CallShapes) -> Any:
             n, h, width, _ = shapes.inputs[0]
-            return template.build(ctx.isa, replace(spec, n=n, h=h, w=width, over=over is not None))
+            return template.build(ctx.isa, replace(spec, n=n, h=h, w=width))
 
         def pack(array: np.ndarray) -> np.ndarray:
             filters = array.reshape(spec.oc, spec.ic // spec.groups, *spec.kernel)
@@ -99,17 +106,27 @@ class ConvNode:
             outputs.append(TensorType("float32", (template.scratch,)))
         view = (spec.kernel, spec.strides, spec.pads, spec.dilations, spec.groups, spec.oc)
         key = (template.name, template.layout)
+        inputs = [x, ctx.weight(self.weights, key, pack, (template.size,)), *operands]
+        if join is not None:
+            outputs = [join.type(self.output_dims[:-1])]
+            if join.tensor is not None:
+                over = len(inputs)
+                inputs.append(ctx.reshape(join.tensor, outputs[0].dims))
         result, *_ = ctx.call(
             template.name,
-            (view, template.layout, postops_key(spec.postops)),
+            (view, template.layout, postops_key(spec.postops), spec.place),
             build,
-            [x, ctx.weight(self.weights, key, pack, (template.size,)), *operands],
+            inputs,
             outputs,
             flops=self.flops,
             detail=template.detail,
             over=over,
         )
-        ctx.set(ctx.reshape(result, node.output.shape))
+        if join is None:
+            ctx.set(ctx.reshape(result, node.output.shape))
+        else:
+            join.tensor = result
+            join.written.add(node.output)
 
     def _overwritten(self) -> int | None:
         """Which argument of the kernel the result may be written over; None if none."""
@@ -121,6 +138,17 @@ class ConvNode:
         operand = self.node.required(argument)
         fits = not self.node.output.is_output and self.ctx.overwrites(operand)
         return argument if fits else None
+
+
+def _join(ctx: NodeContext, node: Node) -> Join | None:
+    """The concatenation that a node's result belongs to, if a kernel may write it there."""
+    function = ctx.function
+    found = join_of(function.graph, node.output)
+    return None if found is None else function.joins.setdefault(found, Join(found))
+
+
+def _place(join: Join, node: Node) -> Place:
+    return Place(join.total, join.offset(node.output), join.tensor is not None)
 
 
 def conv_node(ctx: NodeContext, node: Node) -> ConvNode:
@@ -147,6 +175,9 @@ def conv_node(ctx: NodeContext, node: Node) -> ConvNode:
         postops_of(node),
         dtype=x.dtype,
     )
+    join = _join(ctx, node)
+    if join is not None and placeable(spec.postops):
+        spec = replace(spec, place=_place(join, node))
     return ConvNode(ctx, node, dims, output_dims, spec)
 
 

@@ -63,5 +63,7 @@ def _tactic(found: ConvNode, plan: Plan, isa: Isa, cost: float, note: str) -> Ta
         packed_size(plan.points * spec.ic, spec.oc, isa),
         f"F({m}x{m},3x3) tile {tile.rows}x{tile.vectors}{note}",
         plan.scratch,
+        over=not plan.scratch,
+        placed=not plan.scratch,
     )
     return Tactic(f"winograd-f{m}", cost, lambda: found.call(template))
