@@ -409,7 +409,7 @@ def _manifest(
 #: Options that do not change what is built.
 TRANSIENT = frozenset(
     {"dump_ir", "verify_ir", "check", "verify_passes", "cache_dir"}
-    | {"tune", "tune_seconds", "error_on_cache_miss"}
+    | {"tune", "tune_seconds", "tune_shapes", "error_on_cache_miss"}
 )
 
 

@@ -50,6 +50,8 @@ class CompileOptions:
         tune: Measure the tactics of the model's composites on this machine before it is built, and
             keep the times in ``cache_dir``; by default in the user's cache folder.
         tune_seconds: Time that the measurements may take; a build that was begun is finished.
+        tune_shapes: Input name to shape: sizes of symbolic dims that are measured with. By default
+            1 in front, 224 in pictures, and 128 elsewhere.
         error_on_cache_miss: Refuse to build what has a choice of tactics that was not measured:
             equal timing caches then make equal artifacts.
     """
@@ -69,6 +71,7 @@ class CompileOptions:
     cache_dir: str | os.PathLike[str] | None = None
     tune: bool = False
     tune_seconds: float = TUNE_SECONDS
+    tune_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     error_on_cache_miss: bool = False
 
     def __post_init__(self) -> None:

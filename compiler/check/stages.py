@@ -30,7 +30,10 @@ class Declared:
 
 
 def candidates(
-    model: Model, declared: Sequence[Any], bounds: Mapping[str, tuple[int, int]] | None = None
+    model: Model,
+    declared: Sequence[Any],
+    bounds: Mapping[str, tuple[int, int]] | None = None,
+    sizes: Sequence[int] = TRIED_SIZES,
 ) -> Iterator[dict[str, Any]]:
     """Inputs to try in turn, with other sizes of the symbolic dims each time.
 
@@ -38,10 +41,11 @@ def candidates(
         model: The unmodified model.
         declared: Name and shape of every input, as far as more is known than the model says.
         bounds: Least and greatest size of symbols in ``declared``.
+        sizes: Sizes to try.
     """
     limits = bounds or {}
     symbolic = any(not isinstance(dim, int) for arg in declared for dim in arg.shape)
-    for size in TRIED_SIZES if symbolic else TRIED_SIZES[:1]:
+    for size in sizes if symbolic else sizes[:1]:
         fixed = {s: min(max(size, low), high) for s, (low, high) in limits.items()}
         like = [Declared(a.name, tuple(fixed.get(str(d), d) for d in a.shape)) for a in declared]
         yield draw_inputs(model, like=like, size=size)

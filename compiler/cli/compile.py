@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from burnish.cli.common import emit_json, json_option, model_argument, pick_model, threads_option
+from burnish.cli.common import (
+    emit_json,
+    json_option,
+    model_argument,
+    number_shapes,
+    pick_model,
+    threads_option,
+)
 from burnish.errors import UsageError
 from burnish.options import TUNE_SECONDS
 
@@ -41,6 +48,17 @@ def _seconds(text: str | None, tune: bool) -> float:
     if match is None:
         raise UsageError(f"not a time: {text!r}", hint="write 90, 90s or 2m")
     return float(match[1]) * (60 if match[2] in ("m", "min") else 1)
+
+
+def _shapes(items: tuple[str, ...], tune: bool) -> dict[str, tuple[int, ...]]:
+    """``--tune-shapes`` as shapes by input.
+
+    Raises:
+        UsageError: They are none, or nothing is tuned.
+    """
+    if items and not tune:
+        raise UsageError("--tune-shapes says what --tune measures with", hint="add --tune")
+    return number_shapes(items)
 
 
 @click.command("compile")
@@ -102,6 +120,12 @@ def _seconds(text: str | None, tune: bool) -> float:
     "--tune-time", metavar="TIME", help="How long --tune may take: 90, 90s or 2m; default: 60s."
 )
 @click.option(
+    "--tune-shapes",
+    multiple=True,
+    metavar="NAME:1x128",
+    help="Measure with this shape of an input that has symbolic dims; may be given again.",
+)
+@click.option(
     "--error-on-cache-miss",
     is_flag=True,
     help="Fail where a choice of kernels is not in the timing cache of --cache-dir: equal caches "
@@ -128,6 +152,7 @@ def command(
     skip_pass: tuple[str, ...],
     tune: bool,
     tune_time: str | None,
+    tune_shapes: tuple[str, ...],
     **rest: Any,
 ) -> int:
     """Compile MODEL (an ONNX file) into an artifact that 'burnish run' and burnish.load take."""
@@ -143,6 +168,7 @@ def command(
         skip_passes=skip_pass,
         tune=tune,
         tune_seconds=_seconds(tune_time, tune),
+        tune_shapes=_shapes(tune_shapes, tune),
         **rest,
     )
     out = output or f"{Path(path).stem}.burnish"

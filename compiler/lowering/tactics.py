@@ -52,11 +52,13 @@ class Problem:
         composite: ``burnish::Conv``.
         isa: The instruction set of the target.
         form: Types of the operands and attributes, symbols by canonical names.
+        symbolic: Whether a size is known to the run only.
     """
 
     composite: str
     isa: str
     form: str
+    symbolic: bool = False
 
     @property
     def key(self) -> str:
@@ -156,7 +158,8 @@ def problem_of(node: Node, isa: str) -> Problem:
     operands = " ".join(map(operand, node.inputs))
     results = " ".join(map(operand, node.outputs))
     attributes = " ".join(f"{k}={_spell(v)}" for k, v in sorted(node.attrs.items()))
-    return Problem(node.key, isa, " ".join(filter(None, (operands, "->", results, attributes))))
+    form = " ".join(filter(None, (operands, "->", results, attributes)))
+    return Problem(node.key, isa, form, symbolic=bool(names))
 
 
 def _spell(value: Any) -> str:

@@ -53,6 +53,8 @@ def _summary(tuning: Mapping[str, Any]) -> str:
         line += f", {tactics} tactics measured in {_count(tuning['rounds'], 'round')}"
     if kept:
         line += f", {kept} of them from the timing cache"
+    if tuning["sizes"]:
+        line += f" with {tuning['sizes']}"
     return f"{line}; times are in {tuning['cache']}"
 
 

@@ -48,7 +48,8 @@ def describe(entry: Entry, name: str) -> str:
     times = entry.microseconds
     others = sorted((n for n in times if n != name), key=times.__getitem__)
     parts = [f"{n} {times[n] / 1e3:.3g} ms" for n in (name, *others)[:_NAMED]]
-    text = f"measured on this machine: {', '.join(parts)}"
+    sizes = f" with {entry.sizes}" if entry.sizes else ""
+    text = f"measured on this machine{sizes}: {', '.join(parts)}"
     if others and times[others[0]] < times[name]:
         text += f"; {others[0]} is not faster beyond noise"
     if entry.unmeasured:
@@ -77,7 +78,7 @@ class Assignment:
         default = self.ledger.table.choose(problem, tactics)
         if len(allowed) == 1:
             return default
-        record = self.ledger.record(problem.key, sorted(allowed.values(), key=_cost), default)
+        record = self.ledger.record(problem, sorted(allowed.values(), key=_cost), default)
         node = self._nodes.get(problem.key, 0)
         self._nodes[problem.key] = node + 1
         record.nodes = max(record.nodes, node + 1)

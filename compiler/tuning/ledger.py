@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from burnish.lowering.tactics import Choice, CostTable, Tactic
+from burnish.lowering.tactics import Choice, CostTable, Problem, Tactic
 from burnish.tuning.timings import Entry
 
 
@@ -22,6 +22,7 @@ class Record:
         planned: How often each tactic was built into the model to be measured.
         chosen: The tactic to take; empty while that is open.
         kept: Whether times and choice are those of an earlier tuning.
+        sizes: Shapes of the model's inputs, where the problem's sizes depend on them.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Record:
     planned: dict[str, int] = field(default_factory=dict)
     chosen: str = ""
     kept: bool = False
+    sizes: str = ""
 
     @property
     def unmeasured(self) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class Record:
     def entry(self) -> Entry:
         """For the timing cache."""
         times = {name: round(time, 3) for name, time in self.microseconds.items()}
-        return Entry(self.best, times, self.unmeasured)
+        return Entry(self.best, times, self.unmeasured, self.sizes)
 
 
 @dataclass
@@ -72,21 +74,25 @@ class Ledger:
     Attributes:
         table: The cost table that is to be improved on.
         known: What earlier tunings measured.
+        sizes: Shapes of the model's inputs that it is measured with, as text.
         records: By problem, in the order of the model.
     """
 
     table: CostTable
     known: Mapping[str, Entry] = field(default_factory=dict)
+    sizes: str = ""
     records: dict[str, Record] = field(default_factory=dict)
 
-    def record(self, key: str, tactics: Sequence[Tactic], default: Choice) -> Record:
+    def record(self, problem: Problem, tactics: Sequence[Tactic], default: Choice) -> Record:
         """The record of a problem; a new one starts with what is known already."""
+        key = problem.key
         if key not in self.records:
             names = tuple(t.name for t in tactics)
-            record = self.records[key] = Record(key, names, default.tactic.name)
+            sizes = self.sizes if problem.symbolic else ""
+            record = self.records[key] = Record(key, names, default.tactic.name, sizes=sizes)
             entry = self.known.get(key)
             chosen = entry.best(names) if entry is not None else None
-            if entry is not None and chosen is not None:
+            if entry is not None and chosen is not None and entry.sizes == sizes:
                 times = entry.microseconds
                 record.microseconds = {n: times[n] for n in names if n in times}
                 record.planned = dict.fromkeys(record.microseconds, 1)

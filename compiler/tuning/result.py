@@ -45,6 +45,7 @@ class TuningReport:
     Attributes:
         seconds: Time that it took.
         budget: Time that it was to take.
+        sizes: Shapes of inputs with symbolic dims that were measured with.
         environment: What the times depend on besides the problem.
         cache: The file that keeps them.
         rounds: Builds of the model in which tactics were measured.
@@ -57,6 +58,7 @@ class TuningReport:
 
     seconds: float
     budget: float
+    sizes: str
     environment: str
     cache: str
     rounds: int

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burnish.cache.store import TIMING_NAME
-from burnish.check.stages import candidates
+from burnish.check.inputs import draw_inputs
+from burnish.check.stages import Declared, candidates
 from burnish.errors import CompileError
 from burnish.lowering.tactics import CostTable
 from burnish.options import CompileOptions
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from burnish.cache import KernelCache
     from burnish.check.reference import Model
     from burnish.ir import Graph
+
+#: Sizes to measure with of symbolic dims that are neither in front nor of a picture, in turn.
+_SIZES = (128, 16, 512)
 
 
 @dataclass
@@ -99,13 +103,14 @@ def select(options: CompileOptions, make: Callable[[], Tuned]) -> Selection:
 def _tune(
     options: CompileOptions, cache: TimingCache, table: CostTable, subject: Tuned
 ) -> TuningReport:
-    ledger = Ledger(table, cache.entries)
+    draws = _draws(options, subject)
+    ledger = Ledger(table, cache.entries, sizes_of(subject.graph, draws[0]))
     with tempfile.TemporaryDirectory(prefix="burnish-tune-") as folder:
         builder = TrialBuilder(
             subject.graph,
             subject.target,
             options.threads,
-            lambda model: candidates(subject.model, model.get_inputs(), model.manifest.symbols),
+            draws,
             subject.kernels or _temporary_kernels(folder, subject.target),
         )
         tuner = Tuner(builder, ledger, options.tune_seconds, subject.progress)
@@ -115,6 +120,7 @@ def _tune(
     return TuningReport(
         seconds=round(tuner.elapsed, 2),
         budget=options.tune_seconds,
+        sizes=ledger.sizes,
         environment=cache.where,
         cache=str(cache.path),
         rounds=tuner.rounds,
@@ -124,6 +130,23 @@ def _tune(
         verdict=tuner.verdict,
         reverted=tuner.reverted,
     )
+
+
+def _draws(options: CompileOptions, subject: Tuned) -> list[dict[str, Any]]:
+    """Inputs to measure with, the first that the model accepts."""
+    declared = [
+        Declared(v.name, tuple(d if isinstance(d, int) else str(d) for d in v.shape))
+        for v in subject.graph.inputs
+    ]
+    if options.tune_shapes:
+        return [draw_inputs(subject.model, shapes=options.tune_shapes, like=declared)]
+    return list(candidates(subject.model, declared, subject.graph.dim_bounds, _SIZES))
+
+
+def sizes_of(graph: Graph, feeds: Mapping[str, Any]) -> str:
+    """Shapes of the inputs that have symbolic dims, as ``--tune-shapes`` takes them."""
+    symbolic = [v.name for v in graph.inputs if not all(isinstance(d, int) for d in v.shape)]
+    return " ".join(f"{name}:{'x'.join(map(str, feeds[name].shape))}" for name in symbolic)
 
 
 def _temporary_kernels(folder: str, target: Target) -> Any:

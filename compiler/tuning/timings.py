@@ -6,11 +6,9 @@ versions), and equal files make equal builds.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import platform
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from burnish.artifact.cpu import cpu_model
 from burnish.cache import locked, stable_digest
 from burnish.cache.toolchain import sources_digest
 from burnish.errors import InputFileError
 
 SCHEMA_VERSION = 1
 
-_CPUINFO = Path("/proc/cpuinfo")
 #: Packages whose kernels or code generator are measured.
 _PACKAGES = ("apache-tvm", "onednn-cpu-gomp")
 #: Where the kernels come from.
@@ -39,11 +37,14 @@ class Entry:
         chosen: The tactic to take.
         microseconds: Least time of a call by tactic.
         unmeasured: Tactics that the time did not suffice for.
+        sizes: Shapes of the model's inputs that it was measured with, if that is not a part of the
+            problem; see :func:`burnish.tuning.session.sizes_of`.
     """
 
     chosen: str
     microseconds: Mapping[str, float]
     unmeasured: tuple[str, ...] = ()
+    sizes: str = ""
 
     def best(self, names: Sequence[str]) -> str | None:
         """The tactic to take of those that a node may have.
@@ -65,7 +66,7 @@ class Entry:
         """With what another tuning measured later."""
         times = {**self.microseconds, **newer.microseconds}
         left = {*self.unmeasured, *newer.unmeasured} - times.keys()
-        return Entry(newer.chosen, times, tuple(sorted(left)))
+        return Entry(newer.chosen, times, tuple(sorted(left)), newer.sizes)
 
 
 #: Entries by environment and problem.
@@ -120,13 +121,11 @@ class TimingCache:
 
 
 def _same(old: Entry | None, new: Entry) -> bool:
-    """Whether two entries speak of tactics of the same kernels."""
-    if old is None:
+    """Whether two entries speak of the same kernels: options exclude some."""
+    if old is None or old.sizes != new.sizes:
         return False
-    return {*old.microseconds, *old.unmeasured} <= {*new.microseconds, *new.unmeasured} or {
-        *new.microseconds,
-        *new.unmeasured,
-    } <= {*old.microseconds, *old.unmeasured}
+    before, after = ({*e.microseconds, *e.unmeasured} for e in (old, new))
+    return before <= after or after <= before
 
 
 def environment(threads: int) -> str:
@@ -138,16 +137,6 @@ def environment(threads: int) -> str:
     kernels = stable_digest([sources_digest(name) for name in _SOURCES])[:16]
     versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     return f"{cpu_model()}, threads {threads}, kernels {kernels}, {versions}"
-
-
-def cpu_model() -> str:
-    """The name that the CPU gives itself."""
-    with contextlib.suppress(OSError):
-        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str:
@@ -190,7 +179,7 @@ def _entry(value: Any) -> Entry:
     left = value["unmeasured"]
     if not isinstance(left, list) or not all(isinstance(name, str) for name in left):
         raise ValueError("unmeasured is no list of names")
-    return Entry(value["chosen"], times, tuple(left))
+    return Entry(value["chosen"], times, tuple(left), str(value["sizes"]))
 
 
 def _write(path: Path, everything: _Entries) -> None:
@@ -201,6 +190,7 @@ def _write(path: Path, everything: _Entries) -> None:
                 key: {
                     "chosen": entry.chosen,
                     "microseconds": dict(sorted(entry.microseconds.items())),
+                    "sizes": entry.sizes,
                     "unmeasured": sorted(entry.unmeasured),
                 }
                 for key, entry in sorted(problems.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from burnish.backends.base import Target
     from burnish.cache import KernelCache
     from burnish.ir import Graph
-
-#: Draws sets of inputs to try in turn, for a loaded model.
-Draw = Callable[[CompiledModel], Iterator[dict[str, Any]]]
 
 
 class LoadedTrial:
@@ -62,14 +59,14 @@ class TrialBuilder:
         graph: The prepared graph.
         target: What it is built for: this machine.
         threads: Threads of a call; None for all.
-        draw: Draws inputs.
+        inputs: Sets of inputs, of which the first is taken that the model accepts.
         kernels: Keeps the code of kernels from one build to the next.
     """
 
     graph: Graph
     target: Target
     threads: int | None
-    draw: Draw
+    inputs: Sequence[dict[str, Any]]
     kernels: KernelCache
     _feeds: dict[str, Any] = field(default_factory=dict)
 
@@ -130,7 +127,7 @@ class TrialBuilder:
         """Inputs that the model runs on: the same for every build."""
         refusal: InvalidInputError | None = None
         if not self._feeds:
-            for feeds in self.draw(model):
+            for feeds in self.inputs:
                 try:
                     model.run(None, feeds)
                 except InvalidInputError as error:

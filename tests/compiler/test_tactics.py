@@ -65,6 +65,8 @@ def test_equal_problems_have_equal_keys_whatever_their_symbols_are_called() -> N
     assert key == problem_of(matmul(graph("rows")), "avx512").key
     assert "s0" in key
     assert "const float32[8,4]" in key
+    assert problem_of(matmul(graph("n")), "avx512").symbolic
+    assert not problem_of(matmul(graph("3")), "avx512").symbolic
 
 
 @pytest.mark.parametrize("other", [graph("3"), graph("n", attributes='<postops=["Relu"]>')])

@@ -23,12 +23,13 @@ from burnish.artifact import read_manifest
 from burnish.backends import registry
 from burnish.backends.cpu.rules import RULES
 from burnish.backends.cpu.rules.conv import direct_tactics
+from burnish.backends.cpu.rules.matmul import gemm_tactics
 from burnish.cli.main import main
 from burnish.driver import CompileReport, CompileRequest, compile_artifact
 from burnish.errors import CompileError, InputFileError, UsageError
 from burnish.ir import Node
 from burnish.lowering.context import NodeContext
-from burnish.lowering.tactics import Tactic, by_tactics
+from burnish.lowering.tactics import Source, Tactic, by_tactics
 from burnish.options import CompileOptions
 from burnish.tuning import session
 from tests.support.bundle import Case, model_of
@@ -55,18 +56,23 @@ def planted(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     yield Tactic("once", 1e9, direct.emit)
 
 
-@pytest.fixture
-def rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions have the planted tactics and no others."""
-    conv = replace(RULES["burnish::Conv"], emit=by_tactics(planted))
+def plant(monkeypatch: pytest.MonkeyPatch, key: str, source: Source) -> None:
+    """Have a composite have the tactics of one source, and no others."""
+    rule = replace(RULES[key], emit=by_tactics(source))
     resolve = registry.resolve_target
 
     def planted_target(spec: str, precision: str = "fp32") -> Any:
         target = resolve(spec, precision)
-        backend = replace(target.backend, rules=lambda: {**RULES, conv.key: conv})
+        backend = replace(target.backend, rules=lambda: {**RULES, key: rule})
         return replace(target, backend=backend)
 
     monkeypatch.setattr(registry, "resolve_target", planted_target)
+
+
+@pytest.fixture
+def rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions have the planted tactics."""
+    plant(monkeypatch, "burnish::Conv", planted)
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +235,8 @@ def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> No
         (["--tune-time", "10s"], "add --tune"),
         (["--tune", "--tune-time", "soon"], "not a time"),
         (["--tune", "--tune-time", "0"], "must be positive"),
+        (["--tune-shapes", "x:1x16x24x24"], "add --tune"),
+        (["--tune", "--tune-shapes", "x:1xnx24x24"], "must be numbers"),
         (["--error-on-cache-miss"], "--cache-dir"),
     ],
 )
@@ -275,3 +283,52 @@ def test_interrupting_leaves_nothing(model: Path, tmp_path: Path) -> None:
 def test_the_messages_fit_the_options() -> None:
     assert session.timing_path(CompileOptions()) is None
     assert session.timing_path(CompileOptions(cache_dir="here")) == Path("here/timing.json")
+
+
+DYNAMIC = Case(
+    "(float[batch,8] x) => (float[batch,32] y) <float[8,32] w, float[32] b> "
+    "{ m = MatMul(x, w) y = Add(m, b) }"
+)
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrix products have two names for the same kernel."""
+
+    def twins(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+        gemm = next(iter(gemm_tactics(ctx, node)))
+        yield Tactic("one", 1.0, gemm.emit)
+        yield Tactic("other", 2.0, gemm.emit)
+
+    plant(monkeypatch, "burnish::MatMul", twins)
+
+
+@pytest.mark.usefixtures("products")
+def test_times_with_other_sizes_are_other_times(tmp_path: Path) -> None:
+    path, cache = tmp_path / "dynamic.onnx", tmp_path / "cache"
+    onnx.save(model_of(DYNAMIC, "d", np.random.default_rng(5)), path)
+    options: dict[str, Any] = {"tune": True, "tune_seconds": 60, "cache_dir": cache}
+
+    def tuning(**more: Any) -> dict[str, Any]:
+        found = build(path, tmp_path / f"a{len(list(tmp_path.iterdir()))}", **options, **more)
+        assert found.tuning is not None
+        return found.tuning
+
+    first = tuning()
+    assert first["sizes"] == "d/x:1x8"
+    assert first["rounds"] == 2
+    assert tuning()["rounds"] == 0
+    second = tuning(tune_shapes={"d/x": (96, 8)})
+    assert second["sizes"] == "d/x:96x8"
+    assert second["rounds"] == 2
+    text = (cache / "timing.json").read_text()
+    assert '"sizes": "d/x:96x8"' in text
+    assert "d/x:1x8" not in text
+
+
+@pytest.mark.parametrize("shapes", [{"nothing": (1, 8)}, {"d/x": (3, 9)}, {"d/x": (3,)}])
+def test_shapes_to_measure_with_have_to_fit(shapes: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "dynamic.onnx"
+    onnx.save(model_of(DYNAMIC, "d", np.random.default_rng(5)), path)
+    with pytest.raises(UsageError):
+        build(path, tmp_path / "a", tune=True, cache_dir=tmp_path / "c", tune_shapes=shapes)
