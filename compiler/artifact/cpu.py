@@ -1,24 +1,38 @@
-"""What the CPU of this machine can do, by the names in /proc/cpuinfo."""
+"""What the CPU of this machine is and can do, as /proc/cpuinfo tells."""
 
 from __future__ import annotations
 
 import functools
+import platform
 
 _CPUINFO = "/proc/cpuinfo"
 
 
 def parse_cpuinfo(text: str) -> frozenset[str]:
     """The flags of the first CPU: the line ``flags`` on x86, ``Features`` on ARM."""
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+    return frozenset((_field(text, "flags") or _field(text, "Features")).split())
 
 
 @functools.cache
 def cpu_features() -> frozenset[str]:
     """The features of this machine's CPU; empty where the kernel does not tell."""
+    return parse_cpuinfo(_first_cpu())
+
+
+def cpu_model() -> str:
+    """The name that this machine's CPU gives itself; the machine's where it has none."""
+    return _field(_first_cpu(), "model name") or platform.processor() or platform.machine()
+
+
+def _field(text: str, name: str) -> str:
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
+
+
+def _first_cpu() -> str:
     lines = []
     try:
         with open(_CPUINFO, encoding="ascii", errors="replace") as file:
@@ -28,5 +42,5 @@ def cpu_features() -> frozenset[str]:
                     break
                 lines.append(line)
     except OSError:
-        return frozenset()
-    return parse_cpuinfo("".join(lines))
+        return ""
+    return "".join(lines)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,7 @@ class WeightsHeader:
 
 
 def write_weights(path: Path, weights: Sequence[Weight]) -> FileInfo:
-    """Write the weights in the order given and flush them to the disk.
+    """Write the weights in the order given.
 
     The same weights give the same bytes.
 
@@ -95,8 +94,6 @@ def write_weights(path: Path, weights: Sequence[Weight]) -> FileInfo:
         for weight in weights:
             size += _write(file, whole, _bytes_of(weight))
             size += _write(file, whole, bytes(-weight.nbytes % ALIGNMENT))
-        file.flush()
-        os.fsync(file.fileno())
     return FileInfo(size, whole.hexdigest(), quick_digest(path))
 
 

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -113,6 +114,7 @@ class ArtifactWriter:
         self._folder: Path | None = None
         self._weights: FileInfo | None = None
         self._library: FileInfo | None = None
+        self._flushing: _Flush | None = None
 
     def __enter__(self) -> ArtifactWriter:
         with reporting_os_errors(self.path):
@@ -148,6 +150,9 @@ class ArtifactWriter:
         """Write the weights; each one's data is made when it is its turn and dropped after."""
         with reporting_os_errors(self.path):
             self._weights = write_weights(self.folder / WEIGHTS_NAME, weights)
+        # It takes as long as the disk does, while the artifact is checked.
+        self._flushing = _Flush(self.folder / WEIGHTS_NAME)
+        self._flushing.start()
 
     def preview(self, manifest: Manifest) -> Path:
         """Write the manifest without giving the artifact its name, so that it can be loaded.
@@ -202,6 +207,8 @@ class ArtifactWriter:
         with reporting_os_errors(self.path):
             mask = os.umask(0)
             os.umask(mask)
+            if self._flushing is not None:
+                self._flushing.wait()
             modes = {LIBRARY_NAME: 0o777, WEIGHTS_NAME: 0o666, MANIFEST_NAME: 0o666}
             for name, mode in modes.items():
                 os.chmod(self.folder / name, mode & ~mask)
@@ -228,6 +235,27 @@ class ArtifactWriter:
         self._folder = None
         if replaced is not None:
             shutil.rmtree(replaced, ignore_errors=True)
+
+
+class _Flush(threading.Thread):
+    """Flushes a file to the disk, aside. A failure is told once, to whoever flushed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(name="burnish-flush", daemon=True)
+        self.path = path
+        self.error: OSError | None = None
+
+    def run(self) -> None:
+        try:
+            _flush(self.path)
+        except OSError as error:
+            self.error = error
+
+    def wait(self) -> None:
+        """Until it is there; raises OSError if it could not be written."""
+        self.join()
+        if self.error is not None:
+            raise self.error
 
 
 def _flush(path: Path) -> None:

@@ -20,6 +20,7 @@ from burnish.artifact import (
     Manifest,
     check_files,
 )
+from burnish.artifact.cpu import cpu_model
 from burnish.artifact.writer import copy_file
 from burnish.cache.digest import content_digest, stable_digest
 from burnish.cache.store import ARTIFACTS, RECORDS, Store, seal, unseal
@@ -146,9 +147,9 @@ class ArtifactCache:
         contents = [self._content]
         try:
             contents.extend(content_digest(self._folder / name) for name in data_files)
-            # The tuner's measurements decide between tactics, and it adds to them.
+            # The tuner's measurements on a kind of CPU decide between tactics, and it adds to them.
             timing = self.store.timing_path
-            measured = content_digest(timing) if timing.exists() else ""
+            measured = [content_digest(timing), cpu_model()] if timing.exists() else []
         except OSError:
             return None
         return stable_digest([contents, list(data_files), self._ingredients, measured])

@@ -350,6 +350,25 @@ class TestWriting:
             assert caught.value.exit_code == 2
             assert caught.value.hint
 
+    def test_a_disk_that_fails_when_it_is_flushed(
+        self, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        flushed = []
+
+        def fail(path: Path) -> None:
+            flushed.append(path.name)
+            if path.name == "weights.safetensors":
+                raise OSError(errno.EIO, "bad block")
+
+        monkeypatch.setattr("burnish.artifact.writer._flush", fail)
+        weight = weight_from_array("w", handmade.WEIGHT)
+        with pytest.raises(InputFileError, match="Input/output error"):
+            write_artifact(
+                tmp_path / "a.burnish", handmade.manifest([], []), original / "model.so", [weight]
+            )
+        assert flushed == ["weights.safetensors"]
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_really_full_disk(self, original: Path, tmp_path: Path) -> None:
         # /dev/full fails every write with ENOSPC, at the latest when the file is flushed.
         with ArtifactWriter(tmp_path / "a.burnish") as writer:

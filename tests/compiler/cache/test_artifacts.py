@@ -126,12 +126,19 @@ def test_external_data_count(store: Store, model: Path, artifact: Path, tmp_path
     assert cache(store, model).fetch(tmp_path / "c", overwrite=False) == REPORT
 
 
-def test_measured_times_count(store: Store, model: Path, artifact: Path, tmp_path: Path) -> None:
+def test_measured_times_count(
+    store: Store, model: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keep(store, model, artifact)
     store.timing_path.write_text("{}")
     assert cache(store, model).fetch(tmp_path / "b", overwrite=False) is None
-    store.timing_path.unlink()
+    cache(store, model).keep(artifact, REPORT, ())
     assert cache(store, model).fetch(tmp_path / "b", overwrite=False) == REPORT
+    # On another CPU other times would have decided; without any, the CPU does not matter.
+    monkeypatch.setattr("burnish.cache.artifacts.cpu_model", lambda: "another")
+    assert cache(store, model).fetch(tmp_path / "c", overwrite=False) is None
+    store.timing_path.unlink()
+    assert cache(store, model).fetch(tmp_path / "c", overwrite=False) == REPORT
 
 
 def test_bytes(store: Store, artifact: Path, tmp_path: Path) -> None:
