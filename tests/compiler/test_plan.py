@@ -37,10 +37,18 @@ def check_affine(model: CompiledModel, count: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_every_run_reads_its_own_inputs(affine: Path, threads: int) -> None:
+@pytest.mark.parametrize("count", [5, 3000])
+def test_every_run_reads_its_own_inputs(affine: Path, threads: int, count: int) -> None:
     with load(affine, threads=threads) as model:
-        for seed in range(20):
-            check_affine(model, 5, seed)
+        for seed in range(24):  # on several threads the first ones try ways of sharing loops out
+            check_affine(model, count, seed)
+
+
+def test_the_number_of_threads_changes(affine: Path) -> None:
+    with load(affine) as model:
+        for seed, threads in enumerate([2] * 8 + [1] * 5 + [3] * 20 + [2] * 3):
+            model.threads = threads
+            check_affine(model, 400, seed)
 
 
 def test_sizes_change_and_come_back(affine: Path) -> None:

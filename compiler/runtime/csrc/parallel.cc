@@ -25,12 +25,19 @@ int RunInline(ParallelLambda body, void* cdata) {
 
 // Set by ThreadScope for the regions that this thread opens.
 thread_local int tls_threads = 1;
+thread_local LoopShare tls_share = LoopShare::kFine;
+// Tasks of a thread in a loop that is shared out finely.
+constexpr int kFineTasks = 4;
 
 int ParallelLaunch(ParallelLambda body, void* cdata, int /*num_task*/) {
   // A region inside a region runs in the calling thread. Generated code splits its loop by
   // env->num_task, so any number of tasks gives the right result.
-  if (tls_threads <= 1 || Team::InRegion()) return RunInline(body, cdata);
-  return Team::OfThisThread().Run(tls_threads, body, cdata);
+  LoopShare share = tls_share;
+  if (tls_threads <= 1 || share == LoopShare::kNone || Team::InRegion()) {
+    return RunInline(body, cdata);
+  }
+  int tasks = share == LoopShare::kCoarse ? 1 : kFineTasks;
+  return Team::OfThisThread().Run(tls_threads, tasks, body, cdata);
 }
 
 int ParallelBarrier(int, ParallelGroupEnv* env) {
@@ -117,6 +124,8 @@ int DefaultThreads() {
   if (quota > 0) cpus = std::min(cpus, static_cast<int>(std::ceil(quota)));
   return std::max(cpus, 1);
 }
+
+LoopShare& CurrentLoopShare() { return tls_share; }
 
 ThreadScope::ThreadScope(int threads) : saved_(tls_threads) { tls_threads = threads; }
 

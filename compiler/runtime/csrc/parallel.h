@@ -13,6 +13,16 @@ void UsePool();
 // CPUs in the affinity mask, limited by the cgroup's CPU quota; at least 1.
 int DefaultThreads();
 
+// How the calling thread's loops are shared out to its helpers.
+enum class LoopShare {
+  kNone,    // not at all
+  kCoarse,  // a task for each thread: handed over soonest
+  kFine,    // several: a thread that was interrupted is overtaken by the others
+};
+
+// What the loops that the calling thread runs next go by; kFine to begin with.
+LoopShare& CurrentLoopShare();
+
 // The number of threads of the parallel regions that the calling thread opens in this scope.
 class ThreadScope {
  public:

@@ -3,6 +3,7 @@
 #include <tvm/ffi/container/shape.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <string>
 
@@ -49,6 +50,20 @@ bool IsPlain(ffi::AnyView value) {
   }
 }
 
+// The calling thread's loops are shared out as before when the scope is left.
+class ShareScope {
+ public:
+  ShareScope() : current_(CurrentLoopShare()), saved_(current_) {}
+  ~ShareScope() { current_ = saved_; }
+  ShareScope(const ShareScope&) = delete;
+  ShareScope& operator=(const ShareScope&) = delete;
+  void Set(LoopShare share) { current_ = share; }
+
+ private:
+  LoopShare& current_;
+  LoopShare saved_;
+};
+
 // Room for a tensor: with what a kernel may read beyond its end, and such that large tensors begin
 // alike on their pages, as they do in blocks of their own.
 size_t Room(size_t bytes) {
@@ -62,7 +77,7 @@ Plan::~Plan() {
   if (block_.data != nullptr) arena_->Give(block_);
 }
 
-bool Plan::Run(const void* const* data, std::vector<ffi::Tensor>* outputs) {
+bool Plan::Run(const void* const* data, int threads, std::vector<ffi::Tensor>* outputs) {
   for (size_t i = 0; i < inputs_.size(); ++i) {
     char* address = static_cast<char*>(const_cast<void*>(data[i]));
     for (const Moving& moving : inputs_[i]) moving.tensor->data = address + moving.offset;
@@ -76,21 +91,43 @@ bool Plan::Run(const void* const* data, std::vector<ffi::Tensor>* outputs) {
     char* storage = Address(made) - output.offset;
     for (const Moving& moving : output.tensors) moving.tensor->data = storage + moving.offset;
   }
-  for (const Step& step : steps_) {
-    const ffi::AnyView* args = args_.data() + step.first;
-    if (step.function == nullptr) {
-      if (IsTrue(*args->cast<DLTensor*>()) != step.taken) return false;
-      continue;
-    }
-    ffi::Any nothing;
-    step.function.CallPacked(args, step.count, &nothing);
-  }
+  shares_.Begin(threads);
+  if (!RunSteps()) return false;
+  shares_.End();
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const ffi::Tensor& source = outputs_[i].prototype;
     size_t bytes = outputs_[i].fresh ? 0 : ffi::GetDataSize(*Raw(source));
     if (bytes > 0) std::memcpy(Address((*outputs)[i]), Address(source), bytes);
   }
   return true;
+}
+
+// False at a branch that is another one than before.
+bool Plan::RunSteps() {
+  using Clock = std::chrono::steady_clock;
+  ShareScope share;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    if (step.function == nullptr) {
+      if (IsTrue(*args_[step.first].cast<DLTensor*>()) != step.taken) return false;
+      continue;
+    }
+    share.Set(shares_.of(i));
+    if (!shares_.trying()) {
+      Call(step);
+      continue;
+    }
+    Clock::time_point begin = Clock::now();
+    Call(step);
+    std::chrono::duration<float, std::micro> took = Clock::now() - begin;
+    shares_.Record(i, took.count());
+  }
+  return true;
+}
+
+void Plan::Call(const Step& step) const {
+  ffi::Any nothing;
+  step.function.CallPacked(args_.data() + step.first, step.count, &nothing);
 }
 
 Recorder::Recorder(const std::vector<ffi::Tensor>& inputs) {
@@ -228,6 +265,7 @@ std::unique_ptr<Plan> Recorder::Finish(const std::vector<ffi::Tensor>& results,
   AddOutputs(results);
   PlaceStorages();
   Bind();
+  plan_->shares_ = LoopShares(plan_->steps_.size());
   return std::move(plan_);
 }
 

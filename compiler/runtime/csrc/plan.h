@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "shares.h"
 
 namespace burnish {
 
@@ -24,9 +25,10 @@ class Plan {
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  // Runs the kernels on inputs of the recorded shapes; the outputs are new tensors. False if the run
-  // takes another branch than the recorded one: it has to be made anew, without the plan.
-  bool Run(const void* const* data, std::vector<tvm::ffi::Tensor>* outputs);
+  // Runs the kernels on inputs of the recorded shapes, on `threads` threads, which the caller has in
+  // scope; the outputs are new tensors. False if the run takes another branch than the recorded one:
+  // it has to be made anew, without the plan.
+  bool Run(const void* const* data, int threads, std::vector<tvm::ffi::Tensor>* outputs);
 
  private:
   friend class Recorder;
@@ -51,9 +53,13 @@ class Plan {
     std::vector<Moving> tensors;  // in its storage
   };
 
+  bool RunSteps();
+  void Call(const Step& step) const;
+
   std::shared_ptr<Arena> arena_;
   Arena::Block block_;
   std::vector<Step> steps_;
+  LoopShares shares_;
   std::vector<tvm::ffi::AnyView> args_;
   std::vector<tvm::ffi::Any> kept_;  // what args_ refers to
   std::vector<std::vector<Moving>> inputs_;

@@ -328,7 +328,7 @@ void Session::Run(const void* const* data, const int64_t* shapes, int threads,
   Lease lease(this);
   Instance* instance = lease.get();
   Count(instance, shapes);
-  if (instance->plan == nullptr || !instance->plan->Run(data, &instance->outputs)) {
+  if (instance->plan == nullptr || !instance->plan->Run(data, threads, &instance->outputs)) {
     if (instance->plan != nullptr) DropPlan(instance);
     if (instance->runs > instance->patience && plannable_) {
       Record(instance, data, shapes);

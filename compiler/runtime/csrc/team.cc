@@ -15,8 +15,6 @@
 namespace burnish {
 namespace {
 
-// More tasks than threads let a thread that was interrupted be overtaken by the others.
-constexpr int kTasksPerThread = 4;
 // How long a helper looks for the next loop before it sleeps: longer than the gap between kernels,
 // shorter than what another process on the core would notice.
 constexpr auto kHelperSpin = std::chrono::microseconds(100);
@@ -81,22 +79,26 @@ Team::~Team() {
   for (std::thread& helper : helpers_) helper.join();
 }
 
-int Team::Run(int threads, ParallelLambda body, void* cdata) {
+int Team::Run(int threads, int tasks_per_thread, ParallelLambda body, void* cdata) {
   for (int index = static_cast<int>(helpers_.size()); index < threads - 1; ++index) {
     helpers_.emplace_back([this, index] { Help(index); });
   }
   int cpu = sched_getcpu();
   if (cpu != owner_cpu_ || placed_ != helpers_.size()) Place(cpu);
   wanted_.store(threads - 1, std::memory_order_relaxed);
-  uint32_t tasks = static_cast<uint32_t>(std::min(threads * kTasksPerThread, 0xffff));
+  uint32_t tasks = static_cast<uint32_t>(std::min(threads * tasks_per_thread, 0xffff));
   body_ = body;
   cdata_ = cdata;
   env_.num_task = static_cast<int32_t>(tasks);
   done_.store(0, std::memory_order_relaxed);
   uint64_t epoch = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
   ticket_.store(epoch << 32 | static_cast<uint64_t>(tasks) << 16);
-  signal_.fetch_add(1);
-  if (sleepers_.load() > 0) FutexWake(&signal_, INT_MAX);
+  // A helper that is about to sleep counts itself first and then looks for tasks once more: either
+  // it sees these, or it is seen here.
+  if (sleepers_.load() > 0) {
+    signal_.fetch_add(1);
+    FutexWake(&signal_, INT_MAX);
+  }
   while (RunOne()) {
   }
   WaitForTasks(tasks);

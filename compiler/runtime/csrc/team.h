@@ -37,9 +37,10 @@ class Team {
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
-  // Runs a loop's tasks on `threads` threads, the caller among them. Helpers are made when they are
-  // first wanted. Returns 0 or the status of a task that failed, whose error is raised.
-  int Run(int threads, ParallelLambda body, void* cdata);
+  // Runs a loop on `threads` threads, the caller among them, as `tasks_per_thread` tasks for each.
+  // Helpers are made when they are first wanted. Returns 0 or the status of a task that failed, whose
+  // error is raised.
+  int Run(int threads, int tasks_per_thread, ParallelLambda body, void* cdata);
 
  private:
   void Help(int index);
@@ -50,20 +51,24 @@ class Team {
   void WaitForTasks(uint32_t tasks);
   void Fail(int status);
 
+  // All that a helper needs of a loop is in one cache line, so that it comes at once.
+  //
   // Epoch of the loop (32 bits), its number of tasks (16), the next one to claim (16). A claim is one
   // compare-and-swap, so it is of this loop, which then cannot end before the task is done.
   alignas(64) std::atomic<uint64_t> ticket_{0};
-  alignas(64) std::atomic<uint32_t> done_{0};
-  alignas(64) std::atomic<uint32_t> signal_{0};
-  std::atomic<int> sleepers_{0};
-  std::atomic<int> wanted_{0};
-  std::atomic<bool> owner_sleeps_{false};
-  std::atomic<bool> stop_{false};
-
   // Of the current loop; written while no task can be claimed.
   ParallelLambda body_ = nullptr;
   void* cdata_ = nullptr;
   ParallelGroupEnv env_{nullptr, 1};
+  std::atomic<int> wanted_{0};
+
+  alignas(64) std::atomic<uint32_t> done_{0};
+
+  // Seldom written.
+  alignas(64) std::atomic<uint32_t> signal_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> owner_sleeps_{false};
+  std::atomic<bool> stop_{false};
 
   std::mutex error_mutex_;
   int failed_ = 0;
