@@ -26,7 +26,7 @@ from burnish.backends.cpu.tiling import (
 from burnish.backends.cpu.tir import Index, ceildiv, static
 
 #: Bytes of V and M of a task that holds both.
-_PRIVATE_BYTES = 448 * 1024
+_PRIVATE_BYTES = 512 * 1024
 #: Bytes of V that the tasks of one panel share.
 _SHARED_BYTES = 1536 * 1024
 #: Bytes of M of a task that shares V.

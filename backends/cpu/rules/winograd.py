@@ -25,8 +25,11 @@ def winograd_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     if not applies(found.spec):
         return
     plans = {m: plan_winograd(found.spec, ctx.isa, m) for m in (2, 4)}
-    n, oh, ow, _ = (nominal(d) for d in found.output_dims)
-    costs = {m: winograd_cost(found.spec, p, ctx.isa, (n, oh, ow)) for m, p in plans.items()}
+    n, oh, ow, _ = found.output_dims
+    # Images of a batch of unknown size do not share the cost of reading the weights.
+    batch, times = (n, 1) if isinstance(n, int) else (1, nominal(n))
+    size = batch, nominal(oh), nominal(ow)
+    costs = {m: times * winograd_cost(found.spec, p, ctx.isa, size) for m, p in plans.items()}
     error = _error(found) if costs[4] < costs[2] else None
     note = f", F(4x4) not covered: {error}" if error is not None and not error.covered else ""
     yield _tactic(found, plans[2], ctx.isa, costs[2], note)
