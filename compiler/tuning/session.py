@@ -103,6 +103,7 @@ def select(options: CompileOptions, make: Callable[[], Tuned]) -> Selection:
 def _tune(
     options: CompileOptions, cache: TimingCache, table: CostTable, subject: Tuned
 ) -> TuningReport:
+    cache.check_writable()
     draws = _draws(options, subject)
     ledger = Ledger(table, cache.entries, sizes_of(subject.graph, draws[0]))
     with tempfile.TemporaryDirectory(prefix="burnish-tune-") as folder:

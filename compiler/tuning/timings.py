@@ -6,11 +6,13 @@ versions), and equal files make equal builds.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -97,13 +99,24 @@ class TimingCache:
         self.entries: dict[str, Entry] = found.pop(where, {})
         self.others = tuple(found)
 
+    def check_writable(self) -> None:
+        """See before minutes are spent whether :meth:`merge` can write the file.
+
+        Raises:
+            InputFileError: It cannot.
+        """
+        with self._writing():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path.parent, os.W_OK | os.X_OK):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
     def merge(self, entries: Mapping[str, Entry]) -> None:
         """Add entries, and write the file; what others wrote meanwhile stays in it.
 
         Raises:
             InputFileError: The file cannot be written.
         """
-        try:
+        with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with locked(self.path):
                 everything, _ = _read(self.path)
@@ -111,13 +124,18 @@ class TimingCache:
                 for key, entry in entries.items():
                     own[key] = own[key].merged(entry) if _same(own.get(key), entry) else entry
                 _write(self.path, everything)
+        self.entries = own
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise InputFileError(
                 f"the timing cache cannot be written: {error.strerror or error}",
                 at=str(self.path),
                 hint="name another folder with --cache-dir",
             ) from None
-        self.entries = own
 
 
 def _same(old: Entry | None, new: Entry) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,17 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputFileError, match="timing cache cannot be") as found:
         TimingCache(blocked / "timing.json", HERE).merge({"conv a": ENTRY})
     assert str(blocked) in (found.value.at or "")
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = TimingCache(tmp_path / "new" / "timing.json", HERE)
+    cache.check_writable()
+    # The superuser may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputFileError, match="Permission denied"):
+        cache.check_writable()
 
 
 @pytest.mark.parametrize(
