@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from burnish.cache.digest import stable_digest
 from burnish.cache.store import KERNELS, Store
@@ -49,6 +50,6 @@ class KernelCache:
         with self._lock:
             self.kernels_built += kernels
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """Both counts by name."""
         return {"kernels_reused": self.kernels_reused, "kernels_built": self.kernels_built}
