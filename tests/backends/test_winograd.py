@@ -136,7 +136,7 @@ def test_symbolic_with_shared_input(m: int) -> None:
 
 @tiles
 def test_several_panels(m: int) -> None:
-    case = Case(512, 16, (1, 34, 38))
+    case = Case(640, 16, (1, 34, 38))
     spec = spec_of(case, case.size)
     plan = plan_winograd(spec, AVX512, m)
     assert not plan.private

@@ -49,7 +49,7 @@ def cheapest(isa: Isa, c: int, side: int, oc: int | None = None) -> str:
 @pytest.mark.parametrize(
     ("c", "side", "taken"),
     [(64, 56, "f4"), (128, 28, "f4"), (256, 14, "f4"), (512, 7, "f2"), (32, 80, "f4"),
-     (16, 160, "f4"), (256, 28, "f4"), (1, 64, "direct"), (3, 160, "direct"), (16, 2, "direct")],
+     (16, 160, "f4"), (256, 28, "f4"), (1, 64, "direct"), (3, 160, "direct"), (4, 64, "direct")],
 )  # fmt: skip
 def test_the_cheapest(c: int, side: int, taken: str) -> None:
     assert cheapest(AVX512, c, side, max(c, 16)) == taken
@@ -65,7 +65,7 @@ def test_what_has_a_form() -> None:
     assert applies(ConvSpec(**base))
     for other in (
         {"kernel": (1, 3)}, {"strides": (2, 2)}, {"strides": (1, 2)}, {"dilations": (2, 2)},
-        {"groups": 2}, {"pads": (0, 2, 0, 0)}, {"dtype": "float16"},
+        {"groups": 2}, {"pads": (0, 2, 0, 0)}, {"dtype": "float16"}, {"h": 4}, {"w": 3},
     ):  # fmt: skip
         assert not applies(ConvSpec(**{**base, **other})), other
 
