@@ -3,8 +3,8 @@
 ``python -m tests.bench.efficiency [MODEL ...]`` compiles each model, times and profiles it, and
 prints its operations, its time and the share of this machine's measured peak that it reaches: over
 the whole model, and inside its products and convolutions. Operations are those of the model: what
-borders or a faster algorithm save counts as if it had been done, so that a convolution may be beyond
-100 %.
+borders or a faster algorithm save counts as if it had been done, so that a convolution may be
+beyond 100 %.
 """
 
 from __future__ import annotations
