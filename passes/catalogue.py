@@ -31,8 +31,8 @@ pattern and a rewrite, or a row of a table: one function, one equation. `burnish
 every stage as an ONNX model that onnxruntime runs.
 
 *Numerics*: **exact** keeps every bit, **reassociates** evaluates the same formula with other
-rounding, **approximates** has a stated error, **narrows** rounds tensors to 16 bits. Tests take
-their tolerances from it.
+rounding, **approximates** has a stated error, **narrows** rounds tensors to 16 bits,
+**quantizes** to 8. Tests take their tolerances from it.
 """
 _ROWS = {"canonicalize": (NO_OPS, FORMS), "simplify": (TABLE, MOVEMENT, LATE)}
 
@@ -59,7 +59,7 @@ def _all_passes() -> list[Pass]:
     """The passes of all levels and precisions, each class once."""
     found: dict[type[Pass], Pass] = {}
     for level in LEVELS:
-        for entry in pipeline(level, precision="fp16"):
+        for entry in pipeline(level, precision="fp16", integers=True):
             for item in entry.passes if isinstance(entry, Fixpoint) else (entry,):
                 found.setdefault(type(item), item)
     return list(found.values())

@@ -11,6 +11,7 @@ from burnish.passes.fold_constants import FoldConstants
 from burnish.passes.fusion import FuseElementwise, fusions
 from burnish.passes.layout import layouts
 from burnish.passes.precision import MixedPrecision
+from burnish.passes.quantization.integer import IntegerProducts, IntegerResults
 from burnish.passes.shapes import EliminateShapes
 from burnish.passes.simplify import Simplify
 
@@ -21,7 +22,11 @@ _STORAGE = {"fp16": "float16"}
 
 
 def pipeline(
-    level: int = 3, *, max_fold_growth: int | None = None, precision: str = "fp32"
+    level: int = 3,
+    *,
+    max_fold_growth: int | None = None,
+    precision: str = "fp32",
+    integers: bool = False,
 ) -> list[Pass | Fixpoint]:
     """The passes of an optimization level.
 
@@ -30,6 +35,7 @@ def pipeline(
             not make composites, 2 fuses, 3 also chooses layouts.
         max_fold_growth: By how many bytes folding may make the model larger.
         precision: ``fp32``, or ``fp16`` for storage in float16.
+        integers: Whether products of quantized tensors compute in integers, from level 2 on.
 
     Raises:
         UsageError: There is no such level.
@@ -42,9 +48,16 @@ def pipeline(
         lower.append(MixedPrecision(_STORAGE[precision]))
     if level == 0:
         return [DeadCode(), Canonicalize(), *lower]
-    passes: list[Pass | Fixpoint] = [DeadCode(), clean_up(fold)]
+    passes: list[Pass | Fixpoint] = [DeadCode()]
+    integers = integers and level >= 2
+    if integers:
+        # Before folding, which would make float32 of quantized weights.
+        passes += [Canonicalize(), IntegerProducts()]
+    passes.append(clean_up(fold))
     if level >= 2:
         passes += fusions()
+    if integers:
+        passes.append(IntegerResults())
     if level >= 3:
         passes += layouts()
     if level >= 2:

@@ -56,6 +56,17 @@ if TYPE_CHECKING:
     "--nodes-to-exclude", multiple=True, metavar="NAME", help="Leave these; regular expressions."
 )
 @click.option(
+    "--matmul-const-b-only/--matmul-all",
+    default=True,
+    show_default=True,
+    help="Leave matrix products of two activations (attention), or quantize them too.",
+)
+@click.option(
+    "--quantize-residuals",
+    is_flag=True,
+    help="Quantize both terms of residual sums, for runtimes that add in 8 bits.",
+)
+@click.option(
     "--input-shapes",
     multiple=True,
     metavar="NAME:1x3x224x224",
@@ -83,6 +94,8 @@ def command(
     op_types_to_exclude: tuple[str, ...],
     nodes_to_quantize: tuple[str, ...],
     nodes_to_exclude: tuple[str, ...],
+    matmul_const_b_only: bool,
+    quantize_residuals: bool,
     input_shapes: tuple[str, ...],
     min_cosine: float | None,
     overwrite: bool,
@@ -105,7 +118,12 @@ def command(
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
     check_output_path(click.get_current_context(), click.Argument(["output"]), output)
     selection = Selection(
-        op_types_to_quantize or PRODUCTS, op_types_to_exclude, nodes_to_quantize, nodes_to_exclude
+        op_types_to_quantize or PRODUCTS,
+        op_types_to_exclude,
+        nodes_to_quantize,
+        nodes_to_exclude,
+        matmul_const_b_only,
+        quantize_residuals,
     )
     options = QuantizeOptions(
         selection,

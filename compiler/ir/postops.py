@@ -6,7 +6,8 @@ of strings) and by the kernel templates of the backends. The name follows oneDNN
 A post-op is unary (``Relu``, ``Clip:0:6``, ``LeakyRelu:0.1``) or binary with an operand that is a
 further input of the node, taken in the order of the post-ops: ``Add:channel`` (shape ``[C]``,
 broadcast along the last axis of the stored result), ``Add:full`` (same shape as the result),
-``Mul:scalar`` (one element). The accumulated value is always the left operand.
+``Mul:scalar`` (one element), ``Add:quantized:0.02:3.0`` (same shape as the result, stored in 8 bits
+with that scale and zero point). The accumulated value is always the left operand.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Operand = Literal["", "channel", "full", "scalar"]
+Operand = Literal["", "channel", "full", "quantized", "scalar"]
+
+#: Kinds of operands, with the number of float parameters each has.
+KINDS: dict[Operand, int] = {"channel": 0, "full": 0, "quantized": 2, "scalar": 0}
 
 #: Unary post-ops by name, with the number of float parameters each takes. Names are those of ONNX
 #: operators; ``Gelu`` is the erf form, ``GeluTanh`` the tanh form, ``Silu`` is ``x * Sigmoid(x)``,
@@ -50,7 +54,8 @@ class PostOp:
     Attributes:
         op: A name of :data:`UNARY` or :data:`BINARY`.
         operand: For a binary op, the kind of its second operand; empty for a unary op.
-        params: Float parameters of a unary op, in ONNX attribute order.
+        params: Float parameters of a unary op, in ONNX attribute order; scale and zero point of a
+            ``quantized`` operand.
     """
 
     op: str
@@ -59,7 +64,7 @@ class PostOp:
 
     def __post_init__(self) -> None:
         if self.operand:
-            if self.op not in BINARY or self.params:
+            if self.op not in BINARY or len(self.params) != KINDS[self.operand]:
                 raise ValueError(f"not a binary post-op: {self.encode()}")
         elif self.op not in UNARY or len(self.params) != UNARY[self.op]:
             raise ValueError(f"not a unary post-op: {self.encode()}")
@@ -76,11 +81,10 @@ class PostOp:
 def parse_postop(text: str) -> PostOp:
     """Parse the string form of a post-op; raises ValueError when it is not one."""
     op, *rest = text.split(":")
-    if rest and rest[0] in ("channel", "full", "scalar"):
-        if len(rest) != 1:
-            raise ValueError(f"not a post-op: {text!r}")
-        return PostOp(op, rest[0])  # type: ignore[arg-type]
-    return PostOp(op, "", tuple(float(p) for p in rest))
+    kind: Operand = ""
+    if rest and rest[0] in KINDS:
+        kind = rest.pop(0)  # type: ignore[assignment]
+    return PostOp(op, kind, tuple(float(p) for p in rest))
 
 
 def parse_postops(texts: Iterable[str]) -> tuple[PostOp, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from burnish.ir import Builder, Node, PostOp, Value, parse_postops
 from burnish.ir.definitions.convolution import is_channels_last
+from burnish.ir.definitions.quantized import CORE as QUANTIZED_CORE
 from burnish.ir.postops import Operand, operands
 from burnish.ir.types import to_numpy
 from burnish.passes.axes import Block, aligned_blocks
@@ -31,6 +32,8 @@ CORE_INPUTS = {
     "burnish::ConvTranspose": 2,
     "burnish::MatMul": 2,
     "burnish::BatchMatMul": 2,
+    "burnish::QConv": QUANTIZED_CORE,
+    "burnish::QMatMul": QUANTIZED_CORE,
 }
 _PLAIN = {"Relu", "Sigmoid", "Tanh", "HardSwish", "Neg", "Abs", "Sqrt", "Exp", "Erf", "Softplus"}
 _PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -44,7 +47,7 @@ _COMMUTES = ("Add", "Mul", "Max", "Min")
 
 def channel_axis(node: Node) -> int:
     """The axis of a composite's result that its channel operands lie along."""
-    is_conv = node.op in ("Conv", "ConvTranspose")
+    is_conv = node.op in ("Conv", "ConvTranspose", "QConv")
     return 1 if is_conv and not is_channels_last(node) else len(node.output.shape) - 1
 
 
@@ -180,6 +183,8 @@ def absorbing(user: Node, value: Value) -> Node | NoMatch:
         return NoMatch("it does not follow a convolution or matrix product", user)
     if value.single_user() is not user:
         return NoMatch("the result is used elsewhere or is a graph output", producer)
+    if producer.str_attr("y_dtype", "float32") != "float32":
+        return NoMatch("the result is stored in 8 bits", producer)
     return producer
 
 

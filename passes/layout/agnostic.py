@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from burnish.ir import Attr, Builder, Node, Value
+from burnish.ir.definitions.quantized import CORE as QUANTIZED_CORE
 from burnish.ir.opinfo import is_elementwise
 from burnish.ir.postops import operands, parse_postops
 from burnish.passes.axes import Perm, bytes_of, is_view, transposed
@@ -325,6 +326,18 @@ class TileForm(Form):
         return r.made([r.stored[r.node.required(0)], r.b.constant(repeats)])
 
 
+class CodeForm(Form):
+    """Quantization by one scale: the data is a member."""
+
+    def inputs(self, node: Node) -> list[Value] | None:
+        """The data, if scale and zero point are scalars."""
+        return [node.required(0)] if node.required(1).t.rank == 0 else None
+
+    def rebuild(self, r: Rebuild) -> list[Value | None]:
+        """The same scale and zero point."""
+        return r.made([r.stored[r.node.required(0)], *r.node.inputs[1:]])
+
+
 class RowForm(Form):
     """Row-wise composites and normalizations: all axes but the last may be permuted.
 
@@ -337,7 +350,7 @@ class RowForm(Form):
 
     def _positions(self, node: Node) -> list[int]:
         kinds = operands(parse_postops(node.strs_attr("postops")))
-        full = [self.core + i for i, kind in enumerate(kinds) if kind == "full"]
+        full = [self.core + i for i, kind in enumerate(kinds) if kind in ("full", "quantized")]
         return [*range(self.count), *full]
 
     def inputs(self, node: Node) -> list[Value] | None:
@@ -363,6 +376,7 @@ class RowForm(Form):
 _ELEMENTWISE = ElementwiseForm()
 _ROWS: dict[str, Form] = {
     "burnish::MatMul": RowForm(1, 2),
+    "burnish::QMatMul": RowForm(1, QUANTIZED_CORE),
     "burnish::AddLayerNorm": RowForm(2, 4),
     "burnish::AddRMSNorm": RowForm(2, 3),
     "LayerNormalization": RowForm(1, 3),
@@ -380,6 +394,8 @@ _FORMS: dict[str, Form] = {
     "Resize": ResizeForm(),
     "Tile": TileForm(),
     "Gather": GatherForm(),
+    "DequantizeLinear": CodeForm(),
+    "QuantizeLinear": CodeForm(),
     **{
         name: ReduceForm()
         for name in (

@@ -39,7 +39,7 @@ class ConvToChannelsLast(Rule):
     """conv(x) in NCHW => transpose(conv(transpose(x)) in NHWC)."""
 
     name = "conv-to-nhwc"
-    anchors = ("burnish::Conv", "burnish::ConvTranspose")
+    anchors = ("burnish::Conv", "burnish::ConvTranspose", "burnish::QConv")
 
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """Transpose the data and the full operands."""
@@ -49,10 +49,11 @@ class ConvToChannelsLast(Rule):
         core = CORE_INPUTS[node.key]
         kinds = operands(parse_postops(node.strs_attr("postops")))
         perm = to_channels_last(rank)
-        inputs: list[Value | None] = [transposed(b, node.required(0), perm), node.required(1)]
+        inputs: list[Value | None] = [transposed(b, node.required(0), perm), *node.inputs[1:core]]
         for i, kind in enumerate(kinds):
             operand = node.required(core + i)
-            inputs.append(transposed(b, operand, perm) if kind == "full" else operand)
+            moves = kind in ("full", "quantized")
+            inputs.append(transposed(b, operand, perm) if moves else operand)
         attrs: dict[str, Attr] = {**node.attrs, "data_format": channels_last_format(rank)}
         made = b.node(node.op, inputs, attrs, domain="burnish")
         back = b.op("Transpose", made.output, perm=to_channels_first(rank))
@@ -71,7 +72,7 @@ class PoolToChannelsLast(Rule):
         rank = x.t.rank
         if rank not in (3, 4, 5):
             return NoMatch("it has no 1 to 3 spatial axes", node)
-        if x.dtype not in FLOATS:
+        if x.dtype not in FLOATS and not (node.op == "MaxPool" and x.dtype in ("uint8", "int8")):
             return NoMatch(f"the dtype is {x.dtype}", x)
         if any(v is not None and (v.uses or v.is_output) for v in node.outputs[1:]):
             return NoMatch("the indices are used", node)
@@ -122,7 +123,7 @@ class ChannelsLast(Pass):
     Before: burnish::Conv (NCHW), MaxPool, elementwise operators, Transposes of the model.
     After: burnish::Conv (NHWC), burnish::MaxPool (NHWC); Transposes only where data enter or leave
     a region whose layout is fixed, and only if they move more than axes of size 1.
-    Keeps: pools with indices or automatic padding, integer pools.
+    Keeps: pools with indices or automatic padding, integer pools other than maxima of 8 bits.
     Numerics: reassociates (transposed convolutions without overlap become matrix products).
     """
 

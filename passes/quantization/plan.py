@@ -2,9 +2,9 @@
 
 Products (convolutions, matrix products) read 8 bits. A value that they read is quantized; so is
 what it was moved from (pooled, reshaped, concatenated), with the same scale on both sides, so that
-moving it costs no rounding; and so are both terms of a residual sum and the input of an average
-whose results are read in 8 bits, so that a convolutional network stays in 8 bits from end to end.
-All else reads the value as it was.
+moving it costs no rounding; and so are the term of a residual sum that does not come from a product
+right before it, and the input of an average, whose results are read in 8 bits: a convolutional
+network stays in 8 bits from end to end. All else reads the value as it was.
 """
 
 from __future__ import annotations
@@ -140,6 +140,8 @@ class _Planner:
             return "all of its operands are constant"
         if 1 in data and node.op != "MatMul":
             return "its weights are not constant"
+        if len(data) == 2 and self.selection.matmul_const_b_only:
+            return "both of its operands are activations"
         for index in data:
             if why := self._unmeasured(node.required(index)):
                 return why
@@ -169,8 +171,18 @@ class _Planner:
             before = node.required(0)
             node = before.producer if before.single_user() is not None else None
         if node is not None and node.op == "Add" and not node.domain and self._is_residual(node):
-            return self._take(node, (0, 1))
+            return self._take(node, self._stored_terms(node))
         return []
+
+    def _stored_terms(self, node: Node) -> tuple[int, ...]:
+        """The terms of a sum that lie in memory: the other is added to where it is computed."""
+        if self.selection.quantize_residuals:
+            return (0, 1)
+        for index in (0, 1):
+            value = node.required(index)
+            if value.producer in self.plan.products and value.single_user() is node:
+                return (1 - index,)
+        return (0, 1)
 
     def _take(self, node: Node, indices: tuple[int, ...], tied: Value | None = None) -> list[Value]:
         """Let a node read inputs in 8 bits, if all of them can be."""

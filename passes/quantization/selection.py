@@ -22,12 +22,17 @@ class Selection:
         nodes_to_quantize: Names of the only nodes to quantize, or regular expressions that match
             whole names; empty for all.
         nodes_to_exclude: Names or regular expressions of nodes to leave.
+        matmul_const_b_only: Leave matrix products of two activations, as those of attention are.
+        quantize_residuals: Quantize both terms of a residual sum, as runtimes need it that add in 8
+            bits; else the product before it adds the other term to what it has not rounded yet.
     """
 
     op_types_to_quantize: tuple[str, ...] = PRODUCTS
     op_types_to_exclude: tuple[str, ...] = ()
     nodes_to_quantize: tuple[str, ...] = ()
     nodes_to_exclude: tuple[str, ...] = ()
+    matmul_const_b_only: bool = True
+    quantize_residuals: bool = False
 
     def __post_init__(self) -> None:
         for op in self.op_types_to_quantize:

@@ -73,7 +73,6 @@ def test_pools(before: str, after: str) -> None:
     [
         ("g (float[2,4,5,6] x) => (float[A,B,C,D] y, int64[E,F,G,H] i) { y, i = MaxPool<kernel_shape=[2,2]>(x) }", "the indices are used"),
         ('g (float[2,4,5,6] x) => (float[A,B,C,D] y) { y = MaxPool<kernel_shape=[2,2], auto_pad="SAME_UPPER">(x) }', "the padding depends on the input size"),
-        ("g (uint8[2,4,5,6] x) => (uint8[A,B,C,D] y) { y = MaxPool<kernel_shape=[2,2]>(x) }", "the dtype is uint8"),
     ],
 )  # fmt: skip
 def test_pools_that_stay(text: str, reason: str) -> None:

@@ -9,6 +9,15 @@ from burnish.ir.definitions import (
     matmul,
     normalization,
     pooling,
+    quantized,
 )
 
-__all__ = ["attention", "convolution", "elementwise", "matmul", "normalization", "pooling"]
+__all__ = [
+    "attention",
+    "convolution",
+    "elementwise",
+    "matmul",
+    "normalization",
+    "pooling",
+    "quantized",
+]

@@ -36,6 +36,12 @@ def scalar_constant(b: Builder, value: float, dtype: str) -> Value:
     return b.constant(np.asarray(value, dtype=to_numpy(dtype)))
 
 
+def dequantized(b: Builder, x: Value, scale: float, zero: float) -> Value:
+    """A tensor of 8 bits as float32 (ONNX DequantizeLinear-25)."""
+    zero_point = b.constant(np.asarray(int(zero), to_numpy(x.dtype)))
+    return b.op("DequantizeLinear", x, scalar_constant(b, scale, "float32"), zero_point)
+
+
 def _unary(b: Builder, y: Value, post: PostOp) -> Value:
     if post.op == "Silu":
         return b.op("Mul", y, b.op("Sigmoid", y))
@@ -66,6 +72,8 @@ def apply_postops(
             continue
         operand = next(rest)
         assert operand is not None, f"{node!r} lacks an operand of {post.encode()}"
+        if post.operand == "quantized":
+            operand = dequantized(b, operand, *post.params)
         if post.operand == "channel":
             trailing = len(y.shape) - 1 - channel_axis % len(y.shape)
             if trailing:

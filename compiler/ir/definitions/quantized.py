@@ -1,0 +1,73 @@
+"""Products of tensors in 8 bits: sums are int32, post-ops float32, the result either.
+
+``y = quantize(post(sum((x - x_zero_point) * w) * x_scale * w_scale))``, with the formulas of ONNX
+DequantizeLinear-25 and QuantizeLinear-25.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from burnish.ir.builder import Builder
+from burnish.ir.composites import define
+from burnish.ir.definitions.convolution import CONV_ATTRS, is_channels_last, run_channels_first
+from burnish.ir.definitions.epilogue import apply_postops, scalar_constant
+from burnish.ir.graph import Node, Value
+from burnish.ir.types import to_numpy
+
+#: Inputs before the operands of post-ops: x, w, x_scale, x_zero_point, w_scale.
+CORE = 5
+
+
+def _operands(
+    b: Builder, inputs: Sequence[Value | None], axis: int
+) -> tuple[Value, Value, Sequence[Value | None]]:
+    """Activation and weights in float32, and the operands of the post-ops."""
+    x, w, x_scale, x_zero_point, w_scale, *operands = inputs
+    assert w_scale is not None
+    data = b.op("DequantizeLinear", x, x_scale, x_zero_point)
+    per_channel = len(w_scale.shape) == 1
+    weights = (
+        b.op("DequantizeLinear", w, w_scale, axis=axis)
+        if per_channel
+        else b.op("DequantizeLinear", w, w_scale)
+    )
+    return data, weights, operands
+
+
+def _stored(b: Builder, node: Node, y: Value) -> Value:
+    """The result in the type that the node stores."""
+    dtype = node.str_attr("y_dtype", "float32")
+    if dtype == "float32":
+        return y
+    zero_point = b.constant(np.asarray(node.int_attr("y_zero_point"), to_numpy(dtype)))
+    return b.op(
+        "QuantizeLinear", y, scalar_constant(b, node.float_attr("y_scale"), "float32"), zero_point
+    )
+
+
+@define("QMatMul")
+def qmatmul(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    """``QMatMul(x, w, x_scale, x_zero_point, w_scale, *operands)``.
+
+    ``x`` [..., K] in uint8 or int8 times a constant ``w`` [K, N] in int8; ``x_scale`` and
+    ``x_zero_point`` are scalars, ``w_scale`` is a scalar or [N]. ``y_dtype`` is ``float32``,
+    ``uint8`` or ``int8``, the latter two with ``y_scale`` and ``y_zero_point``.
+    """
+    x, w, operands = _operands(b, inputs, 1)
+    return [_stored(b, node, apply_postops(b, node, b.op("MatMul", x, w), operands))]
+
+
+@define("QConv")
+def qconv(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    """``QConv(x, w, x_scale, x_zero_point, w_scale, *operands)``; attributes of ``Conv`` besides.
+
+    ``w`` is [O, I/group, *kernel] in int8, ``w_scale`` a scalar or [O]; all else as ``QMatMul``.
+    Padding stands for the real number 0, which is ``x_zero_point``.
+    """
+    x, w, operands = _operands(b, inputs, 0)
+    y = run_channels_first(b, node, x, "Conv", [w], CONV_ATTRS)
+    channel_axis = -1 if is_channels_last(node) else 1
+    return [_stored(b, node, apply_postops(b, node, y, operands, channel_axis))]

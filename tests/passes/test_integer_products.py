@@ -1,0 +1,152 @@
+"""Products of quantized tensors become integer composites that mean the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from burnish.check.reference import Reference
+from burnish.export import to_model
+from burnish.ir import Graph
+from burnish.passes.manager import PassManager
+from burnish.passes.pipelines import pipeline
+from burnish.passes.quantization import QuantizeStatic
+from tests.passes.test_quantization import CONV_NET, FEEDS, evaluated, measured
+from tests.support.golden import parse
+
+RNG = np.random.default_rng(31)
+
+
+def optimized(graph: Graph) -> Graph:
+    """A graph through the whole pipeline."""
+    PassManager(pipeline(3, integers=True), verify_ir=True).run(graph)
+    return graph
+
+
+def keys(graph: Graph) -> Counter[str]:
+    """Operators of a graph."""
+    return Counter(n.key for n in graph.walk())
+
+
+def same(before: Graph, after: Graph, feeds: dict[str, Any], step: float = 0.0) -> None:
+    """Both graphs compute the same, but for ``step`` where a rounding fell the other way."""
+    with Reference(to_model(before)) as reference:
+        wanted = reference.run(None, feeds)
+    for found, expected in zip(evaluated(after, feeds), wanted, strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=step + 1e-5 * scale)
+
+
+def quantized_net(**options: Any) -> Graph:
+    """The convolutional network of the quantization tests, quantized."""
+    graph = parse(CONV_NET, seed=3)
+    PassManager([QuantizeStatic(measured(graph, FEEDS), **options)]).run(graph)
+    return graph
+
+
+@pytest.mark.parametrize("activation_type", ["uint8", "int8"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_convolutional_network_computes_in_integers(
+    activation_type: str, per_channel: bool
+) -> None:
+    options = {"activation_type": activation_type, "per_channel": per_channel}
+    graph = optimized(quantized_net(**options))
+    found = keys(graph)
+    assert found["burnish::QConv"] == 2
+    assert found["burnish::QMatMul"] == 1
+    assert found["burnish::Conv"] == found["burnish::MatMul"] == 0
+    convs = [n for n in graph.nodes if n.key == "burnish::QConv"]
+    assert [n.str_attr("y_dtype") for n in convs] == [activation_type] * 2
+    assert [n.str_attr("data_format") for n in convs] == ["NHWC"] * 2
+    (pool,) = (n for n in graph.nodes if n.key == "burnish::MaxPool")
+    assert pool.output.dtype == activation_type
+    residual = convs[1].strs_attr("postops")
+    assert residual[0].startswith("Add:quantized:")
+    assert residual[-1] == "Relu"
+    same(quantized_net(**options), graph, FEEDS, step=0.02)
+
+
+def coded(text: str) -> str:
+    """A graph with the constants of quantization in short."""
+    return text.replace("Q(", "QuantizeLinear(").replace("D(", "DequantizeLinear(")
+
+
+GEMM = coded("""g (uint8[3,4] x) => (float[3,5] y)
+<float s = {0.1}, uint8 z = {7}, int8[5,4] w, float[5] ws = {0.1, 0.2, 0.3, 0.4, 0.5}, float[5] c> {
+    xd = D(x, s, z)
+    wd = DequantizeLinear<axis=0>(w, ws)
+    y = Gemm<transB=1>(xd, wd, c)
+}""")
+
+
+def test_gemm_becomes_a_product_with_a_bias() -> None:
+    feeds = {"x": RNG.integers(0, 255, (3, 4)).astype(np.uint8)}
+    graph = optimized(parse(GEMM, seed=1))
+    assert keys(graph) == {"burnish::QMatMul": 1}
+    (node,) = graph.nodes
+    assert node.strs_attr("postops") == ("Add:channel",)
+    assert node.required(1).shape == (4, 5)
+    same(parse(GEMM, seed=1), graph, feeds)
+
+
+UNSIGNED = coded("""g (uint8[2,3] x) => (float[2,2] y)
+<float s = {0.1}, uint8 z = {3}, uint8[3,2] w = {1, 255, 128, 3, 90, 200}, float ws = {0.05},
+ uint8 wz = {ZERO}> {
+    xd = D(x, s, z)
+    wd = D(w, ws, wz)
+    y = MatMul(xd, wd)
+}""")
+
+
+def test_unsigned_weights_are_shifted_if_they_fit() -> None:
+    feeds = {"x": RNG.integers(0, 255, (2, 3)).astype(np.uint8)}
+    text = UNSIGNED.replace("ZERO", "128")
+    graph = optimized(parse(text))
+    assert keys(graph) == {"burnish::QMatMul": 1}
+    assert graph.nodes[0].required(1).dtype == "int8"
+    same(parse(text), graph, feeds)
+
+
+def test_weights_that_need_nine_bits_stay() -> None:
+    graph = optimized(parse(UNSIGNED.replace("ZERO", "20")))
+    assert keys(graph)["burnish::QMatMul"] == 0
+    assert keys(graph)["burnish::MatMul"] == 1
+
+
+MOVES = coded("""g (uint8[1,2,4,4] a, uint8[1,2,4,4] b) => (uint8[1,4,9] y)
+<float s = {0.1}, uint8 z = {7}, int64[8] pads = {0,0,1,1,0,0,1,1}, int64[3] shape = {1,4,9}> {
+    ad = D(a, s, z)
+    bd = D(b, s, z)
+    c = Concat<axis=1>(ad, bd)
+    p = Pad(c, pads)
+    m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(p)
+    f = Reshape(m, shape)
+    y = Q(f, s, z)
+}""")
+
+
+def test_what_only_moves_works_on_what_is_stored() -> None:
+    feeds = {k: RNG.integers(0, 255, (1, 2, 4, 4)).astype(np.uint8) for k in "ab"}
+    graph = optimized(parse(MOVES))
+    found = keys(graph)
+    assert found["DequantizeLinear"] == found["QuantizeLinear"] == 0
+    same(parse(MOVES), graph, feeds)
+
+
+def test_two_scales_do_not_cancel() -> None:
+    text = coded("""g (uint8[4] x) => (uint8[4] y)
+    <float s = {0.1}, float t = {0.2}, uint8 z = {7}> {
+        d = D(x, s, z)
+        y = Q(d, t, z)
+    }""")
+    graph = optimized(parse(text))
+    assert keys(graph)["QuantizeLinear"] == 1
+
+
+def test_without_integers_nothing_changes() -> None:
+    graph = quantized_net()
+    PassManager(pipeline(3)).run(graph)
+    assert not any(key.startswith("burnish::Q") for key in keys(graph))
