@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -84,27 +85,13 @@ def command(
     model: str | None,
     output: str | None,
     calibration_data: str | None,
-    calibration_samples: int | None,
-    calibration_method: str,
-    percentile: float,
-    activation_type: str,
-    symmetric: bool,
-    per_channel: bool,
-    op_types_to_quantize: tuple[str, ...],
-    op_types_to_exclude: tuple[str, ...],
-    nodes_to_quantize: tuple[str, ...],
-    nodes_to_exclude: tuple[str, ...],
-    matmul_const_b_only: bool,
-    quantize_residuals: bool,
     input_shapes: tuple[str, ...],
-    min_cosine: float | None,
     overwrite: bool,
     quiet: bool,
     json_path: str | None,
+    **rest: Any,
 ) -> int:
     """Quantize the ONNX model IN to 8 bits, and write it to OUT as ONNX for any runtime."""
-    from dataclasses import asdict
-
     from burnish.cli.progress import show_progress
     from burnish.errors import InputFileError, UsageError
     from burnish.options import parse_input_shapes
@@ -117,24 +104,10 @@ def command(
     if os.path.exists(output) and not overwrite:
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
     check_output_path(click.get_current_context(), click.Argument(["output"]), output)
-    selection = Selection(
-        op_types_to_quantize or PRODUCTS,
-        op_types_to_exclude,
-        nodes_to_quantize,
-        nodes_to_exclude,
-        matmul_const_b_only,
-        quantize_residuals,
-    )
+    chosen = {f.name: rest.pop(f.name) for f in fields(Selection)}
+    chosen["op_types_to_quantize"] = chosen["op_types_to_quantize"] or PRODUCTS
     options = QuantizeOptions(
-        selection,
-        calibration_method,
-        percentile,
-        calibration_samples,
-        activation_type,
-        symmetric,
-        per_channel,
-        parse_input_shapes(input_shapes),
-        min_cosine,
+        selection=Selection(**chosen), input_shapes=parse_input_shapes(input_shapes), **rest
     )
     with show_progress(quiet) as progress:
         report = quantize_model(path, output, calibration_data, options, progress=progress)
