@@ -64,7 +64,8 @@ def compile(
         threads: Threads of a call; None for all CPUs that the process may use.
         input_shapes: Input name to dims: numbers fix, names rename, pairs bound a dim.
         progress: Gets (phase, done, total) while it compiles.
-        options: Further fields of :class:`burnish.options.CompileOptions`. ``check=True`` compares
+        options: Further fields of :class:`burnish.options.CompileOptions`. ``cache_dir`` names a
+            folder that keeps kernels and artifacts for the next call. ``check=True`` compares
             with what the model was given as: an ONNX model on onnxruntime, a module or Keras model
             as it is, on the example inputs and on others like them.
 

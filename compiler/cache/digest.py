@@ -33,8 +33,11 @@ def stable_digest(value: Any) -> str:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float):
         yield f"{type(value).__name__} {value!r}".encode()
+    elif isinstance(value, str):
+        yield b"str"
+        yield value.encode("utf-8", "surrogatepass")
     elif isinstance(value, bytes):
         yield b"bytes"
         yield value

@@ -66,7 +66,8 @@ def compile_checkpoint(
         timing_seconds: Seconds to time each of the two; 0 for not at all.
         stop_on_error: Raise what goes wrong. Otherwise it is logged as a warning and returned: a
             training of days does not end because a checkpoint cannot be compiled.
-        options: Further options of :func:`burnish.compile`.
+        options: Further options of :func:`burnish.compile`. With ``cache_dir`` only the first
+            checkpoint builds kernels: those of the next ones differ in weights alone.
 
     Returns:
         Where the artifact is and what was measured.

@@ -53,7 +53,8 @@ class BurnishCallback(TrainerCallback):
         name: Name of the artifact in the folder of the checkpoint.
         timing_seconds: Seconds to time the compiled model and the module; 0 for not at all.
         stop_on_error: Let what goes wrong end the training.
-        options: Further options of :func:`burnish.compile`: ``target``, ``threads``, ...
+        options: Further options of :func:`burnish.compile`: ``target``, ``threads``, ``cache_dir``
+            (each checkpoint then reuses the kernels of the one before), ...
 
     Attributes:
         failures: Number of checkpoints that were not compiled.
