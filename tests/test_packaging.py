@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from burnish.runtime.build import onednn_options
 from tests.test_repository import PACKAGES, ROOT, files
 
 if sys.version_info >= (3, 11):
@@ -21,7 +22,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-NATIVE = "burnish/runtime/libburnish_runtime.so"
+RUNTIME = "burnish/runtime/libburnish_runtime.so"
+ONEDNN = "burnish/runtime/libburnish_onednn.so"
 
 
 def setuptools_table() -> Any:
@@ -45,12 +47,24 @@ def test_every_folder_is_a_listed_package() -> None:
 
 
 def test_every_native_source_is_listed() -> None:
-    (extension,) = setuptools_table()["ext-modules"]
-    listed = {*extension["sources"], *extension["depends"]}
-    folder = ROOT / "compiler/runtime/csrc"
-    assert listed == {
-        str(p.relative_to(ROOT)) for p in folder.iterdir() if p.suffix in (".cc", ".h")
-    }
+    runtime, onednn = setuptools_table()["ext-modules"]
+    folder = "compiler/runtime/csrc"
+    assert {*runtime["sources"], *runtime["depends"]} == native_files(folder)
+    listed = {*onednn["sources"], *onednn["depends"]}
+    own = {name for name in listed if not name.startswith(folder)}
+    assert own == native_files("backends/x86/onednn/csrc")
+    assert listed - own <= native_files(folder)
+
+
+def native_files(folder: str) -> set[str]:
+    """The C++ files of a folder of the repository."""
+    paths = (ROOT / folder).iterdir()
+    return {str(p.relative_to(ROOT)) for p in paths if p.suffix in (".cc", ".h")}
+
+
+def native_libraries() -> set[str]:
+    """What is built here: without oneDNN's headers, its operations are left out."""
+    return {RUNTIME, ONEDNN} if onednn_options(ROOT) is not None else {RUNTIME}
 
 
 def backend(hook: str, project: Path, output: Path) -> Path:
@@ -94,7 +108,7 @@ def test_the_wheel_has_exactly_the_package(wheel: Path) -> None:
     # The native sources are there to build the runner from, for other machines.
     kinds = (".py", ".cc", ".h")
     expected = {name for path in files() if path.suffix in kinds and (name := in_package(path))}
-    assert content == expected | {NATIVE, "burnish/py.typed"}
+    assert content == expected | native_libraries() | {"burnish/py.typed"}
     info = {name.rpartition("/")[2] for name in names - content}
     assert {"METADATA", "LICENSE", "entry_points.txt"} <= info
 
@@ -110,8 +124,8 @@ import burnish
 home = pathlib.Path(burnish.__file__).parent
 assert home == pathlib.Path(sys.argv[1]), home
 for module in pkgutil.walk_packages([str(home)], "burnish."):
-    # The native library is no Python module, though its name looks like one.
-    if module.name in ("burnish.__main__", "burnish.runtime.libburnish_runtime"):
+    # The native libraries are no Python modules, though their names look like ones.
+    if module.name == "burnish.__main__" or ".libburnish_" in module.name:
         continue
     try:
         importlib.import_module(module.name)

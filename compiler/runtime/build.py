@@ -28,7 +28,7 @@ ONEDNN = "libburnish_onednn"
 CXXFLAGS = ("-O2", "-std=c++17", "-fPIC", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra")
 # libtvm_ffi is in the process before this library; the path serves programs without Python.
 _RPATHS = ("-Wl,-rpath,$ORIGIN/../../tvm_ffi/lib", "-Wl,-rpath,$ORIGIN")
-LDFLAGS = ("-shared", "-pthread", *_RPATHS, "-Wl,--no-undefined", "-ldl")
+LDFLAGS = ("-shared", "-pthread", *_RPATHS, "-Wl,--no-undefined")
 
 _CSRC = "compiler/runtime/csrc"
 _ONEDNN_CSRC = "backends/x86/onednn/csrc"

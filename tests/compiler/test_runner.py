@@ -15,6 +15,7 @@ import pytest
 
 from burnish.artifact import SCHEMA_VERSION, read_manifest
 from burnish.artifact.dtypes import DATA_TYPES
+from burnish.backends.registry import resolve_target
 from burnish.cli.main import main
 from burnish.driver import CompileRequest, compile_artifact
 from burnish.options import CompileOptions
@@ -368,3 +369,34 @@ def test_sizes_and_branches_that_depend_on_data(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert np.load(tmp_path / "where.npy").tolist() == [[0, 0, 1], [1, 2, 0]]
         np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), -x if flag else abs(x))
+
+
+@pytest.fixture(scope="module")
+def with_onednn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with an operation of oneDNN."""
+    if (missing := resolve_target("x86").backend.libraries["onednn"]()) is not None:
+        pytest.skip(str(missing))
+    path = tmp_path_factory.mktemp("onednn") / "model.burnish"
+    text = "m (float[n, 4] x) => (float[n, 4] y) <float[4, 4] w> { y = MatMul(x, w) }"
+    model = parse(text.replace("w>", "w = {1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 5, 7, 2, 4, 6, 9}>"))
+    options = CompileOptions(library="onednn")
+    compile_artifact(CompileRequest(model.SerializeToString(), str(path), options))
+    assert read_manifest(path).libraries == ("onednn",)
+    return path
+
+
+def test_a_library_that_is_not_beside_the_program(with_onednn: Path, tmp_path: Path) -> None:
+    done = call(with_onednn, *inputs(tmp_path, x=np.ones((2, 4), np.float32)))
+    refused(done, 5, "compiled with oneDNN, which cannot be loaded .*--library onednn")
+
+
+def test_a_folder_with_onednn(
+    with_onednn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    assert main(["runner", str(folder), "--library", "onednn"]) == 0
+    x = np.random.default_rng(2).standard_normal((200, 4), np.float32)
+    command = [folder / "burnish_run", with_onednn, *inputs(tmp_path, x=x), "-o", tmp_path]
+    subprocess.run([*map(str, command), "--threads", "2"], check=True, env={})
+    w = np.array([1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 5, 7, 2, 4, 6, 9], np.float32).reshape(4, 4)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), x @ w, rtol=1e-5, atol=1e-4)
