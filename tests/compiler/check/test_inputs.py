@@ -73,6 +73,14 @@ def test_defaults_of_symbolic_dimensions() -> None:
     assert feeds["x"].shape == (1, 16)
 
 
+def test_unnamed_dimensions_are_not_equal() -> None:
+    model = parse("g (float[n, n] x) => (float[n, n] y) { y = Exp(x) }")
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.dim_param = "?"
+    assert draw_inputs(model, shapes={"x": (2, 5)})["x"].shape == (2, 5)
+
+
 def test_initialized_inputs_are_not_inputs() -> None:
     model = parse("g (float[2] x) => (float[2] y) { y = Relu(x) }")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(2, np.float32), "w"))
