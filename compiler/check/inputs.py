@@ -97,11 +97,12 @@ def draw_inputs(
 
 
 def _refined(entry: InputRange, shape: Sequence[int | str | None] | None) -> InputRange:
-    """With the numbers that ``shape`` has where the model has a symbol."""
+    """With what ``shape`` knows: numbers where the model has symbols, names where it has none."""
     if shape is None or len(shape) != len(entry.shape):
         return entry
     dims = (
-        size if isinstance(size, int) else dim for dim, size in zip(entry.shape, shape, strict=True)
+        size if isinstance(size, int) or dim is None else dim
+        for dim, size in zip(entry.shape, shape, strict=True)
     )
     return replace(entry, shape=tuple(dims))
 
@@ -254,21 +255,19 @@ def _symbols(ranges: list[InputRange], shapes: Shapes) -> dict[str, int]:
 
 
 def _shape_of(
-    entry: InputRange, symbols: Mapping[str, int], shapes: Shapes, size: int
+    entry: InputRange, symbols: dict[str, int], shapes: Shapes, size: int
 ) -> tuple[int, ...]:
+    """The dims of an input; ``symbols`` learns of those that it is the first to have."""
     if entry.name in shapes:
         return tuple(shapes[entry.name])
     sizes = []
     for axis, dim in enumerate(entry.shape):
         if isinstance(dim, int):
             sizes.append(dim)
-        elif isinstance(dim, str) and dim in symbols:
-            sizes.append(symbols[dim])
-        elif axis == 0:
-            sizes.append(_BATCH)
-        else:
-            picture = len(entry.shape) == 4 and axis >= 2
-            sizes.append(_IMAGE if picture else size)
+            continue
+        picture = len(entry.shape) == 4 and axis >= 2
+        drawn = _BATCH if axis == 0 else _IMAGE if picture else size
+        sizes.append(drawn if dim is None else symbols.setdefault(dim, drawn))
     return tuple(sizes)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.markup import escape
+
 from burnish.report.console import print_counts, print_line
 
 #: Characters of a problem that a table shows.
@@ -64,11 +66,11 @@ def _row(problem: Mapping[str, Any]) -> tuple[object, ...]:
 
     name = problem["problem"].removeprefix("burnish::")
     return (
-        name if len(name) <= _WIDTH else f"{name[: _WIDTH - 1]}…",
+        escape(name if len(name) <= _WIDTH else f"{name[: _WIDTH - 1]}…"),
         problem["nodes"],
-        problem["table"],
+        escape(problem["table"]),
         time(problem["table_us"]),
-        problem["chosen"],
+        escape(problem["chosen"]),
         time(problem["chosen_us"]),
         f"{problem['gain_us']:.1f}",
     )

@@ -137,5 +137,10 @@ class TrialBuilder:
                 break
             else:
                 assert refusal is not None
-                raise refusal
+                raise InvalidInputError(
+                    f"the model accepts none of the inputs drawn to tune it: {refusal.message}",
+                    at=refusal.at,
+                    hint="name shapes that it accepts, of all inputs that depend on each other: "
+                    "--tune-shapes NAME:1x128",
+                )
         return self._feeds

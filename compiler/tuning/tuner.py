@@ -190,13 +190,17 @@ class Tuner:
             verdict = verdict or test.look()
         self.tuned_ms, self.table_ms = (min(taken) * 1e3 for taken in seconds)
         gain = (1 / verdict.ratio - 1) * 100
-        self.verdict = {
-            "passed": f"the tuned build is {gain:.1f} % faster",
-            "failed": f"the tuned build is {-gain:.1f} % slower: the cost table's choices are kept",
-            "inconclusive": f"the tuned build is not faster beyond noise ({gain:+.1f} %)",
-        }[verdict.decision]
-        if verdict.decision == "failed":
-            self.reverted = True
+        self.reverted = verdict.decision == "failed" or (
+            verdict.decision != "passed" and gain < 0 and self.tuned_ms >= self.table_ms
+        )
+        if verdict.decision == "passed":
+            self.verdict = f"the tuned build is {gain:.1f} % faster"
+        elif verdict.decision == "failed":
+            self.verdict = f"the tuned build is {-gain:.1f} % slower"
+        else:
+            self.verdict = f"the tuned build is not faster beyond noise ({gain:+.1f} %)"
+        if self.reverted:
+            self.verdict += ": the cost table's choices are kept"
             for record in changed:
                 record.chosen = record.table
 

@@ -5,6 +5,7 @@ import onnx
 import pytest
 
 from burnish.check import draw_inputs, input_ranges
+from burnish.check.stages import Declared
 from burnish.errors import UsageError
 from tests.support.onnx_text import parse
 
@@ -106,3 +107,23 @@ def test_text_inputs_cannot_be_drawn() -> None:
     model = parse("g (string[n] s) => (string[n] t) { t = Identity(s) }")
     with pytest.raises(UsageError, match="text"):
         draw_inputs(model)
+
+
+def test_equal_names_get_equal_sizes_wherever_they_stand() -> None:
+    model = parse(
+        "g (float[N, t] x, float[2, N, 4] state) => (float[N, t] y, float[2, N, 4] z)"
+        "{ y = Relu(x)  z = Relu(state) }"
+    )
+    feeds = draw_inputs(model, size=128)
+    assert feeds["x"].shape == (1, 128)
+    assert feeds["state"].shape == (2, 1, 4)
+
+
+def test_what_compilation_found_out_names_dimensions() -> None:
+    model = parse(
+        "g (float[N, t] x, float[2, ?, 4] state) => (float[N, t] y, float[2, ?, 4] z)"
+        "{ y = Relu(x)  z = Relu(state) }"
+    )
+    assert draw_inputs(model)["state"].shape == (2, 16, 4)
+    like = [Declared("x", ("N", "t")), Declared("state", (2, "N", 4))]
+    assert draw_inputs(model, like=like)["state"].shape == (2, 1, 4)

@@ -46,6 +46,11 @@ def test_gains_and_the_whole_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert "right" in capsys.readouterr().out
 
 
+def test_shapes_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_tuning(report(Model([Node("float32[s0,s1,512]", TIMES)])).to_dict())
+    assert "float32[s0,s1,512]" in capsys.readouterr().out
+
+
 def test_what_was_not_reached_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     times = {f"t{i}": 10.0 + i for i in range(9)}
     print_tuning(report(Model([Node("stem", times)]), budget=5.0).to_dict())
