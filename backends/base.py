@@ -138,7 +138,7 @@ class Backend:
     table: Callable[[], TableEmitter]
     codegen: Callable[[], Callable[[Any, Any], Any]]
     phases: Callable[[], Sequence[Any]] | None = None
-    kernels_per_build: int = 1
+    kernels_per_build: int = 6
     tools: Callable[[], Sequence[str]] = tuple
     remarks: Callable[[Sequence[KernelCall]], list[str]] = lambda calls: []
     libraries: Mapping[str, Callable[[], BurnishError | None]] = field(

@@ -52,6 +52,8 @@ def cpu_backend(
         table=_table,
         codegen=_codegen,
         libraries=libraries or {},
+        # LLVM starts at once, and one changed kernel leaves the others in a compile cache.
+        kernels_per_build=1,
         host_sizes=True,
     )
 

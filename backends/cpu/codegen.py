@@ -22,7 +22,6 @@ _PASSES = (
     tirx.transform.FlattenBuffer,
     tirx.transform.StmtSimplify,
     tirx.transform.VerifyMemory,
-    tirx.transform.AnnotateEntryFunc,
     tirx.transform.SplitHostDevice,
     tirx.transform.MakePackedAPI,
     tirx.transform.LowerTVMBuiltin,

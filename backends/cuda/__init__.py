@@ -85,6 +85,7 @@ CUDA = Backend(
     table=_table,
     codegen=_codegen,
     kernels_per_build=32,
+    tools=lambda: [str(find_nvcc())],
     remarks=_remarks,
     sequential=False,
 )
