@@ -19,6 +19,8 @@ from burnish.backends.cpu.winograd_plan import plan_winograd
 from burnish.check.tolerances import tolerance
 from burnish.runtime import load
 from tests.support.bundle import Case, compile_here, model_of
+from tests.support.qemu import emulator
+from tests.support.qemu import load as load_emulated
 
 RNG = np.random.default_rng(11)
 
@@ -136,3 +138,31 @@ def test_model(planted: bool, tmp_path: Path) -> None:
         scale = float(np.sqrt(np.square(want).mean()))
         assert scale > 0.01
         assert np.abs(results[0] - want).max() <= bound.atol * scale / 10
+
+
+@pytest.mark.slow
+def test_arm(tmp_path: Path) -> None:
+    emulator()
+    case = Case(
+        "(float[1,16,H,W] x) => (float[1,10,H,W] y) <float[10,16,3,3] w, float[10] b> "
+        "{ a = Conv<pads=[1,1,1,1]>(x, w, b) y = Relu(a) }"
+    )
+    model = model_of(case, "net", np.random.default_rng(5))
+    compiled, _ = compile_here(
+        model,
+        tmp_path,
+        lambda path, threads: load_emulated(path, "neoverse-n1", threads),
+        target="arm:neoverse-n1",
+        check=False,
+    )
+    nodes = read_manifest(tmp_path / "model.burnish").nodes
+    assert "winograd-f4" in [n.tactic for n in nodes]
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    x = RNG.standard_normal((1, 16, 9, 14)).astype("f4")
+    (want,) = session.run(None, {name: x})
+    (y,) = compiled.run(None, {name: x})
+    np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-4)
+    assert np.abs(want).mean() > 0.01
