@@ -193,6 +193,12 @@ CASES: dict[str, Case] = {
         "{ c = Conv<dilations=[2,1], pads=[0,1,0,1]>(x, w) y = Relu(c) }",
         NHWC_CONV,
     ),
+    "conv2d_concat": Case(
+        "(float[1,6,7,7] x) => (float[1,5,7,7] y) <float[20,6,5,5] w, float[17,6,1,1] v, "
+        "float[5,37,1,1] u> { a = Conv<pads=[2,2,2,2]>(x, w) b = Conv(x, v) "
+        "c = Concat<axis=1>(a, b) y = Conv(c, u) }",
+        ("Transpose", *["burnish::Conv"] * 3, "Concat", "Transpose"),
+    ),
     "conv2d_residual": Case(
         "(float[1,6,7,7] x) => (float[1,6,7,7] y) <float[6,6,3,3] w, float[6] b> "
         f"{{ c = Conv<{SAME}>(x, w, b) s = Add(c, x) y = Relu(s) }}",

@@ -24,6 +24,8 @@ def _emit(ctx: NodeContext, node: Node) -> None:
         ctx.function.module.table.emit(ctx, node)
         return
     join.tensor = ctx.reshape(join.tensor, node.output.shape)
+    if join.written.issuperset(node.inputs):
+        ctx.record("", [node.output.t], 0, "its inputs' kernels write into it", 0)
     for value in node.inputs:
         if value is not None and value not in join.written:
             join.tensor = _copy(ctx, join, value)
