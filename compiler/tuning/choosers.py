@@ -64,7 +64,7 @@ class Assignment:
     Attributes:
         ledger: Learns of every problem.
         pick: The tactic of a problem's node, which is counted from 0.
-        given: Problem and tactic by the text that stands as the reason of the choice.
+        given: Key of the record, and tactic, by the text that stands as the reason of the choice.
     """
 
     ledger: Ledger
@@ -79,14 +79,14 @@ class Assignment:
         if len(allowed) == 1:
             return default
         record = self.ledger.record(problem, sorted(allowed.values(), key=_cost), default)
-        node = self._nodes.get(problem.key, 0)
-        self._nodes[problem.key] = node + 1
+        node = self._nodes.get(record.key, 0)
+        self._nodes[record.key] = node + 1
         record.nodes = max(record.nodes, node + 1)
         name = self.pick(record, node)
         if name not in allowed:  # what a node's weights allow, others of its problem may not
             return default
         label = f"trial {len(self.given)}"
-        self.given[label] = (problem.key, name)
+        self.given[label] = (record.key, name)
         return Choice(allowed[name], label)
 
 

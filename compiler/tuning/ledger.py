@@ -14,7 +14,8 @@ class Record:
     """One problem.
 
     Attributes:
-        key: The problem.
+        key: Unique: the problem, and the tactics if other nodes with it have other ones.
+        problem: The problem.
         names: Its tactics, the cheapest of the cost table first.
         table: The cost table's choice.
         nodes: Nodes of the model that have the problem.
@@ -26,6 +27,7 @@ class Record:
     """
 
     key: str
+    problem: str
     names: tuple[str, ...]
     table: str
     nodes: int = 0
@@ -84,13 +86,21 @@ class Ledger:
     records: dict[str, Record] = field(default_factory=dict)
 
     def record(self, problem: Problem, tactics: Sequence[Tactic], default: Choice) -> Record:
-        """The record of a problem; a new one starts with what is known already."""
+        """The record of a problem; a new one starts with what is known already.
+
+        What a tactic's error is may depend on the weights: equal problems need not have equal
+        tactics.
+        """
+        names = tuple(t.name for t in tactics)
         key = problem.key
+        if key in self.records and set(self.records[key].names) != set(names):
+            key = f"{problem.key} by {', '.join(names)}"
         if key not in self.records:
-            names = tuple(t.name for t in tactics)
             sizes = self.sizes if problem.symbolic else ""
-            record = self.records[key] = Record(key, names, default.tactic.name, sizes=sizes)
-            entry = self.known.get(key)
+            record = self.records[key] = Record(
+                key, problem.key, names, default.tactic.name, sizes=sizes
+            )
+            entry = self.known.get(problem.key)
             chosen = entry.best(names) if entry is not None else None
             if entry is not None and chosen is not None and entry.sizes == sizes:
                 times = entry.microseconds
@@ -103,6 +113,16 @@ class Ledger:
     def open(self) -> list[Record]:
         """Problems of which a tactic was not planned yet."""
         return [r for r in self.records.values() if not r.covered]
+
+    def entries(self) -> dict[str, Entry]:
+        """What was measured, for the timing cache; of equal problems the most tactics choose."""
+        found: dict[str, Entry] = {}
+        for record in sorted(self.records.values(), key=lambda r: len(r.names)):
+            if record.microseconds:
+                entry = record.entry()
+                old = found.get(record.problem)
+                found[record.problem] = old.merged(entry) if old is not None else entry
+        return found
 
     def add(self, times: Iterable[tuple[str, str, float]]) -> None:
         """Take microseconds of calls by problem and tactic: the least one counts."""

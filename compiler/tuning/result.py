@@ -83,7 +83,7 @@ def _problem(record: Record) -> TunedProblem:
     table, chosen = times.get(record.table), times.get(record.best)
     gain = 0.0 if table is None or chosen is None else record.nodes * (table - chosen)
     return TunedProblem(
-        problem=record.key,
+        problem=record.problem,
         nodes=record.nodes,
         table=record.table,
         table_us=table,

@@ -116,8 +116,7 @@ def _tune(
         )
         tuner = Tuner(builder, ledger, options.tune_seconds, subject.progress)
         tuner.run()
-    measured = {r.key: r.entry() for r in ledger.records.values() if r.microseconds}
-    cache.merge(measured)
+    cache.merge(ledger.entries())
     return TuningReport(
         seconds=round(tuner.elapsed, 2),
         budget=options.tune_seconds,

@@ -174,3 +174,15 @@ def test_progress_grows_to_the_end() -> None:
     assert shares == sorted(shares)
     assert shares[-1] > 0.9
     assert max(shares) <= 1.0
+
+
+def test_equal_problems_may_have_other_tactics() -> None:
+    fewer = {"direct": 100.0, "winograd": 80.0}
+    model = Model([Node("layer", TIMES), Node("layer", fewer), Node("layer", TIMES)])
+    tuner, ledger = tune(model)
+    assert model.built[-2] == ["onednn", "winograd", "onednn"]
+    assert [r.nodes for r in ledger.records.values()] == [2, 1]
+    (entry,) = ledger.entries().values()
+    assert entry == Entry("onednn", TIMES)
+    assert entry.best(tuple(fewer)) == "winograd"
+    assert "faster" in tuner.verdict
