@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +112,8 @@ def test_artifact_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> Non
         "precision": "fp32",
         "storage": "fp32",
         "detail": "tile [6x4]",
+        "tactic": "",
+        "why": "",
         "reason": "its result may leave the range of float16",
         "kernel": "relu_1",
         "nodes": ["/layer[0]/relu", "b", "c", "d", "e"],
@@ -131,3 +134,17 @@ def test_artifact_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> Non
     assert "/layer[0]/relu, b, c and 2 more" in out
     assert "in fp32: Relu (/layer[0]/relu, b, c): its result may leave the range of float16" in out
     assert "verified" not in out
+
+
+def test_what_came_from_the_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(replace(REPORT, kernels_reused=1, kernels_built=2))
+    assert "kernels: 1 reused, 2 built" in capsys.readouterr().out
+    print_report(replace(REPORT, kernels_reused=3, kernels_built=0, cached=True))
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].endswith("1.8 s (from the cache: nothing has changed)")
+    assert "reused" not in out
+
+
+def test_a_report_comes_back_from_json() -> None:
+    report = replace(REPORT, comparison=COMPARISON, data_files=("a", "b"), kept={"x": "y"})
+    assert CompileReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
