@@ -79,7 +79,7 @@ def attention(isa: Isa, spec: AttentionSpec, name: str = "attention") -> Kernel:
                 # Later queries see more keys: among the neighbours that a thread gets, early and
                 # late ones take turns.
                 turn = let(floordiv(part, 2))
-                part = let(select(floormod(part, 2) == 0, turn, parts - 1 - turn))
+                part = let(select(floormod(part, 2) < 1, turn, parts - 1 - turn))
             place = Place(let(floordiv(rest, spec.heads)), let(floormod(rest, spec.heads)))
             block.emit(place, part)
     return k.result

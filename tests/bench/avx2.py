@@ -18,7 +18,7 @@ import tvm
 
 from burnish.backends.cpu.conv import ConvSpec, conv, pack_conv
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm
-from burnish.backends.cpu.isa import AVX2
+from burnish.backends.cpu.isa import AVX2, Isa
 from burnish.backends.cpu.tir import Acc, Kernel, kernel, let, serial, store
 from tests.support.cpu_kernels import build
 
@@ -42,7 +42,7 @@ class Share:
     """What a kernel reached.
 
     Attributes:
-        name: A key of :data:`SPECS`.
+        name: Its name.
         rate: Floating-point operations per second.
         limit: Those of a loop of nothing but multiply-adds. A kernel may be a little faster: where
             loads are in between, some cores share them out to their units more evenly.
@@ -58,10 +58,25 @@ class Share:
         return self.rate / self.limit
 
 
-def multiply_adds() -> Kernel:
+@dataclass(frozen=True)
+class Case:
+    """A kernel to measure.
+
+    Attributes:
+        kernel: The kernel.
+        operations: Its floating-point operations.
+        arguments: Inputs and outputs.
+    """
+
+    kernel: Kernel
+    operations: int
+    arguments: list[np.ndarray]
+
+
+def multiply_adds(isa: Isa) -> Kernel:
     """Chains of multiply-adds in registers. Arguments: factors, results."""
-    lanes = AVX2.lanes
-    with kernel("limit", AVX2) as k:
+    lanes = isa.lanes
+    with kernel("limit", isa) as k:
         x, y = k.input("x", (2 * lanes,)), k.output("y", (_CHAINS * lanes,))
         acc = Acc(_CHAINS, lanes)
         acc.fill()
@@ -100,38 +115,45 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def shares(names: Sequence[str], seconds: float = 0.3) -> list[Share]:
+def measure(cases: dict[str, Case], isa: Isa, seconds: float) -> list[Share]:
     """Measure kernels on one core, each for ``seconds``: the best of what was seen.
 
     The thread pool has to have one thread (``TVM_NUM_THREADS=1`` before the first call).
     """
-    makers = {name: (gemm if isinstance(s, GemmSpec) else conv) for name, s in SPECS.items()}
-    kernels = {f"k{i}": makers[name](AVX2, SPECS[name]) for i, name in enumerate(names)}  # type: ignore[arg-type]
-    library = build({**kernels, "limit": multiply_adds()}, AVX2)
-    operands = np.full(2 * AVX2.lanes, 0.5, "f4"), np.zeros(_CHAINS * AVX2.lanes, "f4")
+    kernels = {f"k{i}": case.kernel for i, case in enumerate(cases.values())}
+    library = build({**kernels, "limit": multiply_adds(isa)}, isa)
+    operands = np.full(2 * isa.lanes, 0.5, "f4"), np.zeros(_CHAINS * isa.lanes, "f4")
     limit = partial(library["limit"], *map(tvm.runtime.tensor, operands))
     found = []
-    for i, name in enumerate(names):
-        run = partial(library[f"k{i}"], *map(tvm.runtime.tensor, _arguments(SPECS[name])))
+    for i, (name, case) in enumerate(cases.items()):
+        run = partial(library[f"k{i}"], *map(tvm.runtime.tensor, case.arguments))
         best = fastest = float("inf")
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or best == float("inf"):
             fastest = min(fastest, *(_seconds(limit) for _ in range(3)))
             best = min(best, *(_seconds(run) for _ in range(3)))
-        rate = 2 * _CHAINS * AVX2.lanes * _STEPS / fastest
-        found.append(Share(name, operations(SPECS[name]) / best, rate))
+        rate = 2 * _CHAINS * isa.lanes * _STEPS / fastest
+        found.append(Share(name, case.operations / best, rate))
     return found
 
 
-def main() -> None:
-    """Print the table of the results."""
+def shares(names: Sequence[str], seconds: float = 0.3) -> list[Share]:
+    """Measure the kernels of :data:`SPECS` with these names."""
+    cases = {}
+    for name in names:
+        spec = SPECS[name]
+        made = gemm(AVX2, spec) if isinstance(spec, GemmSpec) else conv(AVX2, spec)
+        cases[name] = Case(made, operations(spec), _arguments(spec))
+    return measure(cases, AVX2, seconds)
+
+
+def show(found: Sequence[Share]) -> None:
+    """Print a table of results."""
     print("| kernel | GFLOP/s | limit | share |\n|---|---:|---:|---:|")
-    for share in shares(list(SPECS), 1.0):
-        print(
-            f"| {share.name} | {share.rate / 1e9:.1f} | {share.limit / 1e9:.1f} "
-            f"| {share.value:.1%} |"
-        )
+    for share in found:
+        rates = f"{share.rate / 1e9:.1f} | {share.limit / 1e9:.1f}"
+        print(f"| {share.name} | {rates} | {share.value:.1%} |")
 
 
 if __name__ == "__main__":
-    main()
+    show(shares(list(SPECS), 1.0))
