@@ -19,11 +19,15 @@ from burnish.backends.cpu.tiling import MAX_VECTORS, Columns, best_rows, columns
 _PANEL = 400 * 1024
 #: An operand of more than this does not stay there.
 _OPERAND = 768 * 1024
-#: Bytes that come from further away for which the inner loops wait one cycle: most of the traffic
-#: runs beside the arithmetic. Fitted to measured times.
+#: An operand of more than this competes with the rest of the model for the third-level cache.
+_FAR = 4 * 1024 * 1024
+#: Bytes for which the inner loops wait one cycle, when they come from the second-level cache, from
+#: the third and from beyond: most of the traffic runs beside the arithmetic. Fitted to measured
+#: times.
+_NEAR_BYTES = 1600.0
 _PANEL_BYTES = 350.0
 _OPERAND_BYTES = 170.0
-_WEIGHT_BYTES = 40.0
+_FAR_BYTES = 40.0
 #: Tiles that are offered, and how much more than the best the others may be expected to cost.
 _TILES = 3
 _WORST = 1.5
@@ -109,8 +113,8 @@ def _plan(isa: Isa, spec: GemmSpec, rows: int) -> GemmPlan:
         tiles = -(-rows // c.tile.rows)
         cost += c.blocks * (passes - 1) * tiles * (12.0 + 2 * c.tile.rows * c.tile.vectors)
         step = 4 * c.tile.vectors * isa.lanes
-        if steps * step > _PANEL:
-            cost += c.blocks * (tiles - 1) * spec.k * step / _PANEL_BYTES
+        rate = _PANEL_BYTES if steps * step > _PANEL else _NEAR_BYTES
+        cost += c.blocks * (tiles - 1) * spec.k * step / rate
     return GemmPlan(spec, columns, cost + _again(isa, spec, columns, rows))
 
 
@@ -119,9 +123,11 @@ def _again(isa: Isa, spec: GemmSpec, columns: tuple[Columns, ...], rows: int) ->
     first = weights_first(spec.k, spec.n) if spec.rows_first is None else not spec.rows_first
     blocks = sum(c.blocks for c in columns)
     if first:
-        operand, times, rate = 4 * rows * spec.k, blocks, _OPERAND_BYTES
+        operand, times = 4 * rows * spec.k, blocks
     else:
         known = rows if isinstance(spec.rows, int) else None
         chunk = row_chunk(known, spec.k, spec.n, blocks, columns[0].tile.rows, spec.steps)
-        operand, times, rate = 4 * spec.k * spec.n, -(-rows // chunk), _WEIGHT_BYTES
-    return operand * (times - 1) / rate if operand > _OPERAND else 0.0
+        operand, times = 4 * spec.k * spec.n, -(-rows // chunk)
+    if operand <= _OPERAND:
+        return 0.0
+    return operand * (times - 1) / (_FAR_BYTES if operand > _FAR else _OPERAND_BYTES)

@@ -12,7 +12,7 @@ from tvm import tirx
 
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of, refuse_batches, refuse_matrix
-from burnish.backends.cpu.costs import nominal
+from burnish.backends.cpu.costs import NOMINAL_SIZE, nominal
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm, packed_size
 from burnish.backends.cpu.gemm_plans import GemmPlan, gemm_plans
 from burnish.backends.cpu.matmul import MatmulSpec, matmul
@@ -33,9 +33,10 @@ def gemm_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     k, n = (int(d) for d in w.shape if isinstance(d, int))
     lead = x.shape[:-1]
     # How weights are packed depends on the number of rows, where that is known.
-    sizes = lead if all(map(is_static, lead)) else (tirx.Var("rows", "int64"),)
-    product_of = GemmSpec(sizes, k, n, postops_of(node), dtype=x.dtype)
-    for plan in gemm_plans(ctx.isa, product_of, prod(map(nominal, lead))):
+    sizes, rows = lead, prod(d for d in lead if isinstance(d, int))
+    if not all(map(is_static, lead)):
+        sizes, rows = (tirx.Var("rows", "int64"),), rows * NOMINAL_SIZE
+    for plan in gemm_plans(ctx.isa, GemmSpec(sizes, k, n, postops_of(node), dtype=x.dtype), rows):
         yield Tactic(plan.name, plan.cost, partial(_emit_gemm, ctx, node, plan))
 
 
