@@ -201,7 +201,8 @@ class Tuner:
             self.verdict = f"the tuned build is not faster beyond noise ({gain:+.1f} %)"
         if self.reverted:
             self.verdict += ": the cost table's choices are kept"
-            for record in changed:
+            # A choice that is kept has a time; the cost table's has none if its nodes did not run.
+            for record in (r for r in changed if r.table in r.microseconds):
                 record.chosen = record.table
 
     # --- builds ----------------------------------------------------------------------------------

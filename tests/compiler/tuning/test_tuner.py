@@ -186,3 +186,19 @@ def test_equal_problems_may_have_other_tactics() -> None:
     assert entry == Entry("onednn", TIMES)
     assert entry.best(tuple(fewer)) == "winograd"
     assert "faster" in tuner.verdict
+
+
+def test_a_choice_that_is_kept_was_measured() -> None:
+    # The branch with the first node is never taken, and the tuned build is slower.
+    class Branched(Model):
+        def lower(self, chooser):  # type: ignore[no-untyped-def]
+            trial = super().lower(chooser)
+            slow = self._names != ["direct", "direct"]
+            trial.kernels = [*trial.kernels[1:], ("rest", 500.0 if slow else 100.0)]
+            return trial
+
+    model = Branched([Node("layer", {"direct": 100.0, "winograd": 80.0})] * 2)
+    tuner, ledger = tune(model)
+    assert tuner.reverted
+    (entry,) = ledger.entries().values()
+    assert entry == Entry("winograd", {"winograd": 80.0}, ("direct",))
