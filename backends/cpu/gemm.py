@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.microkernel import F32, RegisterTile
+from burnish.backends.cpu.microkernel import F32, Dot, RegisterTile
 from burnish.backends.cpu.tiling import Columns, Tile, row_chunk, tile_columns, vector_count
 from burnish.backends.cpu.tir import (
     Acc,
@@ -46,6 +46,8 @@ FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 
 #: Above this size weights are read once, whatever it costs to read the left operand again.
 _LARGE_WEIGHTS = 2 * 1024 * 1024
+#: Bytes by which weights are fetched ahead if only one tile of rows reads them.
+_STREAM_AHEAD = 64 * 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +158,7 @@ def emit_gemm(
     columns: tuple[Columns, ...],
     steps: int = 0,
     rows_first: bool | None = None,
+    dot: Dot = F32,
 ) -> None:
     """The loops of a product of ``x`` [rows, depth] and packed ``w``, as one parallel loop.
 
@@ -175,8 +178,8 @@ def emit_gemm(
         part, block = hold(part), hold(block)
         begin = hold(part * chunk)
         end = hold(minimum(begin + chunk, rows))
-        acc = accumulators(columns, isa)
-        operands = _Operands(acc, x, w, y, epilogue, rows, depth, n)
+        acc = accumulators(columns, isa, dot)
+        operands = _Operands(acc, x, w, y, epilogue, rows, depth, n, dot)
 
         def run(c: Columns, index: Index) -> None:
             with _passes(depth, steps) as span:
@@ -203,6 +206,7 @@ class _Operands:
     rows: Index
     depth: int
     n: int
+    dot: Dot
 
 
 @dataclass(frozen=True)
@@ -235,9 +239,9 @@ def _passes(depth: int, steps: int) -> Iterator[_Pass]:
         yield _Pass(start, inside, number < 1, number >= count - 1)
 
 
-def accumulators(columns: tuple[Columns, ...], isa: Isa) -> Acc:
+def accumulators(columns: tuple[Columns, ...], isa: Isa, dot: Dot = F32) -> Acc:
     """Enough accumulators for every tile."""
-    return Acc(max(c.tile.rows * c.tile.vectors for c in columns), isa.lanes)
+    return Acc(max(c.tile.rows * c.tile.vectors for c in columns), isa.lanes, dot.result)
 
 
 def for_columns(
@@ -303,7 +307,7 @@ def _micro(
         valid = columns.tail if v == vectors - 1 else None
         return (row + r) * given.n + channel, channel, valid
 
-    tile = RegisterTile(count, vectors, acc, F32)
+    tile = RegisterTile(count, vectors, acc, given.dot)
 
     def load_sums() -> None:
         for r, v in places:
@@ -364,9 +368,14 @@ def next_block(
         return lambda step: None
     tiles = -(-rows // count) if isinstance(rows, int) else tile.vectors
     lines = -(-tile.vectors // tiles)
-    # The last tiles repeat what is there: blocks after the next would push out this one.
-    number = minimum(floordiv(row, count) * lines, max(tile.vectors - lines, 0)) + tile.vectors
-    ahead = hold(panel + number * (steps * lanes))
+    if tiles == 1 and isinstance(rows, int):
+        # Weights are one stream: a whole block ahead, they might be gone before they are used.
+        distance = minimum(steps * tile.vectors, _STREAM_AHEAD // (4 * lanes))
+        ahead = hold(panel + distance * lanes)
+    else:
+        # The last tiles repeat what is there: blocks after the next would push out this one.
+        number = minimum(floordiv(row, count) * lines, max(tile.vectors - lines, 0)) + tile.vectors
+        ahead = hold(panel + number * (steps * lanes))
 
     def bring(step: Index) -> None:
         for line in range(lines):
