@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from burnish.calibration.channels import Channels
 from burnish.calibration.data import CalibrationData, open_data
 from burnish.calibration.histogram import Histogram
 from burnish.calibration.measure import measure
@@ -10,6 +11,7 @@ from burnish.calibration.thresholds import METHODS, Range, threshold
 __all__ = [
     "METHODS",
     "CalibrationData",
+    "Channels",
     "Histogram",
     "Range",
     "measure",

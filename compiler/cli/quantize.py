@@ -41,12 +41,52 @@ if TYPE_CHECKING:
     show_default=True,
     help="Type of activations.",
 )
-@click.option("--symmetric", is_flag=True, help="Let the middle of that type represent 0.")
+@click.option(
+    "--symmetric",
+    is_flag=True,
+    help="Let the middle of that type (of the weights' type with --weights-only) represent 0.",
+)
 @click.option(
     "--per-channel/--per-tensor",
     default=True,
     show_default=True,
     help="One scale for each output channel of weights, or one for all.",
+)
+@click.option(
+    "--bias-correction",
+    is_flag=True,
+    help="Take from biases what rounded weights add to the mean of each output channel.",
+)
+@click.option(
+    "--smooth-quant",
+    type=float,
+    metavar="ALPHA",
+    help="Move this share (0..1, typically 0.5) of the outliers of normalized activations into "
+    "the weights of the matrix products that read them.",
+)
+@click.option(
+    "--equalize",
+    is_flag=True,
+    help="Even the ranges of channels out between convolutions, for depthwise networks.",
+)
+@click.option(
+    "--weights-only",
+    type=click.Choice(["int8", "int4"]),
+    help="Store constant weights of matrix products in blocks of this type; leave activations. "
+    "Needs no calibration data (given, they are what the result is compared on).",
+)
+@click.option(
+    "--block-size",
+    type=int,
+    metavar="ROWS",
+    help="Rows that share a scale with --weights-only: 16, 32, 64, 128 or 256.  [default: 32]",
+)
+@click.option(
+    "--format",
+    "weight_format",
+    type=click.Choice(["dequantize", "matmulnbits"]),
+    help="How --weights-only weights are read: by ONNX's DequantizeLinear with block_size, or by "
+    "onnxruntime's com.microsoft::MatMulNBits.  [default: dequantize]",
 )
 @click.option("--op-types-to-quantize", multiple=True, metavar="OP", help="Only these operators.")
 @click.option("--op-types-to-exclude", multiple=True, metavar="OP", help="Leave these operators.")
@@ -91,7 +131,10 @@ def command(
     json_path: str | None,
     **rest: Any,
 ) -> int:
-    """Quantize the ONNX model IN to 8 bits, and write it to OUT as ONNX for any runtime."""
+    """Quantize the ONNX model IN, and write it to OUT as ONNX for any runtime.
+
+    Weights and activations go to 8 bits; with --weights-only, weights alone to 8 or 4.
+    """
     from burnish.cli.progress import show_progress
     from burnish.errors import InputFileError, UsageError
     from burnish.options import parse_input_shapes

@@ -86,6 +86,14 @@ class QuantizedWeights:
     scale: NDArray[np.float32]
     axis: int | None
 
+    def dequantized(self) -> NDArray[np.float64]:
+        """The numbers that they represent."""
+        shape = [1] * self.values.ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
+        scale: NDArray[np.float64] = self.scale.astype(np.float64).reshape(shape)
+        return self.values * scale
+
 
 def quantize_weights(
     weights: NDArray[np.floating],

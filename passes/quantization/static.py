@@ -7,9 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from burnish.ir import Attr, Builder, Graph, Location, Node, Value
 from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.quantization.bias import (
+    added_bias,
+    channel_axis,
+    has_plain_bias,
+    mean_shift,
+)
 from burnish.passes.quantization.parameters import (
     Interval,
     Parameters,
@@ -42,6 +49,8 @@ class QuantizeStatic(Pass):
         activation_type: ``uint8`` or ``int8``.
         symmetric: Whether the middle of the activations' type represents 0.
         per_channel: Whether each output channel of the weights has its own scale.
+        means: Means of channels, by name of the value and axis of the channels: biases are
+            corrected where they are known.
     """
 
     name = "quantize-static"
@@ -52,6 +61,7 @@ class QuantizeStatic(Pass):
     activation_type: str = "uint8"
     symmetric: bool = False
     per_channel: bool = True
+    means: Mapping[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def spec(self) -> str:
@@ -67,7 +77,11 @@ class QuantizeStatic(Pass):
         _report(plan, ctx)
         if not plan.products:
             return False
-        _Rewriter(graph, plan, self).run(ctx)
+        rewriter = _Rewriter(graph, plan, self)
+        rewriter.run(ctx)
+        if self.means:
+            left = len(plan.products) - rewriter.corrected
+            ctx.note(f"bias correction: {rewriter.corrected} products corrected, {left} left")
         return True
 
 
@@ -89,6 +103,8 @@ class _Rewriter:
             for value, interval in plan.intervals.items()
         }
         self._weights: dict[tuple[int, bytes], Value] = {}
+        #: Products whose bias was corrected.
+        self.corrected = 0
 
     def run(self, ctx: PassContext) -> None:
         for node, data in self.plan.products.items():
@@ -124,10 +140,38 @@ class _Rewriter:
         found = quantize_weights(
             weights.array, axis, bias=None if bias is None else bias.array, input_scale=scale
         )
+        self._correct(node, data[0], found)
         node.set_input(index, self._dequantized(weights, found, node))
+        bias = self._bias(node)
         if bias is not None:
             values, scales = quantize_bias(bias.array, scale, found.scale)
             node.set_input(2, self._dequantize(bias.name, values, scales, 0, node))
+
+    def _correct(self, node: Node, data: int, found: QuantizedWeights) -> None:
+        """Take what the rounded weights add to the mean of each output channel from the bias."""
+        axis = channel_axis(node, data)
+        mean = None if axis is None else self.how.means.get((node.required(data).name, axis))
+        if mean is None:
+            return
+        weights = node.required(1).array.astype(np.float64)
+        shift = mean_shift(node, found.dequantized() - weights, mean)
+        b = self._builder(node)
+        if node.op != "MatMul":
+            bias = node.input(2)
+            if not has_plain_bias(bias, len(shift)):
+                return
+            node.set_inputs([*node.inputs[:2], _less(b, bias, shift)])
+        elif (add := added_bias(node)) is not None:
+            user, index = add
+            user.set_input(index, _less(b, user.required(index), shift))
+        else:
+            product = node.output
+            # The sum takes the place of the product, which the plan knows by its value.
+            result = Value(self.graph.unique_name(f"{product.name}_rounded"), product.type)
+            node.outputs[0], result.producer = result, node
+            made = Node("Add", [result, _less(b, None, shift)], [product], location=b.location)
+            self.graph.append(made)
+        self.corrected += 1
 
     def _bias(self, node: Node) -> Value | None:
         """The bias of a product, if it is one number for each output channel."""
@@ -159,6 +203,13 @@ class _Rewriter:
         ]
         attrs: dict[str, Attr] = {} if axis is None else {"axis": axis}
         return b.node("DequantizeLinear", inputs, attrs).output
+
+
+def _less(b: Builder, bias: Value | None, shift: NDArray[np.float64]) -> Value:
+    """A bias less a correction."""
+    before = 0.0 if bias is None else bias.array.astype(np.float64)
+    name = "bias" if bias is None else bias.name
+    return b.constant((before - shift).astype(np.float32), f"{name}_corrected")
 
 
 def _constants(b: Builder, parameters: Parameters, name: str) -> tuple[Value, Value]:

@@ -105,6 +105,16 @@ def test_without_data_products_are_quantized_by_the_range_of_each_call(
         (["--op-types-to-exclude", "MatMul", "--op-types-to-exclude", "Conv"], 2, "nothing was"),
         (["--calibration-data", "BAD"], 2, "holds NaN"),
         (["--min-cosine", "7"], 2, "a cosine lies in [-1, 1]"),
+        (["--bias-correction"], 2, "--bias-correction measures activations"),
+        (["--equalize"], 2, "give samples with --calibration-data"),
+        (["--calibration-data", "DATA", "--smooth-quant", "1.5"], 2, "a share in [0, 1], not 1.5"),
+        (["--weights-only", "int4", "--block-size", "48"], 2, "48 is no block size"),
+        (["--weights-only", "int4", "--smooth-quant", "0.5"], 2, "--weights-only leaves them"),
+        (["--weights-only", "int2"], 2, "'int2' is not one of 'int8', 'int4'"),
+        (["--weights-only", "int4", "--format", "gguf"], 2, "'gguf' is not one of"),
+        (["--block-size", "32"], 2, "--block-size is of use with --weights-only only"),
+        (["--format", "matmulnbits"], 2, "--format is of use with --weights-only only"),
+        (["--weights-only", "int4"], 2, "fewer than 32 rows"),
     ],
 )
 def test_refusals_leave_nothing_behind(
@@ -135,3 +145,59 @@ def test_the_result_compiles(quantize: Command, model: Path) -> None:
     compiled = burnish.compile(model.with_name("int8.onnx"), check=True)
     (found,) = compiled.run(None, {"x": np.load(data)["x"][:1]})
     assert found.shape == (1, 6)
+
+
+SEPARABLE = """g (float[1,3,12,12] x) => (float[1,12,64] y)
+<float[64,3,1,1] w, float[64] b, float[64,1,3,3] d, float[64] s, float[64,64] v> {
+    c = Conv(x, w, b)
+    r = Relu(c)
+    k = Conv<group=64, pads=[1,1,1,1]>(r, d)
+    m = ReduceMax<keepdims=0>(k, axes)
+    t = Transpose<perm=[0,2,1]>(m)
+    n = RMSNormalization(t, s)
+    y = MatMul(n, v)
+}"""
+
+
+@pytest.fixture
+def separable(tmp_path: Path) -> Path:
+    """A network with a depthwise convolution and a normalization, with samples beside it."""
+    text = SEPARABLE.replace("float[64,64] v>", "float[64,64] v, int64[1] axes = {3}>")
+    save(parse(text, seed=2), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=RNG.standard_normal((12, 3, 12, 12), dtype=np.float32))
+    return tmp_path / "net.onnx"
+
+
+def test_corrections_are_reported_and_onnxruntime_runs_the_result(
+    quantize: Command, separable: Path
+) -> None:
+    data = str(separable.with_name("data.npz"))
+    corrections = ["--bias-correction", "--smooth-quant", "0.5", "--equalize"]
+    done = quantize(separable, "--calibration-data", data, *corrections, "--min-cosine", "0.99")
+    assert done.exit_code == 0, done.errors
+    assert "equalize: 1 pairs of convolutions" in done.output
+    assert "smooth-quant: 1 products behind 1 activations smoothed" in done.output
+    assert "int8: 3 products quantized, 0 kept in fp32" in done.output
+    assert "bias correction: 3 products corrected, 0 left" in done.output
+    path = separable.with_name("int8.onnx")
+    onnx.checker.check_model(path, full_check=True)
+    assert ort.InferenceSession(path).get_outputs()[0].shape == [1, 12, 64]
+
+
+@pytest.mark.parametrize("form", ["dequantize", "matmulnbits"])
+@pytest.mark.parametrize(("dtype", "similarity"), [("int8", 0.9999), ("int4", 0.99)])
+def test_weights_only_is_smaller_and_near(
+    quantize: Command, separable: Path, dtype: str, similarity: float, form: str
+) -> None:
+    options = ["--weights-only", dtype, "--block-size", "64", "--format", form]
+    done = quantize(separable, *options, "--json", "-")
+    assert done.exit_code == 0, done.errors
+    report = json.loads(done.output)
+    assert similarity < report["cosine"]["y"] < 1
+    operator = "MatMulNBits" if form == "matmulnbits" else "DequantizeLinear"
+    assert sum(n for op, n in report["operators"].items() if op.endswith(operator)) == 1
+    assert set(report["kept"].values()) == {"its weights are not a matrix"}
+    x = np.load(separable.with_name("data.npz"))["x"][:1]
+    (found,) = ort.InferenceSession(separable.with_name("int8.onnx")).run(None, {"x": x})
+    (wanted,) = ort.InferenceSession(separable).run(None, {"x": x})
+    assert 0 < np.abs(found - wanted).max() < 0.2 * np.abs(wanted).max()

@@ -1,0 +1,301 @@
+"""Bias correction, SmoothQuant and equalization: what they change, and what they keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from burnish.calibration import Channels
+from burnish.check.reference import Reference
+from burnish.export import to_model
+from burnish.ir import Graph
+from burnish.passes.base import PassContext
+from burnish.passes.manager import PassManager
+from burnish.passes.quantization import Equalize, Interval, QuantizeStatic, Selection, SmoothQuant
+from burnish.passes.quantization.bias import channel_axis
+from burnish.passes.quantization.equalize import equalizable
+from burnish.passes.quantization.plan import make_plan
+from burnish.passes.quantization.smooth import smoothable
+from tests.support.golden import parse
+
+Arrays = dict[str, np.ndarray]
+
+
+def run(graph: Graph, feeds: Arrays, names: list[str]) -> Arrays:
+    """Values of a graph by name, on onnxruntime."""
+    known = {v.name: v for n in graph.nodes for v in n.outputs if v is not None}
+    before = graph.outputs
+    graph.set_outputs([*before, *(known[n] for n in names if known[n] not in before)])
+    wanted = [v.name for v in graph.outputs]
+    with Reference(to_model(graph)) as reference:
+        arrays = dict(zip(wanted, reference.run(wanted, feeds), strict=True))
+    graph.set_outputs(before)
+    return arrays
+
+
+def values_of(graph: Graph, feeds: Arrays) -> Arrays:
+    """All float values."""
+    made = [n.output.name for n in graph.nodes if n.output.dtype == "float32"]
+    return {**feeds, **run(graph, feeds, made)}
+
+
+def apply(item: Any, graph: Graph) -> list[str]:
+    """Run a pass; returns its notes."""
+    (record,) = PassManager([item], verify_ir=True).run(graph, PassContext())
+    return list(record.notes)
+
+
+# --- statistics ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_statistics_of_pieces_are_those_of_the_whole(axis: int) -> None:
+    array = np.random.default_rng(1).standard_normal((6, 5, 4, 5), dtype=np.float32) + 3
+    found = Channels(axis)
+    for piece in np.split(array, [1, 4]):
+        found.add(piece)
+    rows = np.moveaxis(array, axis, -1).reshape(-1, 5)
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(found.largest, np.abs(rows).max(axis=0))
+
+
+# --- bias correction -----------------------------------------------------------------------------
+
+PRODUCTS = {
+    "conv": """g (float[8,6,5,5] x) => (float[8,4,5,5] y) <float[4,6,1,1] w, float[4] b> {
+        y = Conv(x, w, b) }""",
+    "grouped conv without bias": """g (float[99,6,5,5] x) => (float[99,4,3,3] y)
+        <float[4,3,3,3] w> {
+        y = Conv<group=2>(x, w) }""",
+    "gemm": """g (float[40,6] x) => (float[40,4] y) <float[4,6] w, float[4] b> {
+        y = Gemm<transB=1>(x, w, b) }""",
+    "matmul and sum": """g (float[8,5,6] x) => (float[8,5,4] y) <float[6,4] w, float[4] b> {
+        p = MatMul(x, w)
+        y = Add(b, p) }""",
+    "matmul alone": """g (float[8,5,6] x) => (float[8,5,4] y) <float[6,4] w> {
+        y = MatMul(x, w) }""",
+    "matmul read twice": """g (float[8,5,6] x) => (float[8,5,4] y) <float[6,4] w> {
+        p = MatMul(x, w)
+        r = Relu(p)
+        y = Add(r, p) }""",
+}
+
+
+def quantized(text: str, feeds: Arrays, *, corrected: bool) -> tuple[Graph, list[str]]:
+    """A graph through the static pass."""
+    graph = parse(text, seed=3)
+    arrays = values_of(graph, feeds)
+    ranges = {n: Interval(float(a.min()), float(a.max())) for n, a in arrays.items()}
+    means = {}
+    for node, data in make_plan(graph, ranges, {}, Selection()).products.items():
+        axis = channel_axis(node, data[0])
+        if corrected and axis is not None:
+            statistics = Channels(axis)
+            statistics.add(arrays[node.required(0).name])
+            means[node.required(0).name, axis] = statistics.mean
+    # One scale for all weights makes their rounding visible.
+    return graph, apply(QuantizeStatic(ranges, per_channel=False, means=means), graph)
+
+
+@pytest.mark.parametrize("text", PRODUCTS.values(), ids=PRODUCTS.keys())
+def test_a_corrected_bias_takes_the_mean_shift_away(text: str) -> None:
+    rng = np.random.default_rng(5)
+    (x,) = parse(text).inputs
+    shape = tuple(int(str(d)) for d in x.shape)
+    # Numbers that 8 bits represent: nothing but weights is rounded.
+    feeds = {"x": (rng.integers(0, 256, shape) / 64).astype(np.float32)}
+    feeds["x"].reshape(-1)[:2] = 0, 255 / 64
+    wanted = values_of(parse(text, seed=3), feeds)["y"]
+    axis = 1 if "Conv" in text else -1
+    shifts = []
+    for corrected in (False, True):
+        graph, notes = quantized(text, feeds, corrected=corrected)
+        found = run(graph, feeds, [])["y"]
+        assert found.shape == wanted.shape
+        error = np.moveaxis(found - wanted, axis, -1).reshape(-1, found.shape[axis])
+        shifts.append(np.abs(error.mean(axis=0)).max())
+    assert notes[-1] == "bias correction: 1 products corrected, 0 left"
+    # A 3x3 convolution without padding sees the inner pixels more often than the outer ones, and
+    # a Relu passes a part of what is corrected.
+    assert shifts[1] < (0.1 if "group" in text or "Relu" in text else 0.02) * shifts[0]
+
+
+def test_a_bias_that_cannot_be_corrected_is_counted() -> None:
+    text = """g (float[2,6,5,5] x) => (float[2,3,5,5] y) <float[6,3,1,1] w> {
+        y = ConvTranspose(x, w) }"""
+    feeds = {"x": np.random.default_rng(6).standard_normal((2, 6, 5, 5), dtype=np.float32)}
+    means = {("x", 1): np.ones(6)}
+    graph = parse(text, seed=3)
+    ranges = {"x": Interval(-4.0, 4.0)}
+    notes = apply(QuantizeStatic(ranges, means=means), graph)
+    assert notes[-1] == "bias correction: 0 products corrected, 1 left"
+    assert run(graph, feeds, [])["y"].shape == (2, 3, 5, 5)
+
+
+# --- SmoothQuant ---------------------------------------------------------------------------------
+
+SHARED = """g (float[3,7,6] x) => (float[3,7,6] y) <float[6] g, float[6] b, float[6,6] v> {
+    n = LayerNormalization(x, g, b)
+    p = MatMul(n, v)
+    y = Add(p, n)
+}"""
+TWO = """g (float[3,7,6] x) => (float[3,7,4] y, float[3,7,5] z)
+<float[6] g, float[6] b, float[6,4] v, float[6,5] w> {
+    n = LayerNormalization(x, g, b)
+    y = MatMul(n, v)
+    z = MatMul(n, w)
+}"""
+RMS = """g (float[9,6] x) => (float[9,5] y) <float[6] g, float[5,6] w> {
+    n = RMSNormalization(x, g)
+    y = Gemm<transB=1>(n, w)
+}"""
+AFFINE = """g (float[9,6] x) => (float[9,5] y) <float[6] g, float[6] b, float[6,5] w> {
+    t = Tanh(x)
+    m = Mul(g, t)
+    n = Add(m, b)
+    y = MatMul(n, w)
+}"""
+
+
+def outliers(graph: Graph) -> Arrays:
+    """Inputs whose third channel is large."""
+    (x,) = graph.inputs
+    shape = tuple(int(str(d)) for d in x.shape)
+    array = np.random.default_rng(8).standard_normal(shape, dtype=np.float32)
+    array[..., 2] *= 50
+    return {"x": array}
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (TWO, "2 products behind 1 activations smoothed (1 in the normalization, 0 by a Mul)"),
+        (RMS, "1 products behind 1 activations smoothed (1 in the normalization, 0 by a Mul)"),
+        (AFFINE, "1 products behind 1 activations smoothed (1 in the normalization, 0 by a Mul)"),
+        (SHARED, "1 products behind 1 activations smoothed (0 in the normalization, 1 by a Mul)"),
+    ],
+    ids=["two readers", "rms", "affine", "residual"],
+)
+@pytest.mark.parametrize("alpha", [0.5, 0.8])
+def test_smoothing_moves_outliers_and_keeps_results(text: str, note: str, alpha: float) -> None:
+    graph = parse(text, seed=3)
+    feeds = outliers(graph)
+    before = values_of(graph, feeds)
+    readers = smoothable(graph, Selection())[0]
+    largest = {v.name: np.abs(before[v.name]).reshape(-1, 6).max(axis=0) for v in readers}
+    weights = [
+        np.abs(n.required(1).array.T if n.op == "Gemm" else n.required(1).array).max(axis=1)
+        for nodes in readers.values()
+        for n in nodes
+    ]
+    notes = apply(SmoothQuant(alpha, largest), graph)
+    assert note in notes[0]
+    after = run(graph, feeds, [])
+    for name in after:
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-4)
+    # Equation 4: channel j of the activation ends at max|x|^(1-alpha) * max|w|^(1-alpha).
+    product = next(n for n in graph.nodes if n.op in ("MatMul", "Gemm"))
+    smoothed = product.required(0).name
+    found = np.abs(run(graph, feeds, [smoothed])[smoothed]).reshape(-1, 6).max(axis=0)
+    expected = (next(iter(largest.values())) * np.max(weights, axis=0)) ** (1 - alpha)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_smoothing_says_what_it_leaves() -> None:
+    text = """g (float[3,6] x) => (float[3,6] y) <float[6,6] v, float[6,6] w> {
+        r = MatMul(x, v)
+        a = Relu(r)
+        y = MatMul(a, w)
+    }"""
+    (note,) = apply(SmoothQuant(), parse(text))
+    assert "0 products behind 0 activations" in note
+    assert "1 x its input comes from the model's input" in note
+    assert "1 x its input comes from Relu" in note
+
+
+def test_channels_of_zeros_stay() -> None:
+    graph = parse(RMS, seed=3)
+    before = run(graph, outliers(graph), [])
+    apply(SmoothQuant(0.5, {"n": np.array([0.0, 1, 2, 3, 4, 5])}), graph)
+    after = run(graph, outliers(graph), [])
+    np.testing.assert_allclose(after["y"], before["y"], rtol=1e-4, atol=1e-4)
+
+
+# --- equalization --------------------------------------------------------------------------------
+
+SEPARABLE = """g (float[2,3,6,6] x) => (float[2,5,6,6] y)
+<float[4,3,1,1] w1, float[4] b1, float[4,1,3,3] w2, float[4] b2, float[5,4,1,1] w3> {
+    c1 = Conv(x, w1, b1)
+    r1 = Relu(c1)
+    c2 = Conv<group=4, pads=[1,1,1,1]>(r1, w2, b2)
+    r2 = LeakyRelu(c2)
+    y = Conv(r2, w3)
+}"""
+CLIPPED = """g (float[2,3,6,6] x) => (float[2,5,6,6] y)
+<float[4,3,1,1] w1, float[4] b1, float[5,4,1,1] w2, float zero = {0}, float six = {6}> {
+    c = Conv(x, w1, b1)
+    r = Clip(c, zero, six)
+    y = Conv(r, w2)
+}"""
+
+
+def uneven(graph: Graph) -> Arrays:
+    """Spreads the channels of the first convolution's weights over three decades."""
+    first = next(n for n in graph.nodes if n.op == "Conv")
+    by = np.array([1.0, 30.0, 0.05, 3.0], np.float32)
+    for index in (1, 2):
+        value = first.required(index)
+        scaled = value.array * by.reshape(-1, *[1] * (value.array.ndim - 1))
+        first.set_input(index, graph.constant(scaled.astype(np.float32), value.name))
+    return {"x": np.random.default_rng(9).standard_normal((2, 3, 6, 6), dtype=np.float32)}
+
+
+def test_equalized_channels_have_equal_ranges_and_the_same_results() -> None:
+    graph = parse(SEPARABLE, seed=3)
+    feeds = uneven(graph)
+    (before,) = run(graph, feeds, []).values()
+    (note,) = apply(Equalize(), graph)
+    assert note == "equalize: 2 pairs of convolutions"
+    (after,) = run(graph, feeds, []).values()
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
+    first, second, third = (n.required(1).array for n in graph.nodes if n.op == "Conv")
+    rows = np.abs(first).max(axis=(1, 2, 3))
+    taps = np.abs(second).max(axis=(1, 2, 3))
+    np.testing.assert_allclose(rows, taps, rtol=0.01)
+    np.testing.assert_allclose(taps, np.abs(third).max(axis=(0, 2, 3)), rtol=0.01)
+
+
+def test_a_clip_clips_what_it_clipped_and_nothing_else() -> None:
+    graph = parse(CLIPPED, seed=3)
+    feeds = uneven(graph)
+    before = values_of(graph, feeds)
+    assert before["r"].max() == 6
+    assert equalizable(graph)[0][0].clip is not None
+    channels = Channels(1)
+    channels.add(before["r"])
+    was = next(n for n in graph.nodes if n.op == "Conv").required(1).array
+    apply(Equalize({"r": channels.largest}), graph)
+    now = next(n for n in graph.nodes if n.op == "Conv").required(1).array
+    moved = np.abs(now / was - 1).max(axis=(1, 2, 3)) > 1e-3
+    np.testing.assert_array_equal(moved, channels.largest < 6)
+    assert 0 < moved.sum() < 4
+    (after,) = run(graph, feeds, []).values()
+    np.testing.assert_allclose(after, before["y"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("r1 = Relu(c1)", "r1 = Sigmoid(c1)", None),
+        ("r1 = Relu(c1)", "a1 = Add(c1, c1)\nr1 = Relu(a1)", "Relu of Add"),
+        ("y = Conv(r2, w3)", "z = Conv(r2, w3)\nk = Conv(r2, w3)\ny = Add(z, k)", "others read"),
+    ],
+)
+def test_pairs_that_cannot_be_equalized(old: str, new: str, cause: str | None) -> None:
+    graph = parse(SEPARABLE.replace(old, new), seed=3)
+    pairs, kept = equalizable(graph)
+    assert len(pairs) == 1
+    assert (cause is None) == (not kept)
+    assert all(cause is not None and cause in reason for reason in kept)
