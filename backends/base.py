@@ -78,6 +78,7 @@ class Target:
             ``{"float16": "fp32"}`` where 16 bits are for storage only.
         linker: C++ compiler that links the model library, options included; None for the
             environment's own.
+        integers: Whether products of quantized tensors compute in integers.
     """
 
     spec: str
@@ -90,6 +91,7 @@ class Target:
     precisions: tuple[str, ...] = ("fp32",)
     computes: Mapping[str, str] = field(default_factory=dict, hash=False)
     linker: str | None = None
+    integers: bool = False
 
     @property
     def info(self) -> TargetInfo:

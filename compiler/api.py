@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from burnish.check import ComparisonReport
-    from burnish.driver import CompileReport
+    from burnish.requests import CompileReport
 
 #: A model: the path of an ONNX file, a ModelProto, or a model of a training framework.
 Model: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | torch.nn.Module | keras.Model"

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from burnish.artifact import check_destination
-from burnish.driver import TRANSIENT, CompileReport, CompileRequest
+from burnish.driver import TRANSIENT
 from burnish.errors import CompileError, InputFileError, UsageError
 from burnish.options import CompileOptions
+from burnish.requests import CompileReport, CompileRequest
 from burnish.worker import run_in_worker
 
 if TYPE_CHECKING:

@@ -10,112 +10,28 @@ import contextlib
 import gc
 import hashlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from burnish import __version__
 from burnish.errors import InvalidInputError
 from burnish.options import CompileOptions, spell_input_shapes
+from burnish.requests import CompileReport, CompileRequest, Progress
 from burnish.worker import report, without_torch
 
 if TYPE_CHECKING:
     from burnish.artifact import Manifest
     from burnish.backends.base import Target
     from burnish.cache import KernelCache
-    from burnish.check import ComparisonReport, RecordedReference
+    from burnish.check import ComparisonReport
     from burnish.ir import Graph
     from burnish.lowering.module import ModuleLowering
     from burnish.passes.base import PassContext
     from burnish.passes.manager import PassRecord
     from burnish.runtime import CompiledModel
     from burnish.tuning import TuningReport
-
-#: Called with (phase, done, total).
-Progress: TypeAlias = "Callable[[str, int, int], None]"
-
-
-@dataclass(frozen=True)
-class CompileRequest:
-    """What to compile.
-
-    Attributes:
-        model: Path of an ONNX file, or a serialized ModelProto.
-        output: The artifact's folder.
-        options: How.
-        overwrite: Replace an artifact that is there.
-        name: What the model is called in messages.
-        reference: What the checks compare with; None for the model itself on onnxruntime.
-    """
-
-    model: str | bytes
-    output: str
-    options: CompileOptions
-    overwrite: bool = False
-    name: str = "model"
-    reference: RecordedReference | None = None
-
-
-@dataclass(frozen=True)
-class CompileReport:
-    """What was done.
-
-    Attributes:
-        output: The artifact.
-        target: Canonical spelling of the target.
-        seconds: Wall time by phase.
-        passes: One record for each run of a pass.
-        notes: Lines of the importer, the passes and the lowering for the user.
-        nodes: Nodes of the optimized graph by operator.
-        kernels: Number of distinct kernels.
-        weight_bytes: Size of the packed weights.
-        peak_memory_bytes: The most memory that the compile worker held, files that it maps
-            included; 0 where the system does not tell.
-        comparison: The comparison with the reference as plain data, if it was made.
-        kept: Why nodes of the model stay in fp32 although a lower precision was asked for.
-        data_files: Files beside the model that hold its external data, by name.
-        cached: Whether the artifact came whole from the compile cache; then ``seconds`` and
-            ``peak_memory_bytes`` are this call's, and all else the compilation's that made it.
-        kernels_reused: Kernels whose machine code came from the compile cache; None without one.
-        kernels_built: The others.
-        tuning: A :class:`~burnish.tuning.TuningReport` as plain data, if tactics were measured.
-    """
-
-    output: str
-    target: str
-    seconds: dict[str, float]
-    passes: tuple[PassRecord, ...]
-    notes: tuple[str, ...]
-    nodes: dict[str, int]
-    kernels: int
-    weight_bytes: int
-    peak_memory_bytes: int = 0
-    comparison: dict[str, Any] | None = None
-    kept: dict[str, str] = field(default_factory=dict)
-    data_files: tuple[str, ...] = ()
-    cached: bool = False
-    kernels_reused: int | None = None
-    kernels_built: int | None = None
-    tuning: dict[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {"schema_version": 1, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> CompileReport:
-        """What :meth:`to_dict` of the same version of burnish made, before or after JSON."""
-        from burnish.passes.manager import PassRecord
-
-        fields = {name: value for name, value in values.items() if name != "schema_version"}
-        for name in ("notes", "data_files"):
-            fields[name] = tuple(fields[name])
-        fields["passes"] = tuple(
-            PassRecord(**{**record, "notes": tuple(record["notes"])}) for record in fields["passes"]
-        )
-        return cls(**fields)
 
 
 @dataclass
@@ -147,7 +63,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     """
     from burnish.artifact import ArtifactWriter
     from burnish.attestation import summary
-    from burnish.backends.registry import check_library, resolve_target
+    from burnish.backends.registry import resolve_target
     from burnish.backends.toolchain import kernel_cache
     from burnish.importers.files import data_files
     from burnish.passes.base import PassContext
@@ -156,16 +72,8 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     target = resolve_target(options.target, options.precision)
     clock = _Clock(report)
     with ArtifactWriter(request.output, overwrite=request.overwrite) as writer:
-        clock.start("import")
-        graph, notes = import_model(request.model, options)
-        order = original_order(graph)
-        clock.start("optimize")
         context = PassContext()
-        records = optimize(
-            graph, options, request.name, request.model, progress=report, context=context
-        )
-        notes += [note for record in records for note in record.notes]
-        notes += check_library(target, options.library)
+        graph, order, records, notes = _optimized(request, target, clock, context)
         cache = kernel_cache(options.cache_dir, target)
         lowering, executable, tuning = _build(request, graph, target, clock, notes, cache)
         clock.start("link")
@@ -201,6 +109,30 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         **(cache.counts() if cache is not None else {}),
         tuning=tuning.to_dict() if tuning is not None else None,
     )
+
+
+def _optimized(
+    request: CompileRequest, target: Target, clock: _Clock, context: PassContext
+) -> tuple[Graph, dict[str, int], list[PassRecord], list[str]]:
+    """The graph that is built, the order of the model's nodes, what the passes did, and notes."""
+    from burnish.backends.registry import check_library
+
+    options = request.options
+    clock.start("import")
+    graph, notes = import_model(request.model, options)
+    order = original_order(graph)
+    clock.start("optimize")
+    records = optimize(
+        graph,
+        options,
+        request.name,
+        request.model,
+        target=target,
+        progress=clock.progress,
+        context=context,
+    )
+    notes += [note for record in records for note in record.notes]
+    return graph, order, records, notes + check_library(target, options.library)
 
 
 def peak_memory() -> int:
@@ -259,6 +191,7 @@ def optimize(
     model: str = "model.onnx",
     source: str | bytes | None = None,
     *,
+    target: Target | None = None,
     only: tuple[str, ...] = (),
     progress: Progress = lambda *_: None,
     context: PassContext | None = None,
@@ -270,6 +203,7 @@ def optimize(
         options: Level, passes to skip, checks and dumps.
         model: What the model is called in messages.
         source: The unmodified model; ``verify_passes`` compares with it.
+        target: What the graph is built for; None for a graph that stays ONNX.
         only: Names of the passes that run; empty for all.
         progress: Told of every pass.
         context: What the passes share.
@@ -290,6 +224,7 @@ def optimize(
             options.opt_level,
             max_fold_growth=options.max_fold_growth,
             precision=options.precision,
+            integers=target is not None and target.integers,
         ),
         skip=options.skip_passes,
         only=only,

@@ -46,6 +46,7 @@ LAYERS = (
     ("burnish.bench",),
     ("burnish.attestation",),
     ("burnish.tuning",),
+    ("burnish.requests",),
     ("burnish.driver",),
     ("burnish.quantization",),
     ("burnish.compilation",),

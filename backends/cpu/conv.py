@@ -30,7 +30,7 @@ from burnish.backends.cpu.gemm import (
     packed_size,
 )
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.microkernel import F32, Dot, RegisterTile
 from burnish.backends.cpu.place import Place, result_of
 from burnish.backends.cpu.tiling import Columns, Tile, tile_columns
 from burnish.backends.cpu.tir import (
@@ -79,6 +79,7 @@ class ConvSpec:
         dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
         over: Write the result over the post-ops' operand that has its shape, instead of ``y``.
         place: Where in a wider ``y`` the output channels go.
+        dot: What is multiplied; channels are counted in its operands.
     """
 
     n: Index
@@ -96,6 +97,7 @@ class ConvSpec:
     dtype: str = "float32"
     over: bool = False
     place: Place | None = None
+    dot: Dot = F32
 
     @property
     def oh(self) -> Index:
@@ -215,7 +217,7 @@ def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
             rows = static(x.shape[0] * x.shape[1] * x.shape[2])
             emit_gemm(isa, x, w, y, epilogue, rows, spec.ic, spec.oc, columns)
         else:
-            _Direct(isa, spec, columns, x, w, y, epilogue).emit()
+            DirectLoops(isa, spec, columns, x, w, y, epilogue).emit()
     return k.result
 
 
@@ -232,8 +234,8 @@ class _Row:
 
 
 @dataclass(frozen=True)
-class _Direct:
-    """Emits the loops of a direct convolution."""
+class DirectLoops:
+    """Emits the loops of a direct convolution; deferred steps may go ``to`` another tensor."""
 
     isa: Isa
     spec: ConvSpec
@@ -242,13 +244,16 @@ class _Direct:
     w: Tensor
     y: Tensor
     epilogue: Epilogue
+    to: Tensor | None = None
 
     @property
     def ic(self) -> int:
+        """Input channels of a group."""
         return self.spec.ic // self.spec.groups
 
     @property
     def depth(self) -> int:
+        """Steps of the reduction."""
         return self.ic * self.spec.kernel[0] * self.spec.kernel[1]
 
     def emit(self) -> None:
@@ -263,7 +268,7 @@ class _Direct:
             block, group, image, part = place
             begin = let(part * run)
             end = hold(minimum(begin + run, spec.oh))
-            acc = accumulators(self.columns, self.isa)
+            acc = accumulators(self.columns, self.isa, spec.dot)
 
             def one(c: Columns, first: Index) -> None:
                 with serial(begin, end) as oh:
@@ -301,7 +306,7 @@ class _Direct:
             channel = row.group * (spec.oc // spec.groups)
             finish_rows(
                 self.isa, self.y, self.epilogue, base, base + ow, spec.line, row.columns,
-                row.first, channel,
+                row.first, channel, self.to,
             )  # fmt: skip
 
     def _inside(self, begin: int, count: int) -> bool:
@@ -349,7 +354,7 @@ class _Direct:
         spec, lanes = self.spec, self.isa.lanes
         vectors = row.columns.tile.vectors
         oc = spec.oc // spec.groups
-        tile = RegisterTile.zero(count, vectors, row.acc)
+        tile = RegisterTile.zero(count, vectors, row.acc, spec.dot)
         self._reduce(row, tile, begin, inside)
         pixel = hold((row.image * spec.oh + row.oh) * spec.ow + begin)
         for r in range(count):

@@ -98,13 +98,13 @@ def depthwise(isa: Isa, spec: ConvSpec, name: str = "depthwise") -> Kernel:
         w = k.input("w", (kh * kw * vector_count(spec.oc, isa) * isa.lanes,))
         epilogue = Epilogue.declare(k, spec.postops, shape)
         y = result_of(k, epilogue, shape, spec.place, over=spec.over)
-        _Depthwise(isa, spec, columns, x, w, y, epilogue).emit()
+        DepthwiseLoops(isa, spec, columns, x, w, y, epilogue).emit()
     return k.result
 
 
 @dataclass(frozen=True)
-class _Depthwise:
-    """Emits the loops of a depthwise convolution."""
+class DepthwiseLoops:
+    """Emits the loops of a depthwise convolution; deferred steps may go ``to`` another tensor."""
 
     isa: Isa
     spec: ConvSpec
@@ -113,6 +113,7 @@ class _Depthwise:
     w: Tensor
     y: Tensor
     epilogue: Epilogue
+    to: Tensor | None = None
 
     def emit(self) -> None:
         """One parallel loop over images, runs of rows and channel blocks."""
@@ -179,7 +180,8 @@ class _Depthwise:
             )
         if self.epilogue.deferred:
             base = hold((image * spec.oh + oh) * ow)
-            finish_rows(self.isa, self.y, self.epilogue, base, base + ow, spec.line, c, first)
+            rows = (base, base + ow)
+            finish_rows(self.isa, self.y, self.epilogue, *rows, spec.line, c, first, to=self.to)
 
     def _inner_tiles(self, step: int, whole: Index) -> tuple[Index, Index]:
         """The tiles [lo, hi) all of whose taps lie in the image."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tvm import tirx
 
 from burnish.backends.cpu import vmath
+from burnish.backends.cpu.codes import coded
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tir import (
     Expr,
@@ -82,21 +83,33 @@ class Epilogue:
 
     @classmethod
     def declare(
-        cls, k: KernelBuilder, postops: Sequence[PostOp], shape: Sequence[Index]
+        cls,
+        k: KernelBuilder,
+        postops: Sequence[PostOp],
+        shape: Sequence[Index],
+        codes: Sequence[str] = (),
     ) -> Epilogue:
         """Declare the operands as the next inputs of ``k``, in the order of the post-ops.
 
         A ``full`` operand has the result's ``shape``, a ``channel`` operand is a
-        :func:`pack_channel` of the last dimension, a ``scalar`` operand has shape (1,).
+        :func:`pack_channel` of the last dimension, a ``scalar`` operand has shape (1,). Each
+        ``quantized`` operand has the result's shape and the next type of ``codes``.
         """
         channels = -(-shape[-1] // k.isa.lanes) * k.isa.lanes
         shapes = {"full": tuple(shape), "channel": (channels,), "scalar": (1,)}
         # Constants are packed in float32 whatever the tensors are stored in.
         dtypes = {"full": None, "channel": "float32", "scalar": "float32"}
-        steps = tuple(
-            (p, k.input(f"operand{i}", shapes[p.operand], dtypes[p.operand]) if p.operand else None)
-            for i, p in enumerate(postops)
-        )
+        types = iter(codes)
+
+        def operand(i: int, post: PostOp) -> Tensor | None:
+            if post.operand == "quantized":
+                tensor = k.input(f"operand{i}", tuple(shape), next(types))
+                return coded(tensor, post.params[0], int(post.params[1]))
+            if not post.operand:
+                return None
+            return k.input(f"operand{i}", shapes[post.operand], dtypes[post.operand])
+
+        steps = tuple((p, operand(i, p)) for i, p in enumerate(postops))
         long = [i for i, p in enumerate(postops) if p.op in vmath.LONG]
         return cls(steps, long[0] if long else len(steps))
 

@@ -159,11 +159,13 @@ def emit_gemm(
     steps: int = 0,
     rows_first: bool | None = None,
     dot: Dot = F32,
+    to: Tensor | None = None,
 ) -> None:
     """The loops of a product of ``x`` [rows, depth] and packed ``w``, as one parallel loop.
 
     A pass covers ``steps`` steps of the reduction (0: all): one after the other, each for all rows
-    of a task, so that its weights stay in the second-level cache.
+    of a task, so that its weights stay in the second-level cache. With deferred steps the results
+    go ``to`` another tensor of the shape of ``y``, if it is given.
     """
     blocks = sum(c.blocks for c in columns)
     fixed = rows if isinstance(rows, int) else None
@@ -189,7 +191,7 @@ def emit_gemm(
 
                 row_tiles(begin, end, rows, chunk, c.tile.rows, tile)
             if epilogue.deferred:
-                finish_rows(isa, y, epilogue, begin, end, n, c, index)
+                finish_rows(isa, y, epilogue, begin, end, n, c, index, to=to)
 
         for_columns(columns, block, run)
 
@@ -394,18 +396,21 @@ def finish_rows(
     columns: Columns,
     first: Index,
     origin: Index = 0,
+    to: Tensor | None = None,
 ) -> None:
     """Apply the deferred steps to rows [begin, end) of one column block of ``y``.
 
-    Column 0 of the block structure is column ``origin`` of ``y``.
+    Column 0 of the block structure is column ``origin`` of ``y``. The results go to ``to``, or
+    where they were.
     """
+    final = to or y
     vectors = columns.tile.vectors
 
     def one(row: Index, v: Index, valid: int | None) -> None:
         column = origin + (first + v) * isa.lanes
         offset = hold(row * n + column)
         value = y.load(offset, isa.lanes, valid)
-        y.store(offset, epilogue.finish(value, offset, column, valid), valid)
+        final.store(offset, epilogue.finish(value, offset, column, valid), valid)
 
     full = vectors - (columns.tail is not None)
     with serial(begin, end) as row:

@@ -5,7 +5,7 @@ A template never asks for a name: it reads the vector width and the number of re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from burnish.errors import TargetUnavailableError
@@ -21,6 +21,8 @@ class Isa:
         registers: Number of vector registers.
         target: What ``tvm.target.Target`` takes. The CPU is a portable level, never the build
             machine's own model, so that two machines generate the same code.
+        dot8: Its integer dot products, a row of :mod:`burnish.backends.cpu.dot8`; empty if the
+            templates have none.
         features: Flags, as ``/proc/cpuinfo`` spells them, that a CPU must have to run the code.
     """
 
@@ -29,6 +31,7 @@ class Isa:
     registers: int
     target: dict[str, Any] = field(hash=False)
     features: tuple[str, ...] = ()
+    dot8: str = ""
 
 
 _X86 = "x86_64-unknown-linux-gnu"
@@ -46,6 +49,15 @@ AVX512 = Isa(
         "mattr": ["-prefer-256-bit"],
     },
     features=(*_AVX2_FLAGS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    dot8="avx512bw",
+)
+#: With dot products of bytes.
+AVX512_VNNI = replace(
+    AVX512,
+    name="avx512_vnni",
+    target={**AVX512.target, "mattr": [*AVX512.target["mattr"], "+avx512vnni"]},
+    features=(*AVX512.features, "avx512_vnni"),
+    dot8="vnni",
 )
 AVX2 = Isa(
     name="avx2",
@@ -53,6 +65,7 @@ AVX2 = Isa(
     registers=16,
     target={"kind": "llvm", "mtriple": _X86, "mcpu": "x86-64-v3"},
     features=_AVX2_FLAGS,
+    dot8="avx2",
 )
 NEON = Isa(
     name="neon",
@@ -68,7 +81,7 @@ NEON = Isa(
 )
 
 #: All rows by name.
-ISAS: dict[str, Isa] = {isa.name: isa for isa in (AVX512, AVX2, NEON)}
+ISAS: dict[str, Isa] = {isa.name: isa for isa in (AVX512_VNNI, AVX512, AVX2, NEON)}
 
 
 def isa_named(name: str) -> Isa:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from tvm import tirx
 
+from burnish.backends.cpu.codes import LIMITS, coded
 from burnish.backends.cpu.gemm import for_columns
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns
@@ -58,7 +59,8 @@ class PoolSpec:
         dilations: Along rows and columns.
         ceil_mode: Round the output size up (ONNX ceil_mode = 1).
         count_include_pad: Average over padded positions too.
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or ``float16``, of a maximum also ``uint8``
+            or ``int8``; sums are float32.
     """
 
     kind: Literal["max", "average"]
@@ -105,6 +107,9 @@ def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
     with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", (spec.n, spec.h, spec.w, spec.c))
         y = k.output("y", (spec.n, spec.oh, spec.ow, spec.c))
+        if spec.dtype in LIMITS:
+            # Codes are compared as the numbers that they are.
+            x, y = coded(x), coded(y)
         if spec.kernel is None:
             _emit_global(isa, spec, columns, x, y)
         else:

@@ -23,6 +23,7 @@ from tvm.ir.expr import TensorLoad
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from burnish.backends.cpu.coded import Coded
 from burnish.backends.cpu.isa import Isa
 from burnish.errors import CompileError
 
@@ -357,6 +358,8 @@ def load(
         valid: Only the first ``valid`` lanes are touched (an int64 expression is allowed).
         fill: What the other lanes get.
     """
+    if isinstance(buffer, Coded):
+        return buffer.load(offset, lanes, valid)
     if isinstance(buffer, Narrow):
         value = _load_half(buffer.buffer, offset, lanes, valid, fill)
         return tirx.Cast(with_lanes("float32", lanes), value)
@@ -395,6 +398,8 @@ def _load_half(buffer: Any, offset: Index, lanes: int, valid: Index | None, fill
 def store(buffer: Any, offset: Index, value: Expr, valid: Index | None = None) -> None:
     """Write a vector or scalar to a 1-D buffer; only its first ``valid`` lanes if given."""
     lanes = lanes_of(value)
+    if isinstance(buffer, Coded):
+        return buffer.store(offset, value, valid)
     if isinstance(buffer, Narrow):
         buffer, value = buffer.buffer, tirx.Cast(with_lanes("float16", lanes), value)
         if lanes > 1 and _partial(valid, lanes):
@@ -410,15 +415,9 @@ def store(buffer: Any, offset: Index, value: Expr, valid: Index | None = None) -
 
 def prefetch(buffer: Any, offset: Index) -> None:
     """Ask for the cache line at an offset, which may lie outside, in the second-level cache."""
-    buffer = buffer.buffer if isinstance(buffer, Narrow) else buffer
-    T.evaluate(
-        tirx.call_llvm_intrin(
-            "void",
-            "llvm.prefetch",
-            tirx.address_of(buffer[i64(offset)]),
-            *(tirx.const(v, "int32") for v in (0, 2, 1)),
-        )
-    )
+    buffer = buffer.buffer if isinstance(buffer, (Coded, Narrow)) else buffer
+    where, how = tirx.address_of(buffer[i64(offset)]), (tirx.const(v, "int32") for v in (0, 2, 1))
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", where, *how))
 
 
 def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:

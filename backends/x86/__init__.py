@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from burnish.artifact import cpu_features, cross_compiler
 from burnish.backends.base import Target
-from burnish.backends.cpu.isa import AVX2, AVX512, Isa
+from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, Isa
 from burnish.backends.cpu_backend import COMPUTES, PRECISIONS, cpu_backend
 from burnish.errors import BurnishError, TargetUnavailableError, UsageError
 from burnish.runtime.onednn import load as load_onednn
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from burnish.lowering.tactics import Source
 
 _MACHINE = "x86_64"
-_LEVELS: dict[str, Isa] = {"x86-64-v4": AVX512, "x86-64-v3": AVX2}
+_LEVELS: dict[str, Isa] = {
+    "x86-64-v4-vnni": AVX512_VNNI,
+    "x86-64-v4": AVX512,
+    "x86-64-v3": AVX2,
+}
 
 
 def _resolve(spec: str) -> Target:
@@ -47,6 +51,7 @@ def _resolve(spec: str) -> Target:
         precisions=PRECISIONS,
         computes=COMPUTES,
         linker=cross_compiler(_MACHINE),
+        integers=bool(isa.dot8),
     )
 
 
@@ -70,6 +75,7 @@ X86 = cpu_backend(
     "x86",
     {
         "x86": "this machine's CPU: the best level below that it has",
+        "x86-64-v4-vnni": "AVX-512 with VNNI, the dot products of bytes",
         "x86-64-v4": "AVX-512 (F, BW, CD, DQ, VL)",
         "x86-64-v3": "AVX2 with FMA",
     },

@@ -107,6 +107,8 @@ def attested_numerics(runnable: Any) -> Numerics:
     """The row of the table of tolerances for a compiled model, by what its manifest attests."""
     manifest = getattr(runnable, "manifest", None)
     nodes = manifest.nodes if manifest is not None else ()
+    if any(node.precision == "int8" for node in nodes):
+        return "int8"
     return "fp16" if any(node.storage == "fp16" for node in nodes) else "model"
 
 

@@ -19,6 +19,10 @@ _PRODUCTS = frozenset(
 _MOVES = frozenset({Kind.MOVEMENT, Kind.VIEW, Kind.GENERATOR})
 
 
+#: Products of 8 bits; what follows in their epilogues is float32.
+_INTEGER = frozenset({"burnish::QConv", "burnish::QMatMul"})
+
+
 def only_moves(node: Node) -> bool:
     """Whether a node does no arithmetic."""
     return node.key == "Cast" or info(node).kind in _MOVES
@@ -42,6 +46,8 @@ def computed_in(node: Node, stored: str) -> str:
         return _widened(next(iter(floats or computed), ""))
     if only_moves(node):
         return ""
+    if node.key in _INTEGER:
+        return "int8"
     return stored if node.key in _PRODUCTS else _widened(stored)
 
 

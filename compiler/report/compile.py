@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from burnish.driver import CompileReport
 from burnish.report.console import print_counts, print_line
 from burnish.report.tuning import print_tuning
+from burnish.requests import CompileReport
 
 
 def print_report(report: CompileReport, *, verbose: bool = False) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import onnx
 
 from burnish import compare, load
-from burnish.driver import CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.options import CompileOptions
+from burnish.requests import CompileRequest
 from tests.support.bundle import Bundle, Case
 from tests.support.handmade_cuda import product_artifact
 

@@ -21,9 +21,10 @@ import burnish
 from burnish.artifact import read_manifest
 from burnish.backends.x86 import X86
 from burnish.cli.main import main
-from burnish.driver import CompileReport, CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.errors import TargetUnavailableError, UsageError
 from burnish.options import CompileOptions
+from burnish.requests import CompileReport, CompileRequest
 from burnish.runtime import onednn
 from tests.support.cpu_kernels import Array
 

@@ -14,12 +14,13 @@ import pytest
 from burnish import driver
 from burnish.artifact import read_manifest
 from burnish.check.stages import StageCheck, candidates
-from burnish.driver import CompileReport, CompileRequest, compile_artifact, model_digest
+from burnish.driver import compile_artifact, model_digest
 from burnish.errors import AccuracyError, PassError, UsageError
 from burnish.ir import Graph
 from burnish.options import CompileOptions
 from burnish.passes import pipelines
 from burnish.passes.base import Fixpoint, Numerics, Pass, PassContext
+from burnish.requests import CompileReport, CompileRequest
 from tests.support.bundle import Case, model_of
 
 MLP = Case(

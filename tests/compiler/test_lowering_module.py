@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from burnish.backends.registry import resolve_target
-from burnish.driver import CompileReport
 from burnish.errors import LoweringError
 from burnish.lowering.module import ModuleLowering
+from burnish.requests import CompileReport
 from burnish.runtime import CompiledModel
 from tests.support.bundle import Bundle, Case, compile_here
 from tests.support.golden import parse

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from burnish.driver import CompileReport
 from burnish.passes.manager import PassRecord
 from burnish.report.compile import print_report
 from burnish.report.console import print_counts, print_line
 from burnish.report.inspect import print_artifact, print_explanation, print_model, rule_names
+from burnish.requests import CompileReport
 
 REPORT = CompileReport(
     output="/tmp/m.burnish",

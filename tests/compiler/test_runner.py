@@ -17,8 +17,9 @@ from burnish.artifact import SCHEMA_VERSION, read_manifest
 from burnish.artifact.dtypes import DATA_TYPES
 from burnish.backends.registry import resolve_target
 from burnish.cli.main import main
-from burnish.driver import CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.options import CompileOptions
+from burnish.requests import CompileRequest
 from burnish.runtime.runner import SOURCES
 from tests.models.store import cache_dir
 from tests.support.onnx_text import parse

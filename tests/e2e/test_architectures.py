@@ -9,8 +9,9 @@ import onnx
 import pytest
 
 import burnish
-from burnish.driver import CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.options import CompileOptions
+from burnish.requests import CompileRequest
 
 for module in ("torch", "transformers", "onnxscript"):
     pytest.importorskip(module)

@@ -11,9 +11,10 @@ import pytest
 import burnish
 from burnish.artifact import cross_compiler
 from burnish.cli.main import main
-from burnish.driver import CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.errors import ArtifactError
 from burnish.options import CompileOptions
+from burnish.requests import CompileRequest
 from tests.models.store import cache_dir
 from tests.support.qemu import call, emulator, load
 

@@ -9,8 +9,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from burnish.driver import CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.options import CompileOptions
+from burnish.requests import CompileRequest
 from tests.support.qemu import emulator, load
 
 pytestmark = pytest.mark.slow

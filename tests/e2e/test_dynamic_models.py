@@ -11,8 +11,9 @@ import onnx
 import pytest
 
 from burnish.check.reference import Reference
-from burnish.driver import CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.options import CompileOptions
+from burnish.requests import CompileRequest
 from burnish.runtime import load
 
 torch = pytest.importorskip("torch")

@@ -15,9 +15,10 @@ import pytest
 import burnish
 from burnish.artifact import cpu_features
 from burnish.backends.registry import resolve_target
-from burnish.driver import CompileReport, CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.errors import AccuracyError, UsageError
 from burnish.options import CompileOptions
+from burnish.requests import CompileReport, CompileRequest
 from tests.models import ZOO, ModelUnavailable, feeds, model_path
 from tests.support.roundtrip import model as parse
 

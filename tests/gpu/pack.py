@@ -21,8 +21,9 @@ import numpy as np
 import onnx
 
 from burnish.check import tolerance
-from burnish.driver import CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.options import CompileOptions
+from burnish.requests import CompileRequest
 from burnish.runtime.runner import build_runner
 from tests.gpu import compact
 from tests.gpu.models import MODELS, GpuModel, reference

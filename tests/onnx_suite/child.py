@@ -61,8 +61,9 @@ def run_case(case: Case, folder: Path, inexact: denied.Inexact | None = None) ->
 
 
 def _compile(case: Case, model: Any, folder: Path) -> Path:
-    from burnish.driver import CompileRequest, compile_artifact
+    from burnish.driver import compile_artifact
     from burnish.options import CompileOptions
+    from burnish.requests import CompileRequest
 
     output = folder / "model.burnish"
     options = CompileOptions(threads=1)

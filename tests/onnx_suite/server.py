@@ -49,8 +49,9 @@ def warm_up() -> None:
     """Import and initialize everything that a compilation needs, so that children share it."""
     import onnx.parser
 
-    from burnish.driver import CompileRequest, compile_artifact
+    from burnish.driver import compile_artifact
     from burnish.options import CompileOptions
+    from burnish.requests import CompileRequest
 
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["": 21]> warm (float[2,3] x) => (float[2,3] y) '

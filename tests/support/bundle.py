@@ -21,8 +21,9 @@ from onnx import numpy_helper
 from burnish.check.metrics import compare_output
 from burnish.check.reference import Reference
 from burnish.check.result import OutputComparison
-from burnish.driver import CompileReport, CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.options import CompileOptions
+from burnish.requests import CompileReport, CompileRequest
 from burnish.runtime import load
 
 OPSET = 23

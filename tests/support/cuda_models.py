@@ -7,8 +7,9 @@ import tempfile
 from dataclasses import asdict
 
 from burnish import compare, load
-from burnish.driver import CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.options import CompileOptions
+from burnish.requests import CompileRequest
 from tests.models import ALL, feeds, model_path
 
 

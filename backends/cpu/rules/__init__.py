@@ -13,6 +13,7 @@ from burnish.backends.cpu.rules.conv_transpose import CONV_TRANSPOSE
 from burnish.backends.cpu.rules.matmul import MATMUL_RULES
 from burnish.backends.cpu.rules.movement import MOVEMENT_RULES
 from burnish.backends.cpu.rules.pool import POOL_RULES
+from burnish.backends.cpu.rules.quantized import QUANTIZED_RULES
 from burnish.backends.cpu.rules.recurrent import RECURRENT_RULES
 from burnish.backends.cpu.rules.rows import ROW_RULES
 from burnish.lowering.tactics import ByTactics, Source
@@ -27,6 +28,7 @@ RULES: dict[str, KernelRule] = {
         *MATMUL_RULES,
         *MOVEMENT_RULES,
         *POOL_RULES,
+        *QUANTIZED_RULES,
         *RECURRENT_RULES,
         *ROW_RULES,
     )

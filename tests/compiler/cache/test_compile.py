@@ -20,8 +20,8 @@ from burnish.backends.registry import resolve_target
 from burnish.cache import stable_digest
 from burnish.check.recorded import RecordedCase, RecordedReference
 from burnish.cli.main import main
-from burnish.driver import CompileReport, CompileRequest
 from burnish.options import CompileOptions
+from burnish.requests import CompileReport, CompileRequest
 from tests.support.bundle import Case, model_of
 
 NET = Case(

@@ -25,12 +25,13 @@ from burnish.backends.cpu.rules import RULES
 from burnish.backends.cpu.rules.conv import direct_tactics
 from burnish.backends.cpu.rules.matmul import gemm_tactics
 from burnish.cli.main import main
-from burnish.driver import CompileReport, CompileRequest, compile_artifact
+from burnish.driver import compile_artifact
 from burnish.errors import CompileError, InputFileError, UsageError
 from burnish.ir import Node
 from burnish.lowering.context import NodeContext
 from burnish.lowering.tactics import Source, Tactic, by_tactics
 from burnish.options import CompileOptions
+from burnish.requests import CompileReport, CompileRequest
 from burnish.tuning import session
 from tests.support.bundle import Case, model_of
 

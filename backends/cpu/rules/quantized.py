@@ -1,0 +1,267 @@
+"""Products of 8 bits on the integer templates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from burnish.backends.base import KernelRule, Refused
+from burnish.backends.composites import postops_key, postops_of
+from burnish.backends.cpu.conv import ConvSpec
+from burnish.backends.cpu.depthwise import depthwise_tile, pack_depthwise
+from burnish.backends.cpu.dot8 import PACK
+from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
+from burnish.backends.cpu.gemm import packed_size
+from burnish.backends.cpu.quantized import (
+    PadSpec,
+    QuantizedSpec,
+    pack_affine,
+    pack_codes,
+    pad_codes,
+    quantized_conv,
+)
+from burnish.backends.images import any_size, channels, image_dims, refuse_layout, window
+from burnish.ir import Dim, Node, PostOp, TensorType, Value
+from burnish.ir.definitions.quantized import CORE
+from burnish.ir.dims import add, product
+from burnish.ir.postops import operands
+from burnish.lowering.context import CallShapes, Lowered, NodeContext
+
+
+def _refuse_core(node: Node) -> Refused | None:
+    """Refuse what neither rule takes."""
+    for index, what in ((1, "weights"), (2, "scale"), (3, "zero point"), (4, "weights' scale")):
+        if not node.required(index).is_const:
+            return Refused(f"the {what} is not constant")
+    posts = postops_of(node)
+    kinds = operands(posts)
+    if len(node.inputs) - CORE != len(kinds):
+        return Refused("the operands do not match the post-ops")
+    for kind, value in zip(kinds, node.inputs[CORE:], strict=True):
+        assert value is not None
+        if kind in ("channel", "scalar") and not value.is_const:
+            return Refused(f"the {kind} operand of a post-op is not constant")
+    return None
+
+
+def _accepts_conv(node: Node) -> Refused | None:
+    if not isinstance(node.required(0).shape[-1], int):
+        return Refused("the number of channels is not known")
+    groups, ic = node.int_attr("group", 1), channels(node.required(0).shape[-1])
+    if groups not in (1, ic) or (groups > 1 and node.required(1).shape[0] != ic):
+        return Refused(f"it has {groups} groups")
+    return refuse_layout(node) or _refuse_core(node)
+
+
+def _accepts_matmul(node: Node) -> Refused | None:
+    return _refuse_core(node)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A quantized product as a convolution.
+
+    Attributes:
+        dims: Shape of the input, NHWC.
+        output_dims: Shape of the output, NHWC.
+        weights: The weights value.
+        spec: What is computed, the padding of ``dims`` included.
+    """
+
+    dims: tuple[Dim, ...]
+    output_dims: tuple[Dim, ...]
+    weights: Value
+    spec: QuantizedSpec
+
+
+def _emit_conv(ctx: NodeContext, node: Node) -> None:
+    x, w = node.required(0), node.required(1)
+    oc, ic, *sizes = (channels(d) for d in w.shape)
+    view = window(node, tuple(sizes))
+    groups = node.int_attr("group", 1)
+    dims = image_dims(x.shape)
+    n, h, width, _ = any_size(dims)
+    conv = ConvSpec(
+        n,
+        h,
+        width,
+        ic * groups,
+        oc,
+        view.kernel,
+        view.strides,
+        view.pads,
+        view.dilations,
+        groups,
+    )
+    _emit(ctx, node, _Call(dims, image_dims(node.output.shape), w, _spec(node, conv)))
+
+
+def _emit_matmul(ctx: NodeContext, node: Node) -> None:
+    x, w = node.required(0), node.required(1)
+    k, n = (channels(d) for d in w.shape)
+    rows = product(x.shape[:-1])
+    dims = (1, 1, rows, k)
+    conv = ConvSpec(1, 1, any_size(dims)[2], k, n, (1, 1))
+    _emit(ctx, node, _Call(dims, (1, 1, rows, n), w, _spec(node, conv)))
+
+
+def _spec(node: Node, conv: ConvSpec) -> QuantizedSpec:
+    """What a node computes; its first post-op may be a bias, which is no post-op of the kernel."""
+    posts = _after_bias(node)
+    kinds = operands(postops_of(node))
+    coded = (v for k, v in zip(kinds, node.inputs[CORE:], strict=True) if k == "quantized")
+    x, y_dtype = node.required(0), node.str_attr("y_dtype")
+    stored = y_dtype != "float32"
+    return QuantizedSpec(
+        replace(conv, postops=posts),
+        x.dtype,
+        int(node.required(3).array.reshape(())),
+        y_dtype,
+        node.float_attr("y_scale") if stored else 1.0,
+        node.int_attr("y_zero_point") if stored else 0,
+        tuple(v.dtype for v in coded if v is not None),
+    )
+
+
+def _has_bias(node: Node) -> bool:
+    posts = postops_of(node)
+    return bool(posts) and posts[0] == PostOp("Add", "channel")
+
+
+def _after_bias(node: Node) -> tuple[PostOp, ...]:
+    return postops_of(node)[1:] if _has_bias(node) else postops_of(node)
+
+
+def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
+    isa = ctx.isa
+    x, call = _padded(ctx, node, call)
+    spec, conv = call.spec, call.spec.conv
+    if spec.depthwise:
+        family, layout, dtype = "qdepthwise", isa.lanes, "float32"
+        tile = depthwise_tile(conv, isa)
+    else:
+        columns = spec.words(isa).columns(isa)
+        family, layout, dtype = "qconv", columns, "int8"
+        tile = columns[0].tile
+    weights = _weights(ctx, node, call, (family, layout), dtype)
+    scale, offset = _affine(ctx, node, call)
+
+    def build(shapes: CallShapes) -> Any:
+        n, h, width, _ = shapes.inputs[0]
+        return quantized_conv(isa, replace(spec, conv=replace(conv, n=n, h=h, w=width)))
+
+    view = (conv.kernel, conv.strides, conv.pads, conv.dilations, conv.groups, conv.oc)
+    codes = (spec.x_dtype, spec.x_zero, spec.y_dtype, spec.y_scale, spec.y_zero, spec.codes)
+    outputs = [TensorType(spec.y_dtype, call.output_dims)]
+    if spec.staged:
+        outputs.append(TensorType("float32", call.output_dims))
+    result, *_ = ctx.call(
+        family,
+        (view, layout, codes, postops_key(conv.postops)),
+        build,
+        [x, weights, scale, offset, *_operands(ctx, node, call)],
+        outputs,
+        flops=product([*call.output_dims, 2 * prod(_taps(call))]),
+        detail=f"{'float32' if spec.depthwise else isa.dot8}, tile {tile.rows}x{tile.vectors}",
+    )
+    ctx.set(ctx.reshape(result, node.output.shape))
+
+
+def _taps(call: _Call) -> tuple[int, ...]:
+    """Products of one result."""
+    conv = call.spec.conv
+    return (channels(call.dims[-1]) // conv.groups, *conv.kernel)
+
+
+def _padded(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, _Call]:
+    """The input, with its padding written out where the kernel needs it."""
+    x = ctx.reshape(ctx.tensor(node.required(0)), call.dims)
+    spec, conv = call.spec, call.spec.conv
+    if spec.depthwise:
+        return x, call
+    short = conv.ic % PACK != 0
+    if not short and not (any(conv.pads) and spec.read_zero):
+        return x, call
+    n, h, w, c = call.dims
+    wide = -(-conv.ic // PACK) * PACK
+    pads = conv.pads if spec.read_zero else (0, 0, 0, 0)
+    top, left, bottom, right = pads
+    dims = (n, add(h, top + bottom), add(w, left + right), wide)
+
+    def build(shapes: CallShapes) -> Any:
+        n, h, width, _ = shapes.inputs[0]
+        padded = PadSpec(n, h, width, channels(c), pads, wide, spec.x_zero, spec.x_dtype)
+        return pad_codes(ctx.isa, padded)
+
+    key = (pads, wide, spec.x_zero)
+    (copy,) = ctx.call("pad_codes", key, build, [x], [TensorType(spec.x_dtype, dims)])
+    left_over = (0, 0, 0, 0) if spec.read_zero else conv.pads
+    sizes = any_size(dims)[:3]
+    inner = replace(conv, n=sizes[0], h=sizes[1], w=sizes[2], ic=wide, pads=left_over)
+    return copy, replace(call, spec=replace(spec, conv=inner))
+
+
+def _filters(call: _Call, array: np.ndarray) -> np.ndarray:
+    """Weights as [OC, IC/groups, KH, KW]."""
+    conv = call.spec.conv
+    if array.ndim == 2:
+        array = array.T
+    return array.reshape(conv.oc, -1, *conv.kernel)
+
+
+def _weights(ctx: NodeContext, node: Node, call: _Call, key: Any, dtype: str) -> Lowered:
+    spec, isa = call.spec, ctx.isa
+
+    def pack(array: np.ndarray) -> np.ndarray:
+        filters = _filters(call, array)
+        if dtype == "float32":
+            return pack_depthwise(filters.astype(np.float32), spec.conv, isa)
+        return pack_codes(filters, spec, isa)
+
+    if dtype == "float32":
+        return ctx.weight(call.weights, key, pack)
+    depth = spec.conv.ic // PACK * prod(spec.conv.kernel)
+    return ctx.weight(call.weights, key, pack, (PACK * packed_size(depth, spec.conv.oc, isa),))
+
+
+def _affine(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, Lowered]:
+    """Scale and offset of the sums, which depend on all constants of the node."""
+    factors = node.required(2).array.astype(np.float32) * node.required(4).array
+    bias = node.required(CORE).array.astype(np.float32) if _has_bias(node) else None
+
+    def pack(which: int) -> Any:
+        return lambda array: pack_affine(_filters(call, array), factors, bias, call.spec, ctx.isa)[
+            which
+        ]
+
+    owner = (node.name, ctx.isa.lanes)
+    return (
+        ctx.weight(call.weights, ("scale", owner), pack(0)),
+        ctx.weight(call.weights, ("offset", owner), pack(1)),
+    )
+
+
+def _operands(ctx: NodeContext, node: Node, call: _Call) -> list[Lowered]:
+    """Operands of the post-ops after the bias."""
+    kinds = operands(postops_of(node))
+    found = []
+    start = 1 if _has_bias(node) else 0
+    for kind, value in zip(kinds[start:], node.inputs[CORE + start :], strict=True):
+        assert value is not None
+        if kind == "channel":
+            pack = lambda a: pack_channel(a, ctx.isa)  # noqa: E731
+            found.append(ctx.weight(value, ("channel", ctx.isa.lanes), pack))
+        elif kind == "scalar":
+            found.append(ctx.weight(value, "scalar", pack_scalar))
+        else:
+            found.append(ctx.reshape(ctx.tensor(value), call.output_dims))
+    return found
+
+
+QUANTIZED_RULES = (
+    KernelRule("burnish::QConv", _accepts_conv, _emit_conv),
+    KernelRule("burnish::QMatMul", _accepts_matmul, _emit_matmul),
+)
