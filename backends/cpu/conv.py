@@ -125,22 +125,22 @@ class ConvSpec:
         """Elements between the results of neighbouring pixels in ``y``."""
         return self.oc if self.place is None else self.place.channels
 
+    @property
+    def tile_rows(self) -> int | None:
+        """Pixels that tiles are taken from: a row of the output, or all of it; None if unknown."""
+        if not self.pointwise:
+            return self.ow if isinstance(self.ow, int) else None
+        dims = [static(d) for d in (self.n, self.h, self.w)]
+        return int(np.prod(dims)) if all(isinstance(d, int) for d in dims) else None
+
     def columns(self, isa: Isa) -> tuple[Columns, ...]:
         """Blocks of output channels of one group."""
-        kh, kw = self.kernel
-        ic, oc = self.ic // self.groups, self.oc // self.groups
-        if self.pointwise:
-            dims = [static(d) for d in (self.n, self.h, self.w)]
-            known = all(isinstance(d, int) for d in dims)
-            rows = int(np.prod(dims)) if known else None
-        else:
-            rows = self.ow if isinstance(self.ow, int) else None
+        depth = self.ic // self.groups * self.kernel[0] * self.kernel[1]
+        oc, rows = self.oc // self.groups, self.tile_rows
         if isinstance(self.w, int) or self.pointwise:
-            return tile_columns(isa, rows, kh * kw * ic, oc, self.tile, dtype=self.dtype)
+            return tile_columns(isa, rows, depth, oc, self.tile, dtype=self.dtype)
         # The code for borders of unknown place grows with the square of the rows.
-        return tile_columns(
-            isa, rows, kh * kw * ic, oc, self.tile, _MAX_ROWS_SYMBOLIC, 2, self.dtype
-        )
+        return tile_columns(isa, rows, depth, oc, self.tile, _MAX_ROWS_SYMBOLIC, 2, self.dtype)
 
 
 def _out(size: Index, pads: int, spec: ConvSpec, axis: int) -> Index:

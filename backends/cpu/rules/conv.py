@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from math import prod
 
 from burnish.backends.base import KernelRule, Refused
@@ -22,7 +24,14 @@ from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.rules.common import refuse_dtype, refuse_operands
 from burnish.backends.cpu.rules.conv_node import ConvNode, Template, conv_node
 from burnish.backends.cpu.rules.winograd import winograd_tactics
-from burnish.backends.cpu.tiling import columns_cost, vector_count
+from burnish.backends.cpu.tiling import (
+    MAX_VECTORS,
+    Tile,
+    best_rows,
+    columns_cost,
+    holds_rows,
+    vector_count,
+)
 from burnish.backends.images import refuse_filters
 from burnish.ir import Node
 from burnish.lowering.context import NodeContext
@@ -37,14 +46,33 @@ def _accepts(node: Node) -> Refused | None:
 
 
 def direct_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
-    """The direct template, or the one for one filter to a channel."""
+    """The direct template with several tiles, or the one for one filter to a channel."""
     found = conv_node(ctx, node)
     spec = found.spec
     if spec.groups == spec.ic == spec.oc:
         template, cost = _depthwise(spec, ctx.isa), depthwise_cost(found, ctx.isa)
-    else:
-        template, cost = _direct(spec, ctx.isa), direct_cost(found, ctx.isa)
-    yield Tactic(f"{template.name} {template.detail}", cost, lambda: found.call(template))
+        yield Tactic(f"{template.name} {template.detail}", cost, partial(found.call, template))
+        return
+    for tile in (None, *_other_tiles(spec, ctx.isa)):
+        tiled = replace(found, spec=replace(spec, tile=tile))
+        template, cost = _direct(tiled.spec, ctx.isa), direct_cost(tiled, ctx.isa)
+        yield Tactic(f"{template.name} {template.detail}", cost, partial(tiled.call, template))
+
+
+def _other_tiles(spec: ConvSpec, isa: Isa) -> Iterator[Tile]:
+    """The best tile of each width but that which the tile rule takes; only for known widths.
+
+    Blocks for images of unknown width are bounded by more than registers.
+    """
+    if not (isinstance(spec.w, int) or spec.pointwise):
+        return
+    taken = spec.columns(isa)[0].tile.vectors
+    depth = spec.ic // spec.groups * prod(spec.kernel)
+    for width in range(1, min(MAX_VECTORS, vector_count(spec.oc // spec.groups, isa)) + 1):
+        held = holds_rows(isa, spec.dtype)
+        tile = best_rows(width, spec.tile_rows, depth, isa, held=held)
+        if width != taken and tile is not None:
+            yield tile
 
 
 def dots_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
