@@ -5,6 +5,9 @@ again: ``sum((x - zero) * w) = sum(x * w) - zero * sum(w)``. Arguments: ``x``, `
 (:func:`pack_codes` or :func:`pack_depthwise`), ``scale`` and ``offset`` (:func:`pack_affine`), the
 operands of the post-ops in order, ``y``, and float32 memory of the shape of ``y`` if ``staged``.
 
+If ``y`` is int32 it is the sums: in place of ``scale`` and ``offset`` stands the ``offset`` of
+:func:`pack_sums`, and there are no post-ops.
+
 The loops are those of the float32 templates, with channels counted in words of four codes. They
 skip taps outside of the image, which stand for the real number 0: a zero point other than 0 needs
 its padding written out (:func:`pad_codes`).
@@ -64,7 +67,7 @@ class QuantizedSpec:
         conv: The convolution: ``ic`` is a multiple of 4 unless it is depthwise.
         x_dtype: ``uint8`` or ``int8``.
         x_zero: The code of 0 in ``x``.
-        y_dtype: ``float32``, ``uint8`` or ``int8``.
+        y_dtype: ``float32``, ``uint8`` or ``int8``, or ``int32`` for the sums themselves.
         y_scale: Distance of neighbouring results.
         y_zero: The code of 0 in ``y``.
         codes: Types of the quantized operands of post-ops, in order.
@@ -86,7 +89,12 @@ class QuantizedSpec:
     @property
     def staged(self) -> bool:
         """Whether results lie in float32 before they are stored: the kernel has a second output."""
-        return self.y_dtype != "float32" and any(p.op in LONG for p in self.conv.postops)
+        return self.stores_codes and any(p.op in LONG for p in self.conv.postops)
+
+    @property
+    def stores_codes(self) -> bool:
+        """Whether results are rounded to 8 bits."""
+        return self.y_dtype not in ("float32", "int32")
 
     @property
     def read_zero(self) -> int:
@@ -125,6 +133,23 @@ class ScaledEpilogue(Epilogue):
         return super().start(let(real), offset, channel, valid)
 
 
+@dataclass(frozen=True)
+class SumEpilogue(Epilogue):
+    """Sums in int32, stored as they are.
+
+    Attributes:
+        offset: [channels] int32, padded to whole vectors.
+    """
+
+    offset: Tensor
+
+    def start(self, value: Expr, offset: Index, channel: Index, valid: int | None = None) -> Expr:
+        """The sums; those of the depthwise template are whole numbers in float32."""
+        lanes = lanes_of(value)
+        whole = tirx.Cast(with_lanes("int32", lanes), value)
+        return let(whole + self.offset.load(channel, lanes))
+
+
 def pack_codes(w: Codes8, spec: QuantizedSpec, isa: Isa) -> Codes8:
     """Weights [OC, IC, KH, KW] in int8 as the dot products read them: 1-D.
 
@@ -160,6 +185,21 @@ def pack_affine(
     return pack_channel(factors, isa), pack_channel(offset, isa)
 
 
+def pack_sums(w: Codes8, spec: QuantizedSpec, isa: Isa) -> npt.NDArray[np.int32]:
+    """What is added to the sums for the zero point, int32, padded to whole vectors.
+
+    Args:
+        w: Weights [OC, ...] in int8.
+        spec: The kernel.
+        isa: The instruction set.
+    """
+    offset = np.zeros(vector_count(w.shape[0], isa) * isa.lanes, np.int32)
+    if not spec.depthwise:
+        total = w.astype(np.int64).reshape(w.shape[0], -1).sum(axis=1)
+        offset[: w.shape[0]] = -spec.read_zero * total
+    return offset
+
+
 def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
     conv = spec.conv
@@ -176,7 +216,7 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
         epilogue = _declare(k, spec, shape)
         y = k.output("y", shape, spec.y_dtype)
         to = None
-        if spec.y_dtype != "float32":
+        if spec.stores_codes:
             y = coded(y, spec.y_scale, spec.y_zero)
         if spec.staged:
             # Steps in a loop of their own read what they have not rounded yet.
@@ -194,8 +234,10 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
     return k.result
 
 
-def _declare(k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index]) -> ScaledEpilogue:
+def _declare(k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index]) -> Epilogue:
     channels = vector_count(spec.conv.oc, k.isa) * k.isa.lanes
+    if spec.y_dtype == "int32":
+        return SumEpilogue((), 0, k.input("offset", (channels,), "int32"))
     scale = k.input("scale", (channels,), "float32")
     offset = k.input("offset", (channels,), "float32")
     plain = Epilogue.declare(k, spec.conv.postops, shape, spec.codes)

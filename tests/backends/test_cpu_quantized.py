@@ -17,6 +17,7 @@ from burnish.backends.cpu.quantized import (
     QuantizedSpec,
     pack_affine,
     pack_codes,
+    pack_sums,
     pad_codes,
     quantized_conv,
 )
@@ -69,6 +70,9 @@ CASES = {
         postops=parse_postops(["Silu"]),
     ),
     "depthwise": Case(24, 24, (3, 3), pads=(1, 1, 1, 1), groups=24, zero=5, y="uint8"),
+    "sums": Case(64, 40, size=(1, 1, 37), zero=3, y="int32"),
+    "sums-signed": Case(8, 20, (3, 3), pads=(1, 1, 1, 1), x="int8", zero=-128, y="int32"),
+    "sums-depthwise": Case(24, 24, (3, 3), pads=(1, 1, 1, 1), groups=24, zero=5, y="int32"),
     "depthwise-signed": Case(
         19, 19, (3, 3), (2, 2), (1, 1, 1, 1), groups=19, x="int8", zero=4, y="int8"
     ),
@@ -83,7 +87,7 @@ def pieces(case: Case, isa: Isa) -> tuple[QuantizedSpec, list[Any], Any]:
         *case.size, case.ic, case.oc, case.kernel, case.strides, case.pads, groups=case.groups,
         postops=case.postops,
     )  # fmt: skip
-    y_scale, y_zero = (0.9, {"uint8": 100, "int8": -20}[case.y]) if case.y != "float32" else (1, 0)
+    y_scale, y_zero = {"uint8": (0.9, 100), "int8": (0.9, -20)}.get(case.y, (1, 0))
     codes = tuple("uint8" for p in case.postops if p.operand == "quantized")
     spec = QuantizedSpec(conv, case.x, case.zero, case.y, y_scale, y_zero, codes)
     x = rng.integers(low, high, (*case.size, case.ic)).astype(case.x)
@@ -100,6 +104,8 @@ def pieces(case: Case, isa: Isa) -> tuple[QuantizedSpec, list[Any], Any]:
     packed = (
         pack_depthwise(w.astype("f4"), conv, isa) if spec.depthwise else pack_codes(w, spec, isa)
     )
+    if case.y == "int32":
+        return spec, [x, packed, pack_sums(w, spec, isa)], sums
     arguments = [x, packed, *pack_affine(w, scale, bias, spec, isa)]
     raw = []
     for post in case.postops:
@@ -124,6 +130,9 @@ def test_against_exact_sums(isa: Isa, name: str) -> None:
     y, *_ = run(library, "k", arguments, outputs)
     if case.y == "float32":
         np.testing.assert_allclose(y, want, rtol=2e-5, atol=2e-5 * np.abs(want).max())
+        return
+    if case.y == "int32":
+        np.testing.assert_array_equal(y, want)
         return
     low, high = RANGE[case.y]
     codes = np.clip(np.rint(want / spec.y_scale) + spec.y_zero, low, high - 1)

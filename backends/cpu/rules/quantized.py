@@ -10,6 +10,7 @@ import numpy as np
 
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of
+from burnish.backends.cpu.codes import LIMITS
 from burnish.backends.cpu.conv import ConvSpec
 from burnish.backends.cpu.depthwise import depthwise_tile, pack_depthwise
 from burnish.backends.cpu.dot8 import PACK
@@ -20,12 +21,13 @@ from burnish.backends.cpu.quantized import (
     QuantizedSpec,
     pack_affine,
     pack_codes,
+    pack_sums,
     pad_codes,
     quantized_conv,
 )
 from burnish.backends.images import any_size, channels, image_dims, refuse_layout, window
 from burnish.ir import Dim, Node, PostOp, TensorType, Value
-from burnish.ir.definitions.quantized import CORE
+from burnish.ir.definitions.quantized import CORE, is_sum
 from burnish.ir.dims import add, product
 from burnish.ir.postops import operands
 from burnish.lowering.context import CallShapes, Lowered, NodeContext
@@ -38,6 +40,8 @@ def _refuse_core(node: Node) -> Refused | None:
             return Refused(f"the {what} is not constant")
     posts = postops_of(node)
     kinds = operands(posts)
+    if is_sum(node) and posts:
+        return Refused("sums in int32 have no post-ops")
     if len(node.inputs) - CORE != len(kinds):
         return Refused("the operands do not match the post-ops")
     for kind, value in zip(kinds, node.inputs[CORE:], strict=True):
@@ -114,7 +118,7 @@ def _spec(node: Node, conv: ConvSpec) -> QuantizedSpec:
     kinds = operands(postops_of(node))
     coded = (v for k, v in zip(kinds, node.inputs[CORE:], strict=True) if k == "quantized")
     x, y_dtype = node.required(0), node.str_attr("y_dtype")
-    stored = y_dtype != "float32"
+    stored = y_dtype in LIMITS
     return QuantizedSpec(
         replace(conv, postops=posts),
         x.dtype,
@@ -147,7 +151,7 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
         family, layout, dtype = "qconv", columns, "int8"
         tile = columns[0].tile
     weights = _weights(ctx, node, call, (family, layout), dtype)
-    scale, offset = _affine(ctx, node, call)
+    affine = [_sums(ctx, call)] if is_sum(node) else [*_affine(ctx, node, call)]
 
     def build(shapes: CallShapes) -> Any:
         n, h, width, _ = shapes.inputs[0]
@@ -162,7 +166,7 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
         family,
         (view, layout, codes, postops_key(conv.postops)),
         build,
-        [x, weights, scale, offset, *_operands(ctx, node, call)],
+        [x, weights, *affine, *_operands(ctx, node, call)],
         outputs,
         flops=product([*call.output_dims, 2 * prod(_taps(call))]),
         detail=f"{'float32' if spec.depthwise else isa.dot8}, tile {tile.rows}x{tile.vectors}",
@@ -242,6 +246,13 @@ def _affine(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, Lowered
         ctx.weight(call.weights, ("scale", owner), pack(0)),
         ctx.weight(call.weights, ("offset", owner), pack(1)),
     )
+
+
+def _sums(ctx: NodeContext, call: _Call) -> Lowered:
+    """What sums in int32 need for the zero point."""
+    spec, isa = call.spec, ctx.isa
+    key = ("sums", spec.read_zero, spec.depthwise, isa.lanes)
+    return ctx.weight(call.weights, key, lambda a: pack_sums(_filters(call, a), spec, isa))
 
 
 def _operands(ctx: NodeContext, node: Node, call: _Call) -> list[Lowered]:

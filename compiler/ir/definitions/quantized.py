@@ -1,7 +1,9 @@
-"""Products of tensors in 8 bits: sums are int32, post-ops float32, the result either.
+"""Products of tensors in 8 bits: sums are int32, post-ops float32, the result is 8 bits or either.
 
 ``y = quantize(post(sum((x - x_zero_point) * w) * x_scale * w_scale))``, with the formulas of ONNX
-DequantizeLinear-25 and QuantizeLinear-25.
+DequantizeLinear-25 and QuantizeLinear-25. A ``y_dtype`` of ``int32`` stands for the sums
+themselves, ``sum((x - x_zero_point) * w)``, as ONNX MatMulInteger-10 and ConvInteger-10 make them:
+both scales are 1 then, and there are no post-ops.
 """
 
 from __future__ import annotations
@@ -19,6 +21,11 @@ from burnish.ir.types import to_numpy
 
 #: Inputs before the operands of post-ops: x, w, x_scale, x_zero_point, w_scale.
 CORE = 5
+
+
+def is_sum(node: Node) -> bool:
+    """Whether a quantized product stores its sums in int32."""
+    return node.str_attr("y_dtype") == "int32"
 
 
 def _operands(
@@ -54,8 +61,10 @@ def qmatmul(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Valu
 
     ``x`` [..., K] in uint8 or int8 times a constant ``w`` [K, N] in int8; ``x_scale`` and
     ``x_zero_point`` are scalars, ``w_scale`` is a scalar or [N]. ``y_dtype`` is ``float32``,
-    ``uint8`` or ``int8``, the latter two with ``y_scale`` and ``y_zero_point``.
+    ``int32``, or ``uint8`` or ``int8`` with ``y_scale`` and ``y_zero_point``.
     """
+    if is_sum(node):
+        return [b.op("MatMulInteger", inputs[0], inputs[1], inputs[3])]
     x, w, operands = _operands(b, inputs, 1)
     return [_stored(b, node, apply_postops(b, node, b.op("MatMul", x, w), operands))]
 
@@ -67,6 +76,10 @@ def qconv(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]
     ``w`` is [O, I/group, *kernel] in int8, ``w_scale`` a scalar or [O]; all else as ``QMatMul``.
     Padding stands for the real number 0, which is ``x_zero_point``.
     """
+    if is_sum(node):
+        x, w, _, zero = inputs[:4]
+        assert x is not None
+        return [run_channels_first(b, node, x, "ConvInteger", [w, zero], CONV_ATTRS)]
     x, w, operands = _operands(b, inputs, 0)
     y = run_channels_first(b, node, x, "Conv", [w], CONV_ATTRS)
     channel_axis = -1 if is_channels_last(node) else 1
