@@ -42,6 +42,7 @@ LAYERS = (
     ("burnish.backends",),
     ("burnish.check",),
     ("burnish.calibration",),
+    ("burnish.precision",),
     ("burnish.frontends",),
     ("burnish.bench",),
     ("burnish.attestation",),

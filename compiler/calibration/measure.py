@@ -8,14 +8,13 @@ groups that fit the bound together; each group takes a pass over the data.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from burnish.calibration.data import CalibrationData
 from burnish.calibration.histogram import Histogram
 from burnish.calibration.samples import Sample
 from burnish.errors import CalibrationError, ModelError
@@ -36,7 +35,7 @@ Observer = Callable[[str, Any], None]
 def measure(
     graph: Graph,
     values: Sequence[Value],
-    data: CalibrationData,
+    data: Iterable[Sample],
     *,
     memory: int = MEMORY,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -67,7 +66,7 @@ def measure(
 def observe(
     graph: Graph,
     values: Sequence[Value],
-    data: CalibrationData,
+    data: Iterable[Sample],
     observer: Observer,
     *,
     memory: int = MEMORY,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from burnish.cli.common import check_output_path, emit_json, json_option, pick_model
+from burnish.cli.quantize_options import (
+    calibration_options,
+    quantize_options,
+    take_quantize_options,
+)
 
 if TYPE_CHECKING:
     from burnish.quantization import QuantizeReport
@@ -17,96 +22,8 @@ if TYPE_CHECKING:
 @click.command("quantize")
 @click.argument("model", metavar="IN", required=False)
 @click.argument("output", metavar="OUT", required=False)
-@click.option(
-    "--calibration-data",
-    metavar="F.npz|DIR|script.py:fn",
-    help="Samples: arrays by input name, a folder of such files, or a function that yields them. "
-    "Without it, products of constant weights are quantized by the range of each call.",
-)
-@click.option("--calibration-samples", type=click.IntRange(min=1), help="Take this many samples.")
-@click.option(
-    "--calibration-method",
-    type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
-    default="minmax",
-    show_default=True,
-    help="How ranges follow from what was measured.",
-)
-@click.option(
-    "--percentile", type=float, default=99.99, show_default=True, help="Share within the range, %."
-)
-@click.option(
-    "--activation-type",
-    type=click.Choice(["uint8", "int8"]),
-    default="uint8",
-    show_default=True,
-    help="Type of activations.",
-)
-@click.option(
-    "--symmetric",
-    is_flag=True,
-    help="Let the middle of that type (of the weights' type with --weights-only) represent 0.",
-)
-@click.option(
-    "--per-channel/--per-tensor",
-    default=True,
-    show_default=True,
-    help="One scale for each output channel of weights, or one for all.",
-)
-@click.option(
-    "--bias-correction",
-    is_flag=True,
-    help="Take from biases what rounded weights add to the mean of each output channel.",
-)
-@click.option(
-    "--smooth-quant",
-    type=float,
-    metavar="ALPHA",
-    help="Move this share (0..1, typically 0.5) of the outliers of normalized activations into "
-    "the weights of the matrix products that read them.",
-)
-@click.option(
-    "--equalize",
-    is_flag=True,
-    help="Even the ranges of channels out between convolutions, for depthwise networks.",
-)
-@click.option(
-    "--weights-only",
-    type=click.Choice(["int8", "int4"]),
-    help="Store constant weights of matrix products in blocks of this type; leave activations. "
-    "Needs no calibration data (given, they are what the result is compared on).",
-)
-@click.option(
-    "--block-size",
-    type=int,
-    metavar="ROWS",
-    help="Rows that share a scale with --weights-only: 16, 32, 64, 128 or 256.  [default: 32]",
-)
-@click.option(
-    "--format",
-    "weight_format",
-    type=click.Choice(["dequantize", "matmulnbits"]),
-    help="How --weights-only weights are read: by ONNX's DequantizeLinear with block_size, or by "
-    "onnxruntime's com.microsoft::MatMulNBits.  [default: dequantize]",
-)
-@click.option("--op-types-to-quantize", multiple=True, metavar="OP", help="Only these operators.")
-@click.option("--op-types-to-exclude", multiple=True, metavar="OP", help="Leave these operators.")
-@click.option(
-    "--nodes-to-quantize", multiple=True, metavar="NAME", help="Only these; regular expressions."
-)
-@click.option(
-    "--nodes-to-exclude", multiple=True, metavar="NAME", help="Leave these; regular expressions."
-)
-@click.option(
-    "--matmul-const-b-only/--matmul-all",
-    default=True,
-    show_default=True,
-    help="Leave matrix products of two activations (attention), or quantize them too.",
-)
-@click.option(
-    "--quantize-residuals",
-    is_flag=True,
-    help="Quantize both terms of residual sums, for runtimes that add in 8 bits.",
-)
+@calibration_options
+@quantize_options
 @click.option(
     "--input-shapes",
     multiple=True,
@@ -138,8 +55,7 @@ def command(
     from burnish.cli.progress import show_progress
     from burnish.errors import InputFileError, UsageError
     from burnish.options import parse_input_shapes
-    from burnish.passes.quantization.selection import PRODUCTS, Selection
-    from burnish.quantization import QuantizeOptions, quantize_model
+    from burnish.quantization import quantize_model
 
     path = pick_model(model, None, "IN")
     if output is None:
@@ -147,11 +63,7 @@ def command(
     if os.path.exists(output) and not overwrite:
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
     check_output_path(click.get_current_context(), click.Argument(["output"]), output)
-    chosen = {f.name: rest.pop(f.name) for f in fields(Selection)}
-    chosen["op_types_to_quantize"] = chosen["op_types_to_quantize"] or PRODUCTS
-    options = QuantizeOptions(
-        selection=Selection(**chosen), input_shapes=parse_input_shapes(input_shapes), **rest
-    )
+    options = take_quantize_options(rest, input_shapes=parse_input_shapes(input_shapes))
     with show_progress(quiet) as progress:
         report = quantize_model(path, output, calibration_data, options, progress=progress)
     if json_path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from burnish.errors import UsageError
 from burnish.ir import Graph, Node
@@ -25,6 +26,7 @@ class Selection:
         matmul_const_b_only: Leave matrix products of two activations, as those of attention are.
         quantize_residuals: Quantize both terms of a residual sum, as runtimes need it that add in 8
             bits; else the product before it adds the other term to what it has not rounded yet.
+        held: Why single nodes are left, by name: what a search for the best precisions decided.
     """
 
     op_types_to_quantize: tuple[str, ...] = PRODUCTS
@@ -33,6 +35,7 @@ class Selection:
     nodes_to_exclude: tuple[str, ...] = ()
     matmul_const_b_only: bool = True
     quantize_residuals: bool = False
+    held: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for op in self.op_types_to_quantize:
@@ -56,6 +59,8 @@ class Selection:
         if node.op in self.op_types_to_exclude:
             return f"{node.op} is excluded"
         names = node.location.names or (node.name,)
+        if reason := next((self.held[name] for name in names if name in self.held), ""):
+            return reason
         if matching := next((p for p in self.nodes_to_exclude if _matches(p, names)), ""):
             return f"excluded by {matching!r}"
         if self.nodes_to_quantize and not any(_matches(p, names) for p in self.nodes_to_quantize):

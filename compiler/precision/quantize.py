@@ -1,0 +1,256 @@
+"""Quantizes a graph: what is measured, and the passes that use it, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from burnish.calibration.channels import Channels
+from burnish.calibration.histogram import Histogram
+from burnish.calibration.measure import observe
+from burnish.calibration.samples import Sample
+from burnish.calibration.thresholds import threshold
+from burnish.check.inputs import InputRange
+from burnish.errors import UsageError
+from burnish.passes.base import Fixpoint, Pass, PassContext
+from burnish.passes.fold_constants import FoldConstants
+from burnish.passes.fusion.conv_norm import FuseConvNorm
+from burnish.passes.manager import PassManager, PassRecord
+from burnish.passes.pipelines import clean_up, pipeline
+from burnish.passes.quantization import (
+    Equalize,
+    Interval,
+    QuantizeDynamic,
+    QuantizeStatic,
+    QuantizeWeights,
+    Selection,
+    SmoothQuant,
+)
+from burnish.passes.quantization.bias import channel_axis
+from burnish.passes.quantization.equalize import equalizable
+from burnish.passes.quantization.plan import Plan, make_plan
+from burnish.passes.quantization.selection import PRODUCTS
+from burnish.passes.quantization.smooth import smoothable
+from burnish.passes.quantization.weights import FORMATS
+from burnish.precision.options import QuantizeOptions
+
+if TYPE_CHECKING:
+    from burnish.ir import Graph, Value
+
+#: Called with (phase, done, total).
+Progress: TypeAlias = "Callable[[str, int, int], None]"
+
+#: Numbers beyond are masks, not data.
+_UNBOUNDED = 1e30
+#: Any of them means that something was quantized.
+QUANTIZED = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "com.microsoft::MatMulNBits"})
+
+
+@dataclass
+class Measured:
+    """What was measured of a model's values, by their names; plain data.
+
+    Names of a model's values are the same in every import, so that what was measured once serves
+    every way to quantize the model.
+
+    Attributes:
+        ranges: What each value represents.
+        refused: Why values cannot be quantized.
+        means: Means of channels, by name and axis.
+        equalized: Largest magnitudes of channels that are evened out.
+        smoothed: Largest magnitudes of the channels of normalized activations.
+    """
+
+    ranges: dict[str, Interval] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    means: dict[tuple[str, int], Any] = field(default_factory=dict)
+    equalized: dict[str, np.ndarray] | None = None
+    smoothed: dict[str, np.ndarray] | None = None
+
+
+def prepare(graph: Graph, ctx: PassContext) -> list[PassRecord]:
+    """Bring a graph to the form that is quantized: plain operators, norms in convolutions."""
+    return PassManager([*pipeline(1), FuseConvNorm(), clean_up(FoldConstants())]).run(graph, ctx)
+
+
+def quantize_graph(
+    graph: Graph,
+    data: Iterable[Sample] | None,
+    how: QuantizeOptions,
+    ctx: PassContext,
+    *,
+    measured: Measured | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[list[PassRecord], Measured]:
+    """Quantize a graph in place.
+
+    Args:
+        graph: As it was imported.
+        data: Calibration samples; None quantizes products of constant weights by the range of each
+            call.
+        how: How.
+        ctx: Gets the reasons of nodes that are kept.
+        measured: What an earlier call measured of the same model, instead of ``data``.
+        progress: Gets (phase, done, total).
+
+    Returns:
+        What the passes did, and what was measured.
+
+    Raises:
+        CalibrationError: The samples do not fit the model, or are too few.
+        UsageError: An option names no node, or needs calibration data.
+    """
+    records = prepare(graph, ctx)
+    how.selection.check(graph)
+    if data is None and measured is None and how.corrections:
+        raise UsageError(
+            f"{how.corrections[0]} measures activations",
+            hint="give samples with --calibration-data",
+        )
+    known = Measured() if measured is None else measured
+    if how.weights_only is not None:
+        block, form = how.block_size or 32, how.weight_format or FORMATS[0]
+        weights = QuantizeWeights(how.weights_only, block, how.symmetric, form, how.selection)
+        return records + _run([weights], graph, ctx), known
+    if data is None and measured is None:
+        dynamic = QuantizeDynamic(how.selection, how.per_channel)
+        return records + _run([dynamic], graph, ctx), known
+    quantizer = _Quantizer(graph, data or (), how, known, progress)
+    if how.equalize:
+        records += _run([quantizer.equalize()], graph, ctx)
+    if how.smooth_quant is not None:
+        records += _run([quantizer.smooth(how.smooth_quant)], graph, ctx)
+    return records + _run([quantizer.static()], graph, ctx), known
+
+
+def nothing_quantized(notes: Sequence[str]) -> UsageError:
+    """The error of a model without anything to quantize."""
+    return UsageError(
+        "nothing was quantized: " + (notes[-1] if notes else "there are no products"),
+        hint="see --op-types-to-quantize and --nodes-to-exclude",
+    )
+
+
+def excluded(graph: Graph, selection: Selection) -> dict[str, str]:
+    """Products that the user does not want to be quantized, by original name, with the reason."""
+    found: dict[str, str] = {}
+    for node in graph.walk():
+        if node.domain or node.op not in PRODUCTS:
+            continue
+        reason = selection.refuses(node)
+        activations = not any(v is not None and v.is_const for v in node.inputs[:2])
+        if not reason and node.op == "MatMul" and activations and selection.matmul_const_b_only:
+            reason = "both of its operands are activations"
+        if reason:
+            found.update(dict.fromkeys(node.location.names or (node.name,), reason))
+    return found
+
+
+def model_inputs(graph: Graph, declared: Sequence[InputRange]) -> list[InputRange]:
+    """The model's inputs with the sizes that the user fixed."""
+    shapes = {
+        v.name: tuple(d if isinstance(d, int) else str(d) for d in v.shape) for v in graph.inputs
+    }
+    return [InputRange(r.name, r.dtype, shapes.get(r.name, r.shape), r.high) for r in declared]
+
+
+def _run(passes: Sequence[Pass | Fixpoint], graph: Graph, ctx: PassContext) -> list[PassRecord]:
+    return PassManager(passes).run(graph, ctx)
+
+
+@dataclass
+class _Quantizer:
+    """Makes the passes of static quantization, and measures what they need."""
+
+    graph: Graph
+    data: Iterable[Sample]
+    how: QuantizeOptions
+    known: Measured
+    progress: Progress
+
+    def equalize(self) -> Equalize:
+        """Evens the ranges of channels out."""
+        if self.known.equalized is None:
+            pairs, _ = equalizable(self.graph)
+            clips = [pair.clip.output for pair in pairs if pair.clip is not None]
+            self.known.equalized = self._largest(clips, 1)
+        return Equalize(self.known.equalized)
+
+    def smooth(self, share: float) -> SmoothQuant:
+        """Moves outliers into weights."""
+        if self.known.smoothed is None:
+            activations = list(smoothable(self.graph, self.how.selection)[0])
+            self.known.smoothed = self._largest(activations, -1)
+        return SmoothQuant(share, self.known.smoothed, self.how.selection)
+
+    def static(self) -> QuantizeStatic:
+        """The pass, with the ranges of all values that it will quantize."""
+        if not self.known.ranges and not self.known.refused:
+            self._measure()
+        how, known = self.how, self.known
+        return QuantizeStatic(
+            known.ranges,
+            known.refused,
+            how.selection,
+            how.activation_type,
+            how.symmetric,
+            how.per_channel,
+            known.means,
+        )
+
+    def _measure(self) -> None:
+        values = {v.name: v for v in self.graph.inputs if v.dtype == "float32"}
+        for node in self.graph.nodes:
+            for value in node.outputs:
+                if value is not None and value.type is not None and value.dtype == "float32":
+                    values[value.name] = value
+        anything = dict.fromkeys(values, Interval(-1.0, 1.0))
+        plan = make_plan(self.graph, anything, {}, self.how.selection)
+        measured = {v.name: Histogram() for v in values.values() if v in plan.intervals}
+        channels = _channels_of_products(plan) if self.how.bias_correction else {}
+
+        def observer(name: str, array: Any) -> None:
+            measured[name].add(array)
+            for statistics in channels.get(name, {}).values():
+                statistics.add(array)
+
+        self._observe([values[name] for name in measured], observer)
+        self._conclude(measured)
+        self.known.means = {
+            (name, axis): c.mean for name, by in channels.items() for axis, c in by.items()
+        }
+
+    def _conclude(self, measured: Mapping[str, Histogram]) -> None:
+        how, known = self.how, self.known
+        for name, found in measured.items():
+            if found.infinite or max(-found.low, found.high) > _UNBOUNDED:
+                known.refused[name] = "has no finite range on the calibration data"
+            else:
+                r = threshold(found, how.calibration_method, percentile=how.percentile)
+                known.ranges[name] = Interval(r.low, r.high)
+
+    def _largest(self, values: Sequence[Value], axis: int) -> dict[str, np.ndarray]:
+        """Largest magnitude of each channel, by name of the value."""
+        found = {value.name: Channels(axis) for value in values}
+        if found:
+            self._observe(values, lambda name, array: found[name].add(array))
+        return {name: statistics.largest for name, statistics in found.items()}
+
+    def _observe(self, values: Sequence[Value], observer: Callable[[str, Any], None]) -> None:
+        def report(done: int, total: int) -> None:
+            self.progress("calibrate", done, total)
+
+        observe(self.graph, values, self.data, observer, progress=report)
+
+
+def _channels_of_products(plan: Plan) -> dict[str, dict[int, Channels]]:
+    """Statistics to gather of what products read, by name of the value and axis of channels."""
+    found: dict[str, dict[int, Channels]] = {}
+    for node, data in plan.products.items():
+        axis = channel_axis(node, data[0]) if len(data) == 1 else None
+        if axis is not None:
+            found.setdefault(node.required(data[0]).name, {}).setdefault(axis, Channels(axis))
+    return found
