@@ -17,9 +17,9 @@ Tactics: TypeAlias = "Callable[[], Mapping[str, Sequence[Source]]]"
 #: Why libraries cannot be used here, by name.
 Libraries: TypeAlias = "Mapping[str, Callable[[], BurnishError | None]]"
 
-#: The CPU kernels store tensors in either; they compute in fp32.
+#: The CPU kernels store tensors in either; they compute in fp32, for which they convert 16 bits.
 PRECISIONS = ("fp32", "fp16")
-COMPUTES = {"float16": "fp32"}
+COMPUTES = {"float16": "fp32", "bfloat16": "fp32"}
 
 
 def cpu_backend(

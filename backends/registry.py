@@ -11,7 +11,7 @@ from burnish.backends.arm import ARM
 from burnish.backends.base import Backend, Target
 from burnish.backends.cuda import CUDA
 from burnish.backends.x86 import X86
-from burnish.errors import UsageError
+from burnish.errors import TargetUnavailableError, UsageError
 
 BACKENDS: tuple[Backend, ...] = (X86, ARM, CUDA)
 
@@ -72,8 +72,9 @@ def resolve_target(spec: str, precision: str = "fp32") -> Target:
     """The target of ``--target SPEC``, which has kernels for ``--precision PRECISION``.
 
     Raises:
-        UsageError: No backend knows the name, or its target lacks the precision.
-        TargetUnavailableError: The target is known, but cannot be built here.
+        UsageError: No backend knows the name.
+        TargetUnavailableError: The target is known, but cannot be built here, or lacks the
+            precision.
     """
     family = spec.split(":")[0]
     for backend in backends():
@@ -112,7 +113,7 @@ def check_library(target: Target, library: str) -> list[str]:
 
 def _with_precision(target: Target, precision: str) -> Target:
     if precision not in target.precisions:
-        raise UsageError(
+        raise TargetUnavailableError(
             f"target {target.spec} has no kernels for precision {precision}",
             hint=f"use --precision {' or '.join(target.precisions)}",
         )

@@ -149,7 +149,7 @@ class ArtifactError(BurnishError):
 
 
 class TargetUnavailableError(BurnishError):
-    """A known target, library or device that this machine does not have."""
+    """A known target, library, device or precision that is not available here."""
 
     exit_code = 5
     title = "target unavailable"

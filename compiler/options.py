@@ -13,12 +13,12 @@ from burnish.errors import UsageError
 #: A dim of ``--input-shapes``: a number, a symbol's name, or bounds of a symbolic dim.
 DimSpec: TypeAlias = int | str | tuple[int, int]
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "bf16")
 #: Whose kernels may be taken besides the generated ones.
 LIBRARIES = ("auto", "none", "onednn")
 #: Seconds that the measurements of ``--tune`` may take.
 TUNE_SECONDS = 60.0
-PLANNED_PRECISIONS = ("bf16", "int8", "auto")
+PLANNED_PRECISIONS = ("int8", "auto")
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class CompileOptions:
 
     Attributes:
         target: Target spelling.
-        precision: ``fp32``, or ``fp16``: tensors are stored in 16 bits and computed with as the
-            target does, sums always in fp32.
+        precision: ``fp32``, or ``fp16`` or ``bf16``: tensors are stored in 16 bits and computed
+            with as the target does, sums always in fp32.
         threads: Threads per call of the compiled model; None means all that the process may use.
         input_shapes: Input name to dims: numbers fix, names rename, pairs bound a dim.
         opt_level: 0 no rewriting beyond what lowering needs, 1 folding and simplification, 2 and

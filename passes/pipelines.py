@@ -10,15 +10,13 @@ from burnish.passes.dead_code import DeadCode
 from burnish.passes.fold_constants import FoldConstants
 from burnish.passes.fusion import FuseElementwise, fusions
 from burnish.passes.layout import layouts
-from burnish.passes.precision import MixedPrecision
+from burnish.passes.precision import FORMATS, MixedPrecision
 from burnish.passes.quantization.integer import IntegerProducts, IntegerResults
 from burnish.passes.shapes import EliminateShapes
 from burnish.passes.simplify import Simplify
 
 #: Levels: 0 canonical forms only, 1 without composites, 2 fusions, 3 layouts as well.
 LEVELS = (0, 1, 2, 3)
-#: The 16-bit types of precisions that store tensors in them.
-_STORAGE = {"fp16": "float16"}
 
 
 def pipeline(
@@ -34,7 +32,7 @@ def pipeline(
         level: 0 brings the graph to the form that the lowering needs, 1 adds everything that does
             not make composites, 2 fuses, 3 also chooses layouts.
         max_fold_growth: By how many bytes folding may make the model larger.
-        precision: ``fp32``, or ``fp16`` for storage in float16.
+        precision: ``fp32``, or ``fp16`` or ``bf16`` for storage in 16 bits.
         integers: Whether products of quantized tensors compute in integers, from level 2 on.
 
     Raises:
@@ -45,7 +43,7 @@ def pipeline(
     fold = FoldConstants() if max_fold_growth is None else FoldConstants(max_fold_growth)
     lower: list[Pass | Fixpoint] = []
     if precision != "fp32":
-        lower.append(MixedPrecision(_STORAGE[precision]))
+        lower.append(MixedPrecision(FORMATS[precision].dtype))
     if level == 0:
         return [DeadCode(), Canonicalize(), *lower]
     passes: list[Pass | Fixpoint] = [DeadCode()]

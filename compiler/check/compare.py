@@ -21,6 +21,9 @@ from burnish.errors import UsageError
 
 Recorder: TypeAlias = Callable[[Sequence[Any]], RecordedReference]
 
+#: Rows of models whose tensors are stored in 16 bits, the least precise first.
+_STORED: tuple[Numerics, ...] = ("bf16", "fp16")
+
 
 class Runnable(Protocol):
     """What can be compared: a CompiledModel, an onnxruntime session, a Reference."""
@@ -109,7 +112,7 @@ def attested_numerics(runnable: Any) -> Numerics:
     nodes = manifest.nodes if manifest is not None else ()
     if any(node.precision == "int8" for node in nodes):
         return "int8"
-    return "fp16" if any(node.storage == "fp16" for node in nodes) else "model"
+    return _row_of_stored({node.storage for node in nodes})
 
 
 def _numerics_of(model: Any) -> Numerics:
@@ -118,9 +121,17 @@ def _numerics_of(model: Any) -> Numerics:
         model = onnx.load(model, load_external_data=False)
     elif isinstance(model, bytes):
         model = onnx.load_from_string(model)
-    half = onnx.TensorProto.FLOAT16
-    stored = any(tensor.data_type == half for tensor in model.graph.initializer)
-    return "fp16" if stored else "model"
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    rows: dict[int, Numerics] = {
+        onnx.TensorProto.FLOAT16: "fp16",
+        onnx.TensorProto.BFLOAT16: "bf16",
+    }
+    return _row_of_stored({rows[kind] for kind in types & set(rows)})
+
+
+def _row_of_stored(stored: set[str]) -> Numerics:
+    """The row of the least precise of the types that tensors are stored in."""
+    return next((row for row in _STORED if row in stored), "model")
 
 
 def _recorded(

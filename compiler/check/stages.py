@@ -90,7 +90,7 @@ class StageCheck:
     def __call__(self, item: Pass, graph: Graph) -> str:
         """What is wrong with the results of the graph that a pass left; empty if nothing is."""
         if item.numerics is PassNumerics.NARROWS:
-            self._row = "fp16"
+            self._row = _stored_row(item)
         if item.numerics is PassNumerics.EXACT:
             problem, found = self._compare(graph, self._before, "exact")
         else:
@@ -114,6 +114,10 @@ class StageCheck:
             if not output.passed:
                 lines.append(f"output {name}: {output.reason}")
         return "; ".join(lines), found
+
+
+def _stored_row(item: Pass) -> Numerics:
+    return "bf16" if getattr(item, "dtype", "") == "bfloat16" else "fp16"
 
 
 def _run(reference: Reference, feeds: Feeds) -> dict[str, Any]:

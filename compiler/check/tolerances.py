@@ -62,10 +62,11 @@ import numpy as np
 
 from burnish.errors import UsageError
 
-Numerics = Literal["exact", "reassociates", "approximates", "model", "fp16", "int8"]
+Numerics = Literal["exact", "reassociates", "approximates", "model", "fp16", "bf16", "int8"]
 """``exact``: the same bits. ``reassociates``: one operation sums in another order.
 ``approximates``: one operation uses polynomials for exp, erf, tanh. ``model``: a whole network.
 ``fp16``: a whole network whose tensors are stored in float16, against the one in float32.
+``bf16``: the same of bfloat16.
 ``int8``: a whole network that is quantized itself."""
 
 SCALE_FLOOR = 1e-6
@@ -97,6 +98,7 @@ _TABLE: dict[tuple[str, Numerics], Tolerance] = {
     ("float32", "approximates"): Tolerance(5e-5, 5e-5, 1e-5),
     ("float32", "model"): Tolerance(1e-3, 1e-4, 1e-4),
     ("float32", "fp16"): Tolerance(2e-1, 1e-2, 5e-2),
+    ("float32", "bf16"): Tolerance(1.6, 8e-2, 4e-1),
     ("float32", "int8"): Tolerance(1.0, 0.0, 2.6e-1),
     ("float16", "exact"): EXACT,
     # One operation that sums in float32 and rounds once: half a unit in the last place, 4.9e-4 of

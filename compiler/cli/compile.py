@@ -67,7 +67,7 @@ def _shapes(items: tuple[str, ...], tune: bool) -> dict[str, tuple[int, ...]]:
     "-o", "--output", metavar="OUT", help="Artifact to write; default: MODEL.burnish here."
 )
 @click.option("--target", default="x86", show_default=True, help="See 'burnish targets'.")
-@click.option("--precision", default=None, help="fp32 (default) or fp16.")
+@click.option("--precision", default=None, help="fp32 (default), fp16 or bf16.")
 @click.option("--fp16", is_flag=True, help="Short for --precision fp16.")
 @click.option("--bf16", is_flag=True, help="Short for --precision bf16.")
 @click.option("--int8", is_flag=True, help="Short for --precision int8.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--precision",
     default="fp32",
     show_default=True,
-    help="fp32, or fp16 for a model whose tensors are float16 where that is safe.",
+    help="fp32, or fp16 or bf16 for a model whose tensors have 16 bits where that is safe.",
 )
 @click.option(
     "--input-shapes",

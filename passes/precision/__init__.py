@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from burnish.passes.precision.formats import FORMATS, Format, format_of
 from burnish.passes.precision.mixed import MixedPrecision
 
-__all__ = ["MixedPrecision"]
+__all__ = ["FORMATS", "Format", "MixedPrecision", "format_of"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from burnish.ir import Builder, Constant, Graph, Location, Node, TensorType, Value
 from burnish.ir.types import BY_NAME, to_numpy
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
-from burnish.passes.precision.plan import LARGEST, WIDE, Plan, carries, make_plan
+from burnish.passes.precision.formats import Format, format_of
+from burnish.passes.precision.plan import WIDE, Plan, carries, make_plan
 from burnish.passes.precision.roles import row_of
 
 VIA = "mixed-precision"
@@ -18,41 +20,51 @@ VIA = "mixed-precision"
 
 @dataclass(frozen=True)
 class MixedPrecision(Pass):
-    """Store tensors in float16; sums and functions are computed in float32.
+    """Store tensors in float16 or bfloat16; sums and functions are computed in float32.
 
     Before: MatMul -> Add -> LayerNormalization on float32.
     After: Cast -> MatMul (float16) -> Cast -> Add -> Cast -> LayerNormalization (float16) -> Cast;
         the Casts around elementwise operators fuse into their kernels.
-    Keeps: inputs and outputs of the model; operators whose results leave the range of float16,
-        constants beyond it, recurrent layers, control flow, each with its reason.
-    Numerics: narrows: every stored tensor is rounded to 11 significant bits.
+    Keeps: inputs and outputs of the model; operators whose results leave the range of float16 or
+        need more bits than bfloat16 has, constants out of range, recurrent layers, control flow,
+        each with its reason.
+    Numerics: narrows: every stored tensor is rounded to the 11 significant bits of float16 or the
+        8 of bfloat16.
 
     Attributes:
-        dtype: The 16-bit type.
+        dtype: The 16-bit type, ``float16`` or ``bfloat16``.
+        high: Original names of nodes that have to stay in float32, each with the reason.
     """
 
     name = "mixed-precision"
     numerics = Numerics.NARROWS
     dtype: str = "float16"
+    high: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> str:
+        """The name with the type, not with all nodes."""
+        return self.name if self.dtype == "float16" else f"{self.name}{{dtype={self.dtype}}}"
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Decide, then change types and put Casts between."""
-        plan = make_plan(graph)
+        stored = format_of(self.dtype)
+        plan = make_plan(graph, stored, self.high)
         for node, reason in plan.kept.items():
             for name in node.location.names or (node.name,):
                 ctx.kept[name] = reason
         if not plan.narrow:
             ctx.note("no operator can be stored in 16 bits")
             return False
-        both = _Rewriter(graph, plan, self.dtype, ctx).run()
-        _report(plan, self.dtype, ctx)
+        both = _Rewriter(graph, plan, stored, ctx).run()
+        _report(plan, stored, ctx)
         if both:
             ctx.note(f"constants stored in both precisions: {', '.join(sorted(both))}")
         return True
 
 
-def _report(plan: Plan, dtype: str, ctx: PassContext) -> None:
-    short = {"float16": "fp16"}[dtype]
+def _report(plan: Plan, stored: Format, ctx: PassContext) -> None:
+    short = stored.precision
     causes = Counter(
         f"{node.key}: {reason}"
         for node, reason in plan.kept.items()
@@ -72,10 +84,11 @@ def _report(plan: Plan, dtype: str, ctx: PassContext) -> None:
 class _Rewriter:
     """Carries a plan out."""
 
-    def __init__(self, graph: Graph, plan: Plan, dtype: str, ctx: PassContext) -> None:
+    def __init__(self, graph: Graph, plan: Plan, stored: Format, ctx: PassContext) -> None:
         self.graph = graph
         self.plan = plan
-        self.dtype = dtype
+        self.stored = stored
+        self.dtype = stored.dtype
         self.ctx = ctx
         self.home = {v: g for g in all_graphs(graph) for v in _defined(g)}
         self._down: dict[Value, Value] = {}
@@ -131,7 +144,9 @@ class _Rewriter:
             producer = value.producer
             names = (producer or user).location.names
             b = Builder(self.home[value], Location(names, (VIA,)))
-            source = _limited(b, value) if value in self.plan.saturated else value
+            source = value
+            if value in self.plan.saturated:
+                source = _limited(b, value, self.stored.largest)
             self._down[value] = b.op("Cast", source, to=BY_NAME[self.dtype].onnx)
         return self._down[value]
 
@@ -166,9 +181,9 @@ def _replace_output(graph: Graph, old: Value, new: Value) -> None:
         node.set_input(index, old)
 
 
-def _limited(b: Builder, value: Value) -> Value:
-    """The value within the range of float16, infinities as they are."""
-    low, high = (b.constant(np.asarray(x, np.float32)) for x in (-LARGEST, LARGEST))
+def _limited(b: Builder, value: Value, largest: float) -> Value:
+    """The value within a range, infinities as they are."""
+    low, high = (b.constant(np.asarray(x, np.float32)) for x in (-largest, largest))
     return b.op("Where", b.op("IsInf", value), value, b.op("Clip", value, low, high))
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from burnish.ir import Constant, Graph, Node, Value, parse_postops
+from burnish.passes.precision.formats import Format
 from burnish.passes.precision.roles import Role, Row, row_of, sensitive
 
 WIDE = "float32"
-#: Largest finite float16.
-LARGEST = float(np.finfo(np.float16).max)
 #: Linear operators, of which spectra are made.
 _LINEAR = frozenset(
     {
@@ -59,13 +58,21 @@ def is_wide(value: Value) -> bool:
     return value.type is not None and value.dtype == WIDE
 
 
-def make_plan(graph: Graph) -> Plan:
-    """Decide for every node of a graph and its subgraphs."""
-    return _Planner(graph).run()
+def make_plan(graph: Graph, stored: Format, high: Mapping[str, str]) -> Plan:
+    """Decide for every node of a graph and its subgraphs.
+
+    Args:
+        graph: It stays as it is.
+        stored: The 16-bit type.
+        high: Original names of nodes that have to stay in float32, each with the reason.
+    """
+    return _Planner(graph, stored, high).run()
 
 
 class _Planner:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, stored: Format, high: Mapping[str, str]) -> None:
+        self.stored = stored
+        self.high = high
         self.nodes = list(graph.walk())
         self.rows = {node: row_of(node) for node in self.nodes}
         self.plan = Plan()
@@ -84,7 +91,7 @@ class _Planner:
             role = self.rows[node].role
             if role is Role.MOVE and self._moves_narrow(node):
                 self.plan.narrow.add(node)
-            elif role is Role.GLUE and self._lands(node.output) and not sensitive(node):
+            elif role is Role.GLUE and self._lands(node.output) and not self._sensitive(node):
                 self.plan.stored.add(node.output)
         for value in list(self.plan.stored):
             if not any(self._reads_narrow(user, index) for user, index in value.uses):
@@ -104,13 +111,12 @@ class _Planner:
             return
         for index in data:
             value = node.required(index)
-            if value.const is not None and self._largest(value.const) > LARGEST:
-                largest = self._largest(value.const)
-                self.plan.kept[node] = (
-                    f"constant {value.name} holds {largest:.4g}, beyond the range of float16"
-                )
+            if why := self._unfit(value):
+                self.plan.kept[node] = why
                 return
-        if self._reaches(node.output, self._before_log, self._logged, self._takes_log):
+        if why := self._wanted_high(node):
+            self.plan.kept[node] = why
+        elif self._reaches(node.output, self._before_log, self._logged, self._takes_log):
             self.plan.kept[node] = "a logarithm follows, to which small results matter like large"
         elif any(v is not None and not is_wide(v) for v in node.outputs[:1]):
             self.plan.kept[node] = f"its result is {node.output.dtype}"
@@ -128,7 +134,7 @@ class _Planner:
         if node.str_attr("reduction", "none") != "none" or not is_wide(node.output):
             return False
         data = [node.required(i) for i in range(len(node.inputs)) if carries(row, node, i)]
-        if any(v.const is not None and self._largest(v.const) > LARGEST for v in data):
+        if self._wanted_high(node) or any(map(self._unfit, data)):
             return False
         moved = data if node.key == "Concat" else data[:1]
         if any(self.plan.is_low(v) for v in moved):
@@ -156,6 +162,15 @@ class _Planner:
         return self._reaches(
             value, self._has_role(Role.MOVE, Role.GLUE), self._wanted, self._reads_narrow
         )
+
+    def _wanted_high(self, node: Node) -> str:
+        """Why a node was asked to stay in float32; empty if it was not."""
+        names = node.location.names or (node.name,)
+        return next((self.high[name] for name in names if name in self.high), "")
+
+    def _sensitive(self, node: Node) -> str:
+        """Why the result of a glue node is not stored in 16 bits; empty if it may be."""
+        return self._wanted_high(node) or sensitive(node, self.stored)
 
     def _takes_log(self, node: Node, index: int) -> bool:
         return node.key == "Log"
@@ -206,8 +221,19 @@ class _Planner:
             self._extent[const] = float(finite.max(initial=0.0))
         return self._extent[const]
 
+    def _unfit(self, value: Value) -> str:
+        """Why a constant cannot be stored in 16 bits; empty if it can, and for other values."""
+        if value.const is None:
+            return ""
+        largest, name, dtype = self._largest(value.const), value.name, self.stored.dtype
+        if largest > self.stored.largest:
+            return f"constant {name} holds {largest:.4g}, beyond the range of {dtype}"
+        if 0 < largest < self.stored.smallest:
+            return f"constant {name} holds nothing over {largest:.4g}, too small for {dtype}"
+        return ""
+
     def _saturate(self, node: Node) -> None:
-        """Limit what a narrow node reads where it may be a mask out of the range of float16."""
+        """Limit what a narrow node reads where it may be a mask out of the range of the format."""
         if node not in self.plan.narrow:
             return
         row = self.rows[node]
@@ -222,7 +248,7 @@ class _Planner:
     def _is_wild(self, value: Value) -> bool:
         """Whether a constant out of range takes part in making a value."""
         if value.const is not None:
-            return is_wide(value) and self._largest(value.const) > LARGEST
+            return is_wide(value) and self._largest(value.const) > self.stored.largest
         if value not in self._wild:
             self._wild[value] = False
             node = value.producer
@@ -240,8 +266,8 @@ class _Planner:
             return
         row = self.rows[node]
         if row.role is Role.KEEP:
-            plan.kept[node] = row.reason
-        elif why := sensitive(node):
+            plan.kept[node] = row.why(self.stored)
+        elif why := self._sensitive(node):
             plan.kept[node] = why
         elif row.role is Role.MOVE or not any(map(plan.is_low, touched)):
             plan.consequences.add(node)

@@ -9,11 +9,12 @@ All else is *kept* in float32, with a reason.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from burnish.ir import Node
 from burnish.ir.opinfo import Kind, info
+from burnish.passes.precision.formats import Format
 
 
 class Role(enum.Enum):
@@ -33,7 +34,7 @@ class Row:
         role: What the operator does.
         data: Positions of the inputs that carry data, None for all of them; the others (sizes,
             indices, scales of a Resize) keep their types.
-        reason: For a kept operator, why.
+        reason: For a kept operator, why; the names of the format's attributes stand in braces.
     """
 
     role: Role
@@ -44,13 +45,17 @@ class Row:
         """Whether an input carries data."""
         return self.data is None or index in self.data
 
+    def why(self, stored: Format) -> str:
+        """Why a kept operator is not stored in a format."""
+        return self.reason.format(**asdict(stored))
+
 
 def _rows(role: Role, names: str, *data: int, reason: str = "") -> dict[str, Row]:
     row = Row(role, frozenset(data) if data else None, reason)
     return dict.fromkeys(names.split(), row)
 
 
-_RANGE = "its result may leave the range of float16"
+_RESULT = "its result {short}"
 
 #: By operator key.
 TABLE: Final[dict[str, Row]] = {
@@ -63,7 +68,7 @@ TABLE: Final[dict[str, Row]] = {
         "GroupNormalization InstanceNormalization LayerNormalization MatMul MaxPool "
         "RMSNormalization Softmax",
     ),
-    # Masks stay float32: the lowest float16 is not low enough to outweigh all scores.
+    # Masks stay float32: the lowest 16-bit number may not be low enough to outweigh all scores.
     **_rows(Role.COMPUTE, "burnish::Attention", 0, 1, 2),
     **_rows(
         Role.MOVE,
@@ -78,9 +83,9 @@ TABLE: Final[dict[str, Row]] = {
         Role.KEEP,
         "CumProd CumSum Einsum LpNormalization LpPool LRN MeanVarianceNormalization ReduceL1 "
         "ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd ReduceSum ReduceSumSquare Det",
-        reason=_RANGE,
+        reason=_RESULT,
     ),
-    **_rows(Role.KEEP, "LogSoftmax", reason="logarithms lose too many bits in float16"),
+    **_rows(Role.KEEP, "LogSoftmax", reason="logarithms lose too many bits in {dtype}"),
     **_rows(
         Role.KEEP,
         "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
@@ -95,7 +100,8 @@ TABLE: Final[dict[str, Row]] = {
     ),
 }
 
-#: Glue whose result easily leaves the range of float16: it is stored in float32.
+#: Glue whose result easily leaves the range of float16, or tells apart arguments that bfloat16 does
+#: not: it is stored in float32.
 SENSITIVE: Final = frozenset({"Cosh", "Exp", "Pow", "Reciprocal", "Sinh", "Tan"})
 
 
@@ -109,6 +115,6 @@ def row_of(node: Node) -> Row:
     return Row(Role.KEEP, reason=f"no 16-bit form of {node.key}")
 
 
-def sensitive(node: Node) -> str:
+def sensitive(node: Node, stored: Format) -> str:
     """Why the result of a glue node is not stored in 16 bits; empty if it may be."""
-    return _RANGE if node.key in SENSITIVE else ""
+    return _RESULT.format(short=stored.short) if node.key in SENSITIVE else ""

@@ -112,7 +112,7 @@ def test_large_model_goes_by_file(
 WRONG = {
     "unknown option": ({"speed": 11}, "speed"),
     "unknown target": ({"target": "z80"}, "z80"),
-    "precision": ({"precision": "bf16"}, "bf16 is not in this version"),
+    "precision": ({"precision": "int8"}, "int8 is not in this version"),
     "threads": ({"threads": 0}, "threads"),
     "shape": ({"input_shapes": {"m/x": (5, 9)}}, "9"),
 }

@@ -179,8 +179,8 @@ def test_fp16_is_compiled_and_written(inside: Path, cli: Cli) -> None:
     assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in weights}
     assert "equal" in cli("compare", "half.onnx", "mlp.onnx", "--inputs", "in.npz")
     assert "mixed-precision" in cli("optimize", "--list-passes", "--precision", "fp16")
-    out = cli("optimize", "mlp.onnx", "no.onnx", "--precision", "bf16", code=2)
-    assert "bf16 is not in this version" in out
+    out = cli("optimize", "mlp.onnx", "no.onnx", "--precision", "int8", code=2)
+    assert "int8 is not in this version" in out
 
 
 # --- compare, bench, run -------------------------------------------------------------------------

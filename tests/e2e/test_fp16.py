@@ -16,7 +16,7 @@ import burnish
 from burnish.artifact import cpu_features
 from burnish.backends.registry import resolve_target
 from burnish.driver import compile_artifact
-from burnish.errors import AccuracyError, UsageError
+from burnish.errors import AccuracyError, TargetUnavailableError
 from burnish.options import CompileOptions
 from burnish.requests import CompileReport, CompileRequest
 from tests.models import ZOO, ModelUnavailable, feeds, model_path
@@ -159,8 +159,10 @@ def test_an_overflow_fails_the_check(tmp_path: Path) -> None:
 
 
 def test_a_precision_without_kernels_is_refused() -> None:
-    with pytest.raises(UsageError, match="x86-64-v3 has no kernels for precision int8") as error:
-        resolve_target("x86-64-v3", "int8")
+    with pytest.raises(
+        TargetUnavailableError, match="arm has no kernels for precision bf16"
+    ) as error:
+        resolve_target("arm", "bf16")
     assert "fp32 or fp16" in str(error.value)
 
 

@@ -229,9 +229,13 @@ def test_pipeline_and_options_know_the_precision() -> None:
         names = [p.name for p in pipeline(level, precision="fp16")]
         assert names.count("mixed-precision") == 1
         assert "mixed-precision" not in [p.name for p in pipeline(level)]
-    assert CompileOptions(precision="fp16").precision == "fp16"
-    with pytest.raises(UsageError, match="bf16 is not in this version"):
-        CompileOptions(precision="bf16")
+        (bf16,) = (p for p in pipeline(level, precision="bf16") if p.name == "mixed-precision")
+        assert isinstance(bf16, MixedPrecision)
+        assert bf16.dtype == "bfloat16"
+        assert bf16.spec == "mixed-precision{dtype=bfloat16}"
+    assert CompileOptions(precision="bf16").precision == "bf16"
+    with pytest.raises(UsageError, match="int8 is not in this version"):
+        CompileOptions(precision="int8")
 
 
 def test_numerics_is_its_own_class() -> None:
