@@ -181,7 +181,7 @@ def compiler_versions() -> str:
     """Versions of TVM and its LLVM; runs in the compile worker."""
     import tvm
 
-    return f"TVM {tvm.__version__}, LLVM {tvm.support.libinfo().get('LLVM_VERSION', 'unknown')}"
+    return f"TVM {tvm.__version__}, LLVM {tvm.target.codegen.llvm_version_major()}"
 
 
 def _attempt(name: str, probe: Callable[[], str]) -> Check:

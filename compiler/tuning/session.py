@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Sizes to measure with of symbolic dims that are neither in front nor of a picture, in turn.
 _SIZES = (128, 16, 512)
+#: Problems that an error lists.
+_LISTED = 8
 
 
 @dataclass
@@ -160,7 +162,7 @@ def conclude(selection: Selection, options: CompileOptions) -> list[str]:
 
     Raises:
         CompileError: ``error_on_cache_miss``, and a choice among several tactics was not measured;
-            all are listed.
+            the first are listed.
     """
     chooser = selection.chooser
     if isinstance(chooser, CostTable):
@@ -178,10 +180,13 @@ def conclude(selection: Selection, options: CompileOptions) -> list[str]:
 
 def _miss_error(chooser: Measured, selection: Selection, options: CompileOptions) -> CompileError:
     total = len(chooser.misses) + len(chooser.hits)
+    listed = [f"  {key}: {', '.join(names)}" for key, names in chooser.misses.items()]
+    unlisted = len(listed) - _LISTED
     lines = [
         f"{len(chooser.misses)} of {total} problems with several tactics are not in the timing "
         "cache:",
-        *(f"  {key}: {', '.join(names)}" for key, names in chooser.misses.items()),
+        *listed[:_LISTED],
+        *([f"  and {unlisted} more"] if unlisted > 0 else []),
         *selection.notes,
         *(f"the timing cache has entries for: {where}" for where in selection.others),
     ]

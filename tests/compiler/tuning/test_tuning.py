@@ -29,10 +29,12 @@ from burnish.driver import compile_artifact
 from burnish.errors import CompileError, InputFileError, UsageError
 from burnish.ir import Node
 from burnish.lowering.context import NodeContext
-from burnish.lowering.tactics import Source, Tactic, by_tactics
+from burnish.lowering.tactics import CostTable, Source, Tactic, by_tactics
 from burnish.options import CompileOptions
 from burnish.requests import CompileReport, CompileRequest
-from burnish.tuning import session
+from burnish.tuning import conclude, session
+from burnish.tuning.choosers import Measured
+from burnish.tuning.session import Selection
 from tests.support.bundle import Case, model_of
 
 #: Two equal convolutions with padding, and one that stands alone.
@@ -208,6 +210,16 @@ def test_threads_have_entries_of_their_own(model: Path, tmp_path: Path) -> None:
     options = CompileOptions(threads=2, cache_dir=cache, error_on_cache_miss=True)
     with pytest.raises(CompileError, match=r"has entries for: .* threads 1,"):
         compile_artifact(CompileRequest(str(model), str(tmp_path / "b"), options, name="net"))
+
+
+def test_an_error_lists_the_first_of_many_problems(tmp_path: Path) -> None:
+    misses = {f"problem {i}": ("a", "b") for i in range(11)}
+    selection = Selection(Measured({}, CostTable(), misses=misses))
+    with pytest.raises(CompileError, match="11 of 11 problems") as found:
+        conclude(selection, CompileOptions(cache_dir=tmp_path, error_on_cache_miss=True))
+    lines = str(found.value).splitlines()
+    assert sum("problem" in line and ": a, b" in line for line in lines) == 8
+    assert "  and 3 more" in lines
 
 
 def test_another_machines_kernels_cannot_be_measured(model: Path, tmp_path: Path) -> None:
