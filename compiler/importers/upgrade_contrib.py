@@ -20,7 +20,7 @@ MICROSOFT = "com.microsoft"
 ALWAYS = CANONICAL_OPSET + 1
 
 
-def _replace(b: Builder, node: Node, results: Sequence[Value | None]) -> None:
+def replace_node(b: Builder, node: Node, results: Sequence[Value | None]) -> None:
     """Put values in the place of the outputs; an output beyond them must be unused."""
     for index, old in enumerate(node.outputs):
         if old is None:
@@ -40,28 +40,28 @@ def _optional_add(b: Builder, x: Value, bias: Value | None) -> Value:
 @upgrade("Gelu", until=ALWAYS, domain=MICROSOFT)
 def gelu(b: Builder, node: Node) -> None:
     """The erf form."""
-    _replace(b, node, [b.op("Gelu", node.required(0), name=node.name)])
+    replace_node(b, node, [b.op("Gelu", node.required(0), name=node.name)])
 
 
 @upgrade("BiasGelu", until=ALWAYS, domain=MICROSOFT)
 def bias_gelu(b: Builder, node: Node) -> None:
     """Gelu(x + bias)."""
     biased = b.op("Add", node.required(0), node.required(1))
-    _replace(b, node, [b.op("Gelu", biased, name=node.name)])
+    replace_node(b, node, [b.op("Gelu", biased, name=node.name)])
 
 
 @upgrade("FastGelu", until=ALWAYS, domain=MICROSOFT)
 def fast_gelu(b: Builder, node: Node) -> None:
     """The tanh form of Gelu(x + bias)."""
     biased = _optional_add(b, node.required(0), node.input(1))
-    _replace(b, node, [b.op("Gelu", biased, name=node.name, approximate="tanh")])
+    replace_node(b, node, [b.op("Gelu", biased, name=node.name, approximate="tanh")])
 
 
 @upgrade("QuickGelu", until=ALWAYS, domain=MICROSOFT)
 def quick_gelu(b: Builder, node: Node) -> None:
     """X * Sigmoid(alpha * x)."""
     alpha = node.float_attr("alpha", 1.702)
-    _replace(b, node, [b.op("Swish", node.required(0), name=node.name, alpha=alpha)])
+    replace_node(b, node, [b.op("Swish", node.required(0), name=node.name, alpha=alpha)])
 
 
 @upgrade("LayerNormalization", until=ALWAYS, domain=MICROSOFT)
@@ -80,7 +80,7 @@ def _rms(b: Builder, x: Value, scale: Value, node: Node, axis: int) -> Value:
 def simplified_layer_normalization(b: Builder, node: Node) -> None:
     """RMSNormalization; onnxruntime has it in both domains."""
     axis = node.int_attr("axis", -1)
-    _replace(b, node, [_rms(b, node.required(0), node.required(1), node, axis)])
+    replace_node(b, node, [_rms(b, node.required(0), node.required(1), node, axis)])
 
 
 @upgrade("SkipLayerNormalization", until=ALWAYS, domain=MICROSOFT)
@@ -92,7 +92,7 @@ def skip_layer_normalization(b: Builder, node: Node) -> None:
     epsilon = node.float_attr("epsilon", 1e-12)
     inputs = [total, gamma] if beta is None else [total, gamma, beta]
     y = b.op("LayerNormalization", *inputs, name=node.name, axis=-1, epsilon=epsilon)
-    _replace(b, node, [y, None, None, total])
+    replace_node(b, node, [y, None, None, total])
 
 
 @upgrade("SkipSimplifiedLayerNormalization", until=ALWAYS, domain=MICROSOFT)
@@ -102,7 +102,7 @@ def skip_simplified_layer_normalization(b: Builder, node: Node) -> None:
     total = _optional_add(b, total, node.input(3))
     node.attrs.setdefault("epsilon", 1e-12)
     y = _rms(b, total, node.required(2), node, -1)
-    _replace(b, node, [y, None, None, total])
+    replace_node(b, node, [y, None, None, total])
 
 
 @upgrade("FusedMatMul", until=ALWAYS, domain=MICROSOFT)
@@ -124,7 +124,7 @@ def fused_matmul(b: Builder, node: Node) -> None:
     alpha = node.float_attr("alpha", 1.0)
     if alpha != 1:
         y = b.op("Mul", y, b.constant(np.asarray(alpha, to_numpy(y.dtype)), "alpha"))
-    _replace(b, node, [y])
+    replace_node(b, node, [y])
 
 
 #: Attributes that ``activation_params`` stand for.
@@ -161,7 +161,7 @@ def fused_conv(b: Builder, node: Node) -> None:
     inputs = list(node.inputs[:3])
     y = b.node("Conv", inputs, attrs, name=node.name).output
     y = _optional_add(b, y, node.input(3))
-    _replace(b, node, [_activated(b, node, y)])
+    replace_node(b, node, [_activated(b, node, y)])
 
 
 @upgrade("FusedGemm", until=ALWAYS, domain=MICROSOFT)
@@ -176,7 +176,7 @@ def fused_gemm(b: Builder, node: Node) -> None:
     own = ("activation", "activation_params", "activation_alpha", "activation_beta")
     attrs = {k: v for k, v in node.attrs.items() if not k.startswith(own)}
     y = b.node("Gemm", node.inputs, attrs, name=node.name).output
-    _replace(b, node, [_activated(b, node, y)])
+    replace_node(b, node, [_activated(b, node, y)])
 
 
 @upgrade("QuantizeLinear", "DequantizeLinear", until=ALWAYS, domain=MICROSOFT)

@@ -79,6 +79,8 @@ def qconv(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]
     if is_sum(node):
         x, w, _, zero = inputs[:4]
         assert x is not None
+        assert w is not None
+        assert zero is not None
         return [run_channels_first(b, node, x, "ConvInteger", [w, zero], CONV_ATTRS)]
     x, w, operands = _operands(b, inputs, 0)
     y = run_channels_first(b, node, x, "Conv", [w], CONV_ATTRS)
