@@ -24,7 +24,8 @@ from burnish.passes.base import Numerics
 from burnish.passes.fusion.conv_norm import spatial_attrs
 from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.patterns import scalar as scalar_of
-from burnish.passes.quantization.parameters import Parameters
+from burnish.passes.quantization.dynamic_products import MakeDynamicQMatMul
+from burnish.passes.quantization.parameters import Parameters, centered
 from burnish.passes.quantization.plan import MOVES
 from burnish.passes.rewrite import Replacement, RewritePass, Rule
 
@@ -75,14 +76,10 @@ def weights_of(value: Value, axis: int) -> tuple[NDArray[np.int8], NDArray[np.fl
         factors = factors.reshape(())
     elif factors.ndim != 1 or node.int_attr("axis", 1) % coded.array.ndim != axis:
         return NoMatch("the weights' scales do not lie along the output channels", node)
-    shift = np.zeros(1, np.int64) if zero is None else zero.array.astype(np.int64).reshape(-1)
-    shape = [1] * coded.array.ndim
-    if shift.size > 1:
-        shape[axis] = -1
-    centered = coded.array.astype(np.int64) - shift.reshape(shape)
-    if centered.min(initial=0) < -128 or centered.max(initial=0) > 127:
+    values = centered(coded.array, None if zero is None else zero.array, axis)
+    if values is None:
         return NoMatch("the weights lie on one side of zero: they need 9 bits around it", node)
-    return centered.astype(np.int8), factors
+    return values, factors
 
 
 def _core(b: Builder, x: Node, at: Parameters, w: NDArray[Any], scale: NDArray[Any]) -> list[Value]:
@@ -285,7 +282,8 @@ class AbsorbDequantize(Rule):
 class IntegerProducts(RewritePass):
     """Let products of quantized tensors compute in integers.
 
-    Before: DequantizeLinear -> Conv or MatMul with dequantized weights, pools and reshapes between.
+    Before: DequantizeLinear -> Conv or MatMul with dequantized weights, pools and reshapes between;
+        DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul.
     After: burnish::QConv and burnish::QMatMul on what is stored; pools and reshapes of 8 bits.
     Keeps: products with several scales of the data, weights that need 9 bits around zero, or
         scales that do not lie along the output channels.
@@ -299,6 +297,7 @@ class IntegerProducts(RewritePass):
         CancelQuantize(),
         MakeQConv(),
         MakeQMatMul(),
+        MakeDynamicQMatMul(),
     )
 
 

@@ -139,3 +139,23 @@ def quantize_bias(
     ).copy()
     values = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     return np.clip(values, -(2**31), 2**31 - 1).astype(np.int32), scale
+
+
+def centered(
+    values: NDArray[np.integer], zero: NDArray[np.integer] | None, axis: int
+) -> NDArray[np.int8] | None:
+    """Weights of 8 bits with their zero points taken off; None if they do not fit int8.
+
+    Args:
+        values: uint8 or int8 of any shape.
+        zero: One zero point, one for each index along ``axis``, or none.
+        axis: The axis of output channels.
+    """
+    shift = np.zeros(1, np.int64) if zero is None else zero.astype(np.int64).reshape(-1)
+    shape = [1] * values.ndim
+    if shift.size > 1:
+        shape[axis] = -1
+    found = values.astype(np.int64) - shift.reshape(shape)
+    if found.min(initial=0) < -128 or found.max(initial=0) > 127:
+        return None
+    return found.astype(np.int8)

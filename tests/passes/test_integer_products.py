@@ -146,6 +146,42 @@ def test_two_scales_do_not_cancel() -> None:
     assert keys(graph)["QuantizeLinear"] == 1
 
 
+DYNAMIC = """g (float[b,3] x) => (float[b,2] y, float[b,2] u)
+<DTYPE[3,2] w = {1, 3, 100, 5, 90, 60}, DTYPE wz = {ZERO}, float[2] ws = {0.1, 0.2}, float half = {0.5}> {
+    q, s, z = DynamicQuantizeLinear(x)
+    p = MatMulInteger(q, w, z, wz)
+    f = Cast<to=1>(p)
+    t = Mul(ws, s)
+    y = Mul(f, t)
+    p1 = MatMulInteger(q, w, z, wz)
+    f1 = Cast<to=1>(p1)
+    v = Mul(f1, s)
+    u = Mul(half, v)
+}"""  # noqa: E501
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [("int8", 0), ("int8", -20), ("uint8", 100)])
+def test_dynamic_products_keep_the_scale_of_the_call(dtype: str, zero: int) -> None:
+    text = DYNAMIC.replace("DTYPE", dtype).replace("ZERO", str(zero))
+    graph = optimized(parse(text))
+    found = keys(graph)
+    assert found["burnish::QMatMul"] == 2
+    assert found["DynamicQuantizeLinear"] == 1
+    assert found["MatMulInteger"] == found["Cast"] == 0
+    same(parse(text), graph, {"x": RNG.standard_normal((4, 3)).astype(np.float32)})
+
+
+def test_dynamic_products_whose_weights_need_nine_bits_stay() -> None:
+    text = DYNAMIC.replace("DTYPE", "uint8").replace("ZERO", "250")
+    assert keys(optimized(parse(text)))["burnish::QMatMul"] == 0
+
+
+def test_sums_that_are_used_elsewhere_stay() -> None:
+    text = DYNAMIC.replace("DTYPE", "int8").replace("ZERO", "0")
+    text = text.replace("float[b,2] u)", "float[b,2] u, int32[b,2] p)")
+    assert keys(optimized(parse(text)))["burnish::QMatMul"] == 1
+
+
 def test_without_integers_nothing_changes() -> None:
     graph = quantized_net()
     PassManager(pipeline(3)).run(graph)

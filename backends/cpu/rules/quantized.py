@@ -25,6 +25,12 @@ from burnish.backends.cpu.quantized import (
     pad_codes,
     quantized_conv,
 )
+from burnish.backends.cpu.rules.dynamic import (
+    DYNAMIC_QUANTIZE,
+    emit_dynamic,
+    is_dynamic,
+    refuse_dynamic,
+)
 from burnish.backends.images import any_size, channels, image_dims, refuse_layout, window
 from burnish.ir import Dim, Node, PostOp, TensorType, Value
 from burnish.ir.definitions.quantized import CORE, is_sum
@@ -61,7 +67,7 @@ def _accepts_conv(node: Node) -> Refused | None:
 
 
 def _accepts_matmul(node: Node) -> Refused | None:
-    return _refuse_core(node)
+    return refuse_dynamic(node) if is_dynamic(node) else _refuse_core(node)
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,9 @@ def _emit_conv(ctx: NodeContext, node: Node) -> None:
 
 
 def _emit_matmul(ctx: NodeContext, node: Node) -> None:
+    if is_dynamic(node):
+        emit_dynamic(ctx, node)
+        return
     x, w = node.required(0), node.required(1)
     k, n = (channels(d) for d in w.shape)
     rows = product(x.shape[:-1])
@@ -275,4 +284,5 @@ def _operands(ctx: NodeContext, node: Node, call: _Call) -> list[Lowered]:
 QUANTIZED_RULES = (
     KernelRule("burnish::QConv", _accepts_conv, _emit_conv),
     KernelRule("burnish::QMatMul", _accepts_matmul, _emit_matmul),
+    DYNAMIC_QUANTIZE,
 )

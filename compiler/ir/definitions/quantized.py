@@ -60,7 +60,8 @@ def qmatmul(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Valu
     """``QMatMul(x, w, x_scale, x_zero_point, w_scale, *operands)``.
 
     ``x`` [..., K] in uint8 or int8 times a constant ``w`` [K, N] in int8; ``x_scale`` and
-    ``x_zero_point`` are scalars, ``w_scale`` is a scalar or [N]. ``y_dtype`` is ``float32``,
+    ``x_zero_point`` are scalars, constant or made by DynamicQuantizeLinear, ``w_scale`` is a scalar
+    or [N]. ``y_dtype`` is ``float32``,
     ``int32``, or ``uint8`` or ``int8`` with ``y_scale`` and ``y_zero_point``.
     """
     if is_sum(node):
