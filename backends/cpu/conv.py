@@ -76,7 +76,7 @@ class ConvSpec:
         groups: Groups; ``ic`` and ``oc`` are divisible by it.
         postops: Applied to the result.
         tile: Overrides the tile rule: pixels by vectors of output channels.
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
         over: Write the result over the post-ops' operand that has its shape, instead of ``y``.
         place: Where in a wider ``y`` the output channels go.
         dot: What is multiplied; channels are counted in its operands.
@@ -357,13 +357,11 @@ class DirectLoops:
         tile = RegisterTile.zero(count, vectors, row.acc, spec.dot)
         self._reduce(row, tile, begin, inside)
         pixel = hold((row.image * spec.oh + row.oh) * spec.ow + begin)
+        channel = row.group * oc + row.first * lanes
         for r in range(count):
-            for v in range(vectors):
-                channel = row.group * oc + row.first * lanes + v * lanes
-                offset = (pixel + r) * spec.oc + channel
-                valid = row.columns.tail if v == vectors - 1 else None
-                value = self.epilogue.start(tile.at(r, v), offset, channel, valid)
-                self.y.store((pixel + r) * spec.line + channel, value, valid)
+            values = [tile.at(r, v) for v in range(vectors)]
+            offset, place = (pixel + r) * spec.oc + channel, (pixel + r) * spec.line + channel
+            self.epilogue.store_row(self.y, values, offset, place, channel, row.columns.tail)
 
     def _reduce(self, row: _Row, tile: RegisterTile, begin: Index, inside: bool) -> None:
         """Sum over the kernel window."""

@@ -230,12 +230,9 @@ class DepthwiseLoops:
                     self._looped_taps(acc, v, at, padded, left, count, inside, valid)
         pixel = hold((image * spec.oh + oh) * spec.ow + begin)
         for r in range(count):
-            for v in range(vectors):
-                valid = c.tail if v == vectors - 1 else None
-                offset = (pixel + r) * spec.oc + channel + v * lanes
-                value = acc[r * vectors + v]
-                value = self.epilogue.start(value, offset, channel + v * lanes, valid)
-                self.y.store((pixel + r) * spec.line + channel + v * lanes, value, valid)
+            values = [acc[r * vectors + v] for v in range(vectors)]
+            offset, place = (pixel + r) * spec.oc + channel, (pixel + r) * spec.line + channel
+            self.epilogue.store_row(self.y, values, offset, place, channel, c.tail)
 
     def _row_taps(
         self, acc: Acc, v: int, at: tuple[Index, Index], padded: int, left: Index, count: int,

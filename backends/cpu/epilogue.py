@@ -131,6 +131,31 @@ class Epilogue:
         """Apply the short steps to ``value``, which will be stored at flat ``offset``."""
         return self._apply(self.steps[: self.cut], value, offset, channel, valid)
 
+    def store_row(
+        self,
+        y: Tensor,
+        values: Sequence[Expr],
+        offset: Index,
+        place: Index,
+        channel: Index,
+        tail: int | None,
+    ) -> None:
+        """Apply the short steps to neighbouring vectors and store them.
+
+        Args:
+            y: Where they go.
+            values: The vectors.
+            offset: Where the first one stands among operands of the result's shape.
+            place: Where it goes in ``y``.
+            channel: Its channel.
+            tail: Valid lanes of the last vector; None if all are.
+        """
+        lanes = lanes_of(values[0])
+        for v, value in enumerate(values):
+            valid = tail if v == len(values) - 1 else None
+            at = v * lanes
+            y.store(place + at, self.start(value, offset + at, channel + at, valid), valid)
+
     def finish(self, value: Expr, offset: Index, channel: Index, valid: int | None = None) -> Expr:
         """Apply the steps from the first long one on."""
         return self._apply(self.steps[self.cut :], value, offset, channel, valid)

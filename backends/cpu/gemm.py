@@ -17,6 +17,7 @@ import numpy.typing as npt
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import F32, Dot, RegisterTile
+from burnish.backends.cpu.narrow import NARROW
 from burnish.backends.cpu.tiling import Columns, Tile, row_chunk, tile_columns, vector_count
 from burnish.backends.cpu.tir import (
     Acc,
@@ -60,7 +61,7 @@ class GemmSpec:
         n: Last dimension of ``y``.
         postops: Applied to the product.
         tile: Overrides the tile rule.
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
         steps: Steps of the reduction in one pass, all of them if 0. The sums lie in ``y`` between
             passes, which has to be float32 then. Weights are packed alike.
         rows_first: Whether the outer loop is over rows, and reads the weights again for each run of
@@ -93,9 +94,9 @@ def packed_size(depth: int, n: int, isa: Isa) -> int:
 
 
 def as_stored(w: npt.ArrayLike) -> FloatArray:
-    """Weights in the type that they are packed in: float16 as it is, else float32."""
+    """Weights in the type that they are packed in: 16-bit floats as they are, else float32."""
     array = np.asarray(w)
-    return array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
+    return array if array.dtype.name in NARROW else array.astype(np.float32, copy=False)
 
 
 def pack_columns(w: FloatArray, columns: tuple[Columns, ...], isa: Isa) -> FloatArray:
@@ -303,29 +304,28 @@ def _micro(
     places = [(r, v) for r in range(count) for v in range(vectors)]
     column = first * lanes
 
-    def at(r: int, v: int) -> tuple[Index, Index, int | None]:
-        """Offset in ``y``, channel and valid lanes of an accumulator."""
-        channel = column + v * lanes
+    def at(r: int, v: int) -> tuple[Index, int | None]:
+        """Offset in ``y`` and valid lanes of an accumulator."""
         valid = columns.tail if v == vectors - 1 else None
-        return (row + r) * given.n + channel, channel, valid
+        return (row + r) * given.n + column + v * lanes, valid
 
     tile = RegisterTile(count, vectors, acc, given.dot)
 
     def load_sums() -> None:
         for r, v in places:
-            offset, _, valid = at(r, v)
+            offset, valid = at(r, v)
             acc[r * vectors + v] = y.load(offset, lanes, valid)
 
     def store_sums() -> None:
         for r, v in places:
-            offset, _, valid = at(r, v)
+            offset, valid = at(r, v)
             y.store(offset, tile.at(r, v), valid)
 
     def store_results() -> None:
-        for r, v in places:
-            offset, channel, valid = at(r, v)
-            value = epilogue.start(tile.at(r, v), offset, channel, valid)
-            y.store(offset, value, valid)
+        for r in range(count):
+            offset = (row + r) * given.n + column
+            values = [tile.at(r, v) for v in range(vectors)]
+            epilogue.store_row(y, values, offset, offset, column, columns.tail)
 
     branch(span.first, tile.clear, load_sums)
     starts = [hold((row + r) * given.depth + span.start) for r in range(count)]

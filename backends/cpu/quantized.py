@@ -15,6 +15,7 @@ its padding written out (:func:`pad_codes`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,13 +24,14 @@ import numpy.typing as npt
 from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from burnish.backends.cpu.codes import Words, coded
+from burnish.backends.cpu.codes import LIMITS, Words, coded
 from burnish.backends.cpu.conv import ConvSpec, DirectLoops
 from burnish.backends.cpu.depthwise import DepthwiseLoops, depthwise_tile
 from burnish.backends.cpu.dot8 import PACK, dot8
 from burnish.backends.cpu.epilogue import Epilogue, pack_channel
 from burnish.backends.cpu.gemm import emit_gemm, pack_columns, packed_size
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.requantize import LARGE, Rounding, store_codes
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns, vector_count
 from burnish.backends.cpu.tir import (
     Expr,
@@ -38,6 +40,7 @@ from burnish.backends.cpu.tir import (
     KernelBuilder,
     Tensor,
     branch,
+    constant,
     floordiv,
     floormod,
     hold,
@@ -54,6 +57,7 @@ from burnish.backends.cpu.tir import (
 )
 from burnish.backends.cpu.vmath import LONG
 from burnish.errors import CompileError
+from burnish.ir.postops import PostOp
 
 Codes8 = npt.NDArray[np.int8]
 F32Array = npt.NDArray[np.float32]
@@ -71,6 +75,7 @@ class QuantizedSpec:
         y_scale: Distance of neighbouring results.
         y_zero: The code of 0 in ``y``.
         codes: Types of the quantized operands of post-ops, in order.
+        bounded: Whether :func:`is_bounded` holds.
     """
 
     conv: ConvSpec
@@ -80,6 +85,7 @@ class QuantizedSpec:
     y_scale: float = 1.0
     y_zero: int = 0
     codes: tuple[str, ...] = ()
+    bounded: bool = False
 
     @property
     def depthwise(self) -> bool:
@@ -97,6 +103,16 @@ class QuantizedSpec:
         return self.y_dtype not in ("float32", "int32")
 
     @property
+    def in_codes(self) -> CodeChain | None:
+        """The post-ops in units of the codes of ``y``; None if they need real numbers."""
+        if not self.stores_codes:
+            return None
+        chain = code_chain(self.conv.postops, self.y_dtype, self.y_scale, self.y_zero)
+        if chain is None or not self.bounded:
+            return chain
+        return replace(chain, rounding=replace(chain.rounding, bounded=True))
+
+    @property
     def read_zero(self) -> int:
         """The code of 0 as the dot products read it: unsigned."""
         return self.x_zero + (128 if self.x_dtype == "int8" else 0)
@@ -111,6 +127,48 @@ class QuantizedSpec:
         if dot is None:
             raise CompileError(f"no integer dot products for {isa.name}")
         return replace(self.conv, ic=self.conv.ic // PACK, dot=dot)
+
+
+@dataclass(frozen=True)
+class CodeChain:
+    """Sums and bounds in units of codes: multiplying by the scale of the result is saved.
+
+    Attributes:
+        postops: The sums.
+        shift: Added to each result, for the zero points of what is added.
+        rounding: With the bounds.
+    """
+
+    postops: tuple[PostOp, ...]
+    shift: float
+    rounding: Rounding
+
+
+def code_chain(postops: Sequence[PostOp], dtype: str, scale: float, zero: int) -> CodeChain | None:
+    """Post-ops as sums of quantized operands and then bounds; None if they are something else.
+
+    Rounding is monotonic, so that the code of a bounded number is the bounded code.
+    """
+    sums = [p for p in postops if p.operand == "quantized" and p.op == "Add"]
+    bounds = postops[len(sums) :]
+    if list(postops[: len(sums)]) != sums or any(p.op not in ("Relu", "Clip") for p in bounds):
+        return None
+    low, high = LIMITS[dtype]
+    for post in bounds:
+        ends = (0.0, math.inf) if post.op == "Relu" else post.params
+        # The upper bound wins where they cross (ONNX Clip-13).
+        least, most = (_code(end, scale, zero, dtype) for end in ends)
+        low, high = min(max(low, least), most), min(max(high, least), most)
+    made = tuple(PostOp("Add", "quantized", (p.params[0] / scale, 0.0)) for p in sums)
+    shift = -sum(p.params[0] * p.params[1] for p in sums) / scale
+    return CodeChain(made, shift, Rounding(dtype, zero, low, high))
+
+
+def _code(value: float, scale: float, zero: int, dtype: str) -> int:
+    low, high = LIMITS[dtype]
+    if math.isinf(value):
+        return high if value > 0 else low
+    return min(max(round(value / scale) + zero, low), high)
 
 
 @dataclass(frozen=True)
@@ -131,6 +189,40 @@ class ScaledEpilogue(Epilogue):
         real = let(tirx.Cast(with_lanes("float32", lanes), value))
         real = real * self.scale.load(channel, lanes) + self.offset.load(channel, lanes)
         return super().start(let(real), offset, channel, valid)
+
+
+@dataclass(frozen=True)
+class CodeEpilogue(ScaledEpilogue):
+    """Post-ops on sums that are scaled first, rounded to 8 bits a row of a tile at a time.
+
+    Attributes:
+        isa: The instruction set.
+        rounding: How results become codes.
+        unit: Distance of neighbouring codes, in what the post-ops compute.
+    """
+
+    isa: Isa
+    rounding: Rounding
+    unit: float
+
+    def store_row(
+        self,
+        y: Tensor,
+        values: Sequence[Expr],
+        offset: Index,
+        place: Index,
+        channel: Index,
+        tail: int | None,
+    ) -> None:
+        """Pack up to four vectors into one."""
+        lanes = lanes_of(values[0])
+        made = []
+        for v, value in enumerate(values):
+            valid = tail if v == len(values) - 1 else None
+            real = self.start(value, offset + v * lanes, channel + v * lanes, valid)
+            made.append(real if self.unit == 1.0 else real * constant(1.0 / self.unit, lanes))
+        count = (len(values) - 1) * lanes + (lanes if tail is None else tail)
+        store_codes(y, place, self.rounding.codes(self.isa, made), count)
 
 
 @dataclass(frozen=True)
@@ -182,7 +274,21 @@ def pack_affine(
     if not spec.depthwise:
         total = w.astype(np.int64).reshape(w.shape[0], -1).sum(axis=1)
         offset = offset - spec.read_zero * total * factors
+    chain = spec.in_codes
+    if chain is not None:
+        factors, offset = factors / spec.y_scale, offset / spec.y_scale + chain.shift
     return pack_channel(factors, isa), pack_channel(offset, isa)
+
+
+def is_bounded(w: Codes8, scale: F32Array, bias: F32Array | None, spec: QuantizedSpec) -> bool:
+    """Whether weights as those of :func:`pack_affine` can only give results of moderate size."""
+    chain = spec.in_codes
+    if chain is None:
+        return False
+    most = 255.0 * np.abs(w.reshape(w.shape[0], -1).astype(np.int32)).sum(axis=1)
+    real = most * np.abs(scale.astype(np.float64)) + (0.0 if bias is None else np.abs(bias))
+    added = sum(255.0 * abs(p.params[0]) for p in chain.postops) + abs(chain.shift)
+    return bool(2 * real.max(initial=0.0) / spec.y_scale + added < LARGE)
 
 
 def pack_sums(w: Codes8, spec: QuantizedSpec, isa: Isa) -> npt.NDArray[np.int32]:
@@ -216,11 +322,10 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
         epilogue = _declare(k, spec, shape)
         y = k.output("y", shape, spec.y_dtype)
         to = None
-        if spec.stores_codes:
-            y = coded(y, spec.y_scale, spec.y_zero)
         if spec.staged:
             # Steps in a loop of their own read what they have not rounded yet.
-            y, to = k.output("staged", shape, "float32"), y
+            to = coded(y, spec.y_scale, spec.y_zero)
+            y = k.output("staged", shape, "float32")
         if spec.depthwise:
             tile = depthwise_tile(conv, isa)
             columns = tuple(
@@ -240,8 +345,14 @@ def _declare(k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index]) -> E
         return SumEpilogue((), 0, k.input("offset", (channels,), "int32"))
     scale = k.input("scale", (channels,), "float32")
     offset = k.input("offset", (channels,), "float32")
-    plain = Epilogue.declare(k, spec.conv.postops, shape, spec.codes)
-    return ScaledEpilogue(plain.steps, plain.cut, scale, offset)
+    chain = spec.in_codes
+    postops = spec.conv.postops if chain is None else chain.postops
+    plain = Epilogue.declare(k, postops, shape, spec.codes)
+    if not spec.stores_codes or plain.deferred:
+        return ScaledEpilogue(plain.steps, plain.cut, scale, offset)
+    whole = Rounding.whole(spec.y_dtype, spec.y_zero)
+    rounding, unit = (whole, spec.y_scale) if chain is None else (chain.rounding, 1.0)
+    return CodeEpilogue(plain.steps, plain.cut, scale, offset, k.isa, rounding, unit)
 
 
 def _emit(

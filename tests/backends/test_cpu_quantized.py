@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, Isa
 from burnish.backends.cpu.quantized import (
     PadSpec,
     QuantizedSpec,
+    is_bounded,
     pack_affine,
     pack_codes,
     pack_sums,
@@ -57,6 +58,13 @@ CASES = {
         16, 24, (3, 3), pads=(1, 1, 1, 1), y="uint8",
         postops=parse_postops(["Add:quantized:0.7:11.0", "Relu"]),
     ),
+    "clip": Case(
+        64, 100, size=(1, 3, 7), y="uint8",
+        postops=parse_postops(["Add:quantized:0.7:11.0", "Clip:-3.0:9.5"]),
+    ),
+    "clip-signed": Case(8, 64, size=(1, 3, 7), y="int8", postops=parse_postops(["Clip:-9.0:11.0"])),
+    "hard-swish": Case(16, 72, size=(1, 3, 7), y="uint8", postops=parse_postops(["HardSwish"])),
+    "48-columns": Case(16, 48, size=(1, 3, 7), y="int8"),
     "gelu": Case(32, 40, size=(1, 1, 19), zero=9, postops=parse_postops(["Gelu"])),
     "gelu-codes": Case(
         32, 40, size=(1, 1, 19), zero=9, y="uint8",
@@ -141,6 +149,44 @@ def test_against_exact_sums(isa: Isa, name: str) -> None:
     assert difference.max() <= 1
     assert np.mean(difference) < 0.01
     assert len(np.unique(y)) > 12
+
+
+def exact(isa: Isa, *, y: str, zero: int, sums: Any, bias: Any, scale: float) -> Any:
+    """The codes of ``sums * scale + bias``, made by a product of 0 and 1."""
+    if not set(isa.features) <= cpu_features():
+        pytest.skip(f"this CPU has no {isa.name}")
+    w = np.zeros((len(sums), 4, 1, 1), np.int8)
+    w[:, 0, 0, 0] = sums
+    spec = QuantizedSpec(ConvSpec(1, 1, 2, 4, len(sums), (1, 1)), "uint8", 0, y, 1.0, zero)
+    scales, biases = np.full(len(sums), scale, np.float32), np.float32(bias)
+    spec = replace(spec, bounded=is_bounded(w, scales, biases, spec))
+    x = np.zeros((1, 1, 2, 4), np.uint8)
+    x[..., 0] = 1
+    affine = pack_affine(w, scales, biases, spec, isa)
+    library = build({"k": quantized_conv(isa, spec)}, isa)
+    (found,) = run(
+        library, "k", [x, pack_codes(w, spec, isa), *affine], [np.zeros((1, 1, 2, len(sums)), y)]
+    )
+    np.testing.assert_array_equal(found[0, 0, 0], found[0, 0, 1])
+    return spec.bounded, found[0, 0, 0].tolist()
+
+
+@ISAS
+@pytest.mark.parametrize(("y", "zero"), [("uint8", 0), ("uint8", 101), ("int8", -7)])
+def test_ties_go_to_even_before_the_zero_point(isa: Isa, y: str, zero: int) -> None:
+    sums = np.array([1, 3, 5, 7, -1, -3, -5, 9, 126, -128])
+    bounded, found = exact(isa, y=y, zero=zero, sums=sums, bias=np.zeros(10), scale=0.5)
+    low, high = RANGE[y]
+    assert bounded
+    assert found == np.clip(np.rint(sums / 2) + zero, low, high - 1).astype(int).tolist()
+
+
+@ISAS
+def test_what_no_integer_holds_saturates(isa: Isa) -> None:
+    sums, bias = np.array([2, -2, 1, 0, 0]), np.array([0, 0, 0, 4.0, np.nan])
+    bounded, found = exact(isa, y="uint8", zero=3, sums=sums, bias=bias, scale=1e20)
+    assert not bounded
+    assert found == [255, 0, 255, 7, 0]
 
 
 @pytest.mark.parametrize("channels", [3, 8])

@@ -19,6 +19,7 @@ from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.quantized import (
     PadSpec,
     QuantizedSpec,
+    is_bounded,
     pack_affine,
     pack_codes,
     pack_sums,
@@ -151,6 +152,8 @@ def _after_bias(node: Node) -> tuple[PostOp, ...]:
 def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
     isa = ctx.isa
     x, call = _padded(ctx, node, call)
+    bounded = not is_sum(node) and _is_bounded(node, call)
+    call = replace(call, spec=replace(call.spec, bounded=bounded))
     spec, conv = call.spec, call.spec.conv
     if spec.depthwise:
         family, layout, dtype = "qdepthwise", isa.lanes, "float32"
@@ -167,7 +170,8 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
         return quantized_conv(isa, replace(spec, conv=replace(conv, n=n, h=h, w=width)))
 
     view = (conv.kernel, conv.strides, conv.pads, conv.dilations, conv.groups, conv.oc)
-    codes = (spec.x_dtype, spec.x_zero, spec.y_dtype, spec.y_scale, spec.y_zero, spec.codes)
+    stored = (spec.y_dtype, spec.y_scale, spec.y_zero, spec.bounded)
+    codes = (spec.x_dtype, spec.x_zero, *stored, spec.codes)
     outputs = [TensorType(spec.y_dtype, call.output_dims)]
     if spec.staged:
         outputs.append(TensorType("float32", call.output_dims))
@@ -240,10 +244,19 @@ def _weights(ctx: NodeContext, node: Node, call: _Call, key: Any, dtype: str) ->
     return ctx.weight(call.weights, key, pack, (PACK * packed_size(depth, spec.conv.oc, isa),))
 
 
+def _factors(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
+    """What sums are multiplied by, and the bias."""
+    bias = node.required(CORE).array.astype(np.float32) if _has_bias(node) else None
+    return node.required(2).array.astype(np.float32) * node.required(4).array, bias
+
+
+def _is_bounded(node: Node, call: _Call) -> bool:
+    return is_bounded(_filters(call, call.weights.array), *_factors(node), call.spec)
+
+
 def _affine(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, Lowered]:
     """Scale and offset of the sums, which depend on all constants of the node."""
-    factors = node.required(2).array.astype(np.float32) * node.required(4).array
-    bias = node.required(CORE).array.astype(np.float32) if _has_bias(node) else None
+    factors, bias = _factors(node)
 
     def pack(which: int) -> Any:
         return lambda array: pack_affine(_filters(call, array), factors, bias, call.spec, ctx.isa)[
