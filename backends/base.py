@@ -79,6 +79,7 @@ class Target:
         linker: C++ compiler that links the model library, options included; None for the
             environment's own.
         integers: Whether products of quantized tensors compute in integers.
+        weight_only: Whether products read weights in 8 or 4 bits as they are stored.
     """
 
     spec: str
@@ -92,6 +93,7 @@ class Target:
     computes: Mapping[str, str] = field(default_factory=dict, hash=False)
     linker: str | None = None
     integers: bool = False
+    weight_only: bool = False
 
     @property
     def info(self) -> TargetInfo:
@@ -129,6 +131,7 @@ class Backend:
         libraries: Libraries whose operations are further tactics, each with a function that tells
             why it cannot be used here, or None if it can.
         sequential: Whether it has kernels for operators that the table writes as sequential loops.
+        lacks: Element types that its kernels of the operator table do not know.
         host_sizes: Whether the host can read what kernels write while a model runs: sizes that
             depend on data, and loops, need it.
     """
@@ -147,4 +150,5 @@ class Backend:
         default_factory=dict, hash=False
     )
     sequential: bool = True
+    lacks: frozenset[str] = frozenset({"bfloat16"})
     host_sizes: bool = False

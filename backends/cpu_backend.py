@@ -18,7 +18,7 @@ Tactics: TypeAlias = "Callable[[], Mapping[str, Sequence[Source]]]"
 Libraries: TypeAlias = "Mapping[str, Callable[[], BurnishError | None]]"
 
 #: The CPU kernels store tensors in either; they compute in fp32, for which they convert 16 bits.
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "bf16")
 COMPUTES = {"float16": "fp32", "bfloat16": "fp32"}
 
 
@@ -54,6 +54,7 @@ def cpu_backend(
         libraries=libraries or {},
         # LLVM starts at once, and one changed kernel leaves the others in a compile cache.
         kernels_per_build=1,
+        lacks=frozenset(),
         host_sizes=True,
     )
 

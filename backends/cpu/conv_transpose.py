@@ -70,7 +70,7 @@ class ConvTransposeSpec:
         output_padding: Rows and columns added at the end of the output.
         postops: Applied to the result.
         tile: Overrides the tile rule: pixels by vectors of output channels.
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
     """
 
     n: Index

@@ -23,6 +23,8 @@ class Isa:
             machine's own model, so that two machines generate the same code.
         dot8: Its integer dot products, a row of :mod:`burnish.backends.cpu.dot8`; empty if the
             templates have none.
+        bf16: Whether it multiplies pairs of bfloat16 (:mod:`burnish.backends.cpu.dot2`) and rounds
+            to bfloat16 itself.
         features: Flags, as ``/proc/cpuinfo`` spells them, that a CPU must have to run the code.
     """
 
@@ -32,6 +34,7 @@ class Isa:
     target: dict[str, Any] = field(hash=False)
     features: tuple[str, ...] = ()
     dot8: str = ""
+    bf16: bool = False
 
 
 _X86 = "x86_64-unknown-linux-gnu"
@@ -59,6 +62,14 @@ AVX512_VNNI = replace(
     features=(*AVX512.features, "avx512_vnni"),
     dot8="vnni",
 )
+#: With dot products of pairs of bfloat16.
+AVX512_BF16 = replace(
+    AVX512_VNNI,
+    name="avx512_bf16",
+    target={**AVX512_VNNI.target, "mattr": [*AVX512_VNNI.target["mattr"], "+avx512bf16"]},
+    features=(*AVX512_VNNI.features, "avx512_bf16"),
+    bf16=True,
+)
 AVX2 = Isa(
     name="avx2",
     lanes=8,
@@ -81,7 +92,7 @@ NEON = Isa(
 )
 
 #: All rows by name.
-ISAS: dict[str, Isa] = {isa.name: isa for isa in (AVX512_VNNI, AVX512, AVX2, NEON)}
+ISAS: dict[str, Isa] = {isa.name: isa for isa in (AVX512_BF16, AVX512_VNNI, AVX512, AVX2, NEON)}
 
 
 def isa_named(name: str) -> Isa:

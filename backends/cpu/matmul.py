@@ -66,7 +66,7 @@ class MatmulSpec:
         transpose_b: Whether ``b`` is [..., N, K].
         scale: Factor of the product.
         postops: Applied to the scaled product; need a static ``n``.
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
     """
 
     a_batch: tuple[Index, ...]

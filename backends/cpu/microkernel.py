@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from burnish.backends.cpu.narrow import Narrow
 from burnish.backends.cpu.tir import (
     Acc,
     Expr,
     Index,
-    Narrow,
     constant,
     floordiv,
     floormod,

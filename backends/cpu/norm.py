@@ -52,7 +52,7 @@ class NormSpec:
         skip: Whether a second input is added before normalizing.
         sum_output: Whether ``x + skip`` is a second output.
         postops: Applied to the result.
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
     """
 
     lead: tuple[Index, ...]
@@ -178,7 +178,7 @@ class GroupNormSpec:
         groups: Groups of neighbouring channels with statistics of their own; as many as channels
             makes it InstanceNormalization-22.
         epsilon: Added to the variance.
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
     """
 
     batch: Index

@@ -9,7 +9,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu.epilogue import Epilogue
-from burnish.backends.cpu.tir import Index, KernelBuilder, Narrow, Tensor, i64
+from burnish.backends.cpu.narrow import Narrow
+from burnish.backends.cpu.tir import Index, KernelBuilder, Tensor, i64
 from burnish.backends.cpu.vmath import LONG
 from burnish.ir.postops import PostOp
 
@@ -66,8 +67,8 @@ def _behind(tensor: Tensor, offset: int) -> Tensor:
     """The tensor from a flat offset on, for reading and writing by flat offsets."""
     if offset == 0:
         return tensor
-    narrow = isinstance(tensor.flat, Narrow)
-    whole = tensor.flat.buffer if narrow else tensor.flat
+    narrow = tensor.flat if isinstance(tensor.flat, Narrow) else None
+    whole = tensor.flat if narrow is None else narrow.buffer
     start = T.Bind(tirx.address_of(whole[i64(offset)]))
-    flat = T.decl_buffer((i64(tensor.size - offset),), tensor.dtype, data=start, align=4)
-    return replace(tensor, flat=Narrow(flat) if narrow else flat)
+    flat = T.decl_buffer((i64(tensor.size - offset),), str(whole.dtype), data=start, align=4)
+    return replace(tensor, flat=flat if narrow is None else narrow.over(flat))

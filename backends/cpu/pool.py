@@ -59,7 +59,7 @@ class PoolSpec:
         dilations: Along rows and columns.
         ceil_mode: Round the output size up (ONNX ceil_mode = 1).
         count_include_pad: Average over padded positions too.
-        dtype: Element type of the tensors, ``float32`` or ``float16``, of a maximum also ``uint8``
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float, of a maximum also ``uint8``
             or ``int8``; sums are float32.
     """
 

@@ -36,7 +36,7 @@ def scatter(
         n: Last dimension of ``y``.
         first: Where the rows go.
         begun: Whether ``y`` holds other columns, which stay.
-        dtype: ``float32`` or ``float16``.
+        dtype: ``float32`` or a 16-bit float.
     """
     *lead, c = shape
     with kernel("scatter", isa) as k:

@@ -46,7 +46,7 @@ class SoftmaxSpec:
         length: Size of the axis.
         trail: Dimensions after the axis.
         log: LogSoftmax instead of Softmax.
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
     """
 
     lead: tuple[Index, ...]

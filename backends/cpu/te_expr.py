@@ -18,13 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 import tvm
 from tvm import ir, te, tirx
 from tvm.ir.prim import expr as prim
 from tvm.tirx.script import builder as T  # noqa: N812
 from tvm_ffi import StructuralKey
 
-from burnish.backends.cpu import te_math, tir
+from burnish.artifact import held_as
+from burnish.backends.cpu import bfloat16, te_math, tir
 from burnish.errors import LoweringError
 
 Expr = Any
@@ -62,6 +65,13 @@ _BINARY_SET = frozenset(
 )
 _COMPARISONS = frozenset({prim.EQ, prim.NE, prim.LT, prim.LE, prim.GT, prim.GE})
 _CONSTANTS = (prim.IntImm, prim.FloatImm)
+#: Its elements are their bits in programs.
+_BFLOAT16 = "bfloat16"
+
+
+def _bits(e: Expr) -> Expr:
+    """A constant of bfloat16 as its bits."""
+    return tirx.const(int(np.asarray(e.value, ml_dtypes.bfloat16).view(np.uint16)), bfloat16.BITS)
 
 
 def int64(value: Expr) -> Expr:
@@ -132,7 +142,7 @@ class Program:
     @property
     def math_steps(self) -> int:
         """Number of transcendental functions: a measure of the work per element."""
-        return sum(1 for s in self.steps if s.math)
+        return sum(1 for s in self.steps if s.math not in ("", te_math.TO_BFLOAT16))
 
 
 def children(e: Expr) -> tuple[Expr, ...]:
@@ -275,9 +285,15 @@ class Flattener:
         if isinstance(e, ir.Var):
             return self._variable(e, env)
         if isinstance(e, _CONSTANTS):
-            return e
+            return _bits(e) if str(e.ty) == _BFLOAT16 else e
         if kind is ir.Call:
             return self._call(e, env, guard)
+        if kind is prim.Cast and _BFLOAT16 in (str(e.ty), str(e.value.ty)):
+            return self._convert(self._value(e.value, env, guard), str(e.value.ty), str(e.ty))
+        if kind in _BINARY_SET and str(e.a.ty) == _BFLOAT16:
+            wide = (prim.Cast("float32", c) for c in (e.a, e.b))
+            result = kind(*(self._value(c, env, guard) for c in wide))
+            return self._convert(result, "float32", str(e.ty)) if str(e.ty) == _BFLOAT16 else result
         if kind is prim.Let:
             env[e.var] = self._bind(self._value(e.value, env, guard))
             return self._value(e.body, env, guard)
@@ -292,12 +308,25 @@ class Flattener:
             return self._bind(kind(a, divisor))
         return rebuild(e, lambda c: self._value(c, env, guard))
 
+    def _convert(self, value: Expr, source: str, target: str) -> Expr:
+        """Cast from or to bfloat16, whose elements are their bits."""
+        if source == _BFLOAT16:
+            value, source = bfloat16.widen(self._bind(value)), "float32"
+        if target != _BFLOAT16:
+            return value if target == source else prim.Cast(target, value)
+        if source != "float32":
+            value = prim.Cast("float32", value)
+        var = tirx.Var("v", bfloat16.BITS)
+        self.program.steps.append(Step(var, math=te_math.TO_BFLOAT16, args=(self._bind(value),)))
+        return var
+
     def _variable(self, var: ir.Var, env: dict[ir.Var, Expr]) -> Expr:
         if var not in env:
             return var
         value = env[var]
         self._mark_opaque(value)
-        return value if str(value.ty) == str(var.ty) else tirx.Cast(var.ty.dtype, value)
+        same = str(value.ty) == held_as(str(var.ty))
+        return value if same else tirx.Cast(var.ty.dtype, value)
 
     def _call(self, e: Expr, env: dict[ir.Var, Expr], guard: Expr | None) -> Expr:
         name = e.op.name
@@ -315,6 +344,8 @@ class Flattener:
             var = tirx.Var("v", e.ty.dtype)
             self.program.steps.append(Step(var, math=math, args=atoms))
             return var
+        if str(e.ty) == _BFLOAT16:
+            raise LoweringError(f"a tensor expression computes {name} in bfloat16")
         return ir.Call(e.op, args, e.attrs, list(e.ty_args), None, e.ty)
 
     def _conditional(self, e: Expr, env: dict[ir.Var, Expr], guard: Expr | None) -> Expr:

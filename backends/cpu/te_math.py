@@ -14,7 +14,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir.prim import expr as prim
 
-from burnish.backends.cpu import vmath
+from burnish.backends.cpu import bfloat16, vmath
 from burnish.backends.cpu.tir import constant, let
 
 Expr = Any
@@ -88,6 +88,10 @@ _LIBRARY = frozenset(
 )  # fmt: skip
 
 
+#: Rounds float32 to the bits of bfloat16.
+TO_BFLOAT16 = "to_bfloat16"
+
+
 def lookup(op_name: str, dtype: str) -> str:
     """The function for a TIR operator of that result type, empty if it is left to TVM."""
     name = op_name.rpartition(".")[2]
@@ -100,6 +104,8 @@ def lookup(op_name: str, dtype: str) -> str:
 
 def apply(name: str, args: Sequence[Expr]) -> Expr:
     """Emit the function that :func:`lookup` found for scalar arguments."""
+    if name == TO_BFLOAT16:
+        return bfloat16.rounded(args[0])
     dtype = args[0].ty.dtype
     if str(dtype) == "float16":
         return prim.Cast(dtype, apply(name, [_widen(a) for a in args]))

@@ -25,6 +25,7 @@ import tvm
 from tvm import ir, te, tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from burnish.artifact import held_as
 from burnish.backends.cpu import tir
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.te_expr import (
@@ -151,7 +152,7 @@ def emit_stages(
 
 
 def _dtype(tensor: te.Tensor) -> str:
-    return str(tensor.dtype)
+    return held_as(str(tensor.dtype))
 
 
 def _size(shape: Sequence[Expr]) -> Expr:

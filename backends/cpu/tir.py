@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, TypeAlias
 
-import numpy as np
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from burnish.artifact import held_as
+from burnish.backends.cpu import bfloat16
 from burnish.backends.cpu.coded import Coded
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.narrow import NARROW, Narrow
 from burnish.errors import CompileError
 
 #: A TIR expression. TVM ships no type information.
@@ -48,16 +50,6 @@ class Kernel:
 
     func: Any
     scalars: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Narrow:
-    """A 1-D float16 buffer that is read and written as float32.
-
-    Reading is exact; writing rounds to the nearest, ties to even (the hardware's conversions).
-    """
-
-    buffer: Any
 
 
 @dataclass(frozen=True)
@@ -111,8 +103,8 @@ class KernelBuilder:
     Attributes:
         name: For people.
         isa: Instruction set.
-        storage: Element type of arguments that name none: ``float32``, or ``float16``, which is
-            converted where it is read and written.
+        storage: Element type of arguments that name none: ``float32``, or one of ``NARROW``, which
+            is converted where it is read and written.
     """
 
     name: str
@@ -141,12 +133,13 @@ class KernelBuilder:
         for dim in dims:
             (self._dims if isinstance(dim, tirx.Var) else self._exprs).append(dim)
         # Without align=4 TVM promises LLVM 64-byte addresses, and emits instructions that fault.
-        buffer = T.buffer([i64(d) for d in dims], dtype, align=4, buffer_name=name)
+        kind = held_as(dtype)
+        buffer = T.buffer([i64(d) for d in dims], kind, align=4, buffer_name=name)
         self._params.append(buffer)
         size = product(dims)
-        flat = T.decl_buffer((i64(size),), dtype, data=buffer.data, align=4)
-        if given is None and dtype == "float16":
-            flat = Narrow(flat)
+        flat = T.decl_buffer((i64(size),), kind, data=buffer.data, align=4)
+        if given is None and dtype in NARROW:
+            flat = Narrow(flat, dtype)
         return Tensor(name, dims, dtype, buffer, flat, size)
 
     @property
@@ -161,7 +154,7 @@ class KernelBuilder:
 def kernel(name: str, isa: Isa, storage: str = "float32") -> Iterator[KernelBuilder]:
     """Build one PrimFunc; ``name`` is for people, the lowering makes it unique."""
     k = KernelBuilder(name, isa, storage)
-    with IRBuilder() as builder:
+    with bfloat16.building(native=isa.bf16) as building, IRBuilder() as builder:
         with T.prim_func(s_tir=True, is_private=True):
             T.func_name(name)
             T.func_attr({"tirx.noalias": True})
@@ -173,7 +166,8 @@ def kernel(name: str, isa: Isa, storage: str = "float32") -> Iterator[KernelBuil
             if not any(var.same_as(v) for v in (*k._dims, *scalars)):
                 scalars.append(var)
     # The builder takes parameters before the first statement only; these are known now.
-    func = tirx.PrimFunc([*k._params, *scalars], built.body, built.ret_type, built.attrs)
+    body = building.finish(built.body)
+    func = tirx.PrimFunc([*k._params, *scalars], body, built.ret_type, built.attrs)
     k._result = Kernel(func, tuple(scalars))
 
 
@@ -361,8 +355,7 @@ def load(
     if isinstance(buffer, Coded):
         return buffer.load(offset, lanes, valid)
     if isinstance(buffer, Narrow):
-        value = _load_half(buffer.buffer, offset, lanes, valid, fill)
-        return tirx.Cast(with_lanes("float32", lanes), value)
+        return buffer.widen(_load_half(buffer, offset, lanes, valid, fill), lanes)
     if lanes == 1:
         return buffer[i64(offset)]
     if not _partial(valid, lanes):
@@ -386,13 +379,13 @@ def _masked_load(
     )
 
 
-def _load_half(buffer: Any, offset: Index, lanes: int, valid: Index | None, fill: float) -> Expr:
+def _load_half(half: Narrow, offset: Index, lanes: int, valid: Index | None, fill: float) -> Expr:
+    buffer = half.buffer
     if lanes == 1 or not _partial(valid, lanes):
         return load(buffer, offset, lanes)
     # Masks are for 16-bit integers, where there is no arithmetic on float16.
-    bits = int(np.float16(fill).view(np.int16))
-    masked = let(_masked_load(buffer, offset, "int16", lanes, valid, bits))
-    return tirx.reinterpret(with_lanes("float16", lanes), masked)
+    masked = let(_masked_load(buffer, offset, "int16", lanes, valid, half.bits(fill)))
+    return tirx.reinterpret(with_lanes(str(buffer.dtype), lanes), masked)
 
 
 def store(buffer: Any, offset: Index, value: Expr, valid: Index | None = None) -> None:
@@ -401,7 +394,7 @@ def store(buffer: Any, offset: Index, value: Expr, valid: Index | None = None) -
     if isinstance(buffer, Coded):
         return buffer.store(offset, value, valid)
     if isinstance(buffer, Narrow):
-        buffer, value = buffer.buffer, tirx.Cast(with_lanes("float16", lanes), value)
+        buffer, value = buffer.buffer, buffer.round(let(value), lanes)
         if lanes > 1 and _partial(valid, lanes):
             value = tirx.reinterpret(with_lanes("int16", lanes), value)
     if lanes == 1:

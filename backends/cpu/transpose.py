@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.narrow import NARROW
 from burnish.backends.cpu.rows import SERIAL_ELEMENTS, TASK_ELEMENTS, each_vector
 from burnish.backends.cpu.tile_transpose import transpose_tile, transpose_vectors
 from burnish.backends.cpu.tir import (
@@ -47,7 +48,7 @@ class TransposeSpec:
     Attributes:
         shape: Input shape: ints or int64 expressions.
         perm: Output axis i is input axis ``perm[i]``.
-        dtype: Element type. Tiles in registers are for 4-byte types and for float16, which is
+        dtype: Element type. Tiles in registers are for 4-byte types and for 16-bit floats, which are
             widened in them; others are copied one by one.
     """
 
@@ -98,17 +99,17 @@ def _is_one(extent: Index) -> bool:
 
 def transpose(isa: Isa, spec: TransposeSpec, name: str = "transpose") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
-    narrow = spec.dtype == "float16"
-    with kernel(name, isa, "float16" if narrow else "float32") as k:
+    narrow = spec.dtype in NARROW
+    with kernel(name, isa, spec.dtype if narrow else "float32") as k:
         given = None if narrow else spec.dtype
         x = k.input("x", spec.shape, given)
         y = k.output("y", tuple(spec.shape[a] for a in spec.perm), given)
         axes = _axes(spec)
-        lanes = isa.lanes if spec.dtype in ("float32", "float16", "int32", "uint32") else 1
+        lanes = isa.lanes if spec.dtype in ("float32", "int32", "uint32", *NARROW) else 1
         if not axes or _is_one(axes[-1].source):
             _copy_blocks(x, y, axes, lanes)
         else:
-            _transpose_planes(isa, x, y, axes, spec.dtype in ("float32", "float16"))
+            _transpose_planes(isa, x, y, axes, spec.dtype in ("float32", *NARROW))
     return k.result
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from burnish.artifact import cpu_features, cross_compiler
 from burnish.backends.base import Target
-from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, Isa
+from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_BF16, AVX512_VNNI, Isa
 from burnish.backends.cpu_backend import COMPUTES, PRECISIONS, cpu_backend
 from burnish.errors import BurnishError, TargetUnavailableError, UsageError
 from burnish.runtime.onednn import load as load_onednn
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MACHINE = "x86_64"
 _LEVELS: dict[str, Isa] = {
+    "x86-64-v4-bf16": AVX512_BF16,
     "x86-64-v4-vnni": AVX512_VNNI,
     "x86-64-v4": AVX512,
     "x86-64-v3": AVX2,
@@ -48,10 +49,12 @@ def _resolve(spec: str) -> Target:
         _MACHINE,
         isa.features,
         isa,
-        precisions=PRECISIONS,
-        computes=COMPUTES,
+        precisions=(*PRECISIONS, "int8", "auto"),
+        # Products of bfloat16 have instructions of their own there.
+        computes={k: v for k, v in COMPUTES.items() if not (isa.bf16 and k == "bfloat16")},
         linker=cross_compiler(_MACHINE),
         integers=bool(isa.dot8),
+        weight_only=True,
     )
 
 
@@ -75,6 +78,7 @@ X86 = cpu_backend(
     "x86",
     {
         "x86": "this machine's CPU: the best level below that it has",
+        "x86-64-v4-bf16": "AVX-512 with VNNI and BF16, the dot products of pairs of bfloat16",
         "x86-64-v4-vnni": "AVX-512 with VNNI, the dot products of bytes",
         "x86-64-v4": "AVX-512 (F, BW, CD, DQ, VL)",
         "x86-64-v3": "AVX2 with FMA",

@@ -5,7 +5,7 @@ that TVM has built.
 """
 
 from burnish.artifact.cpu import cpu_features
-from burnish.artifact.dtypes import DATA_TYPES, DataType
+from burnish.artifact.dtypes import DATA_TYPES, DataType, held_as
 from burnish.artifact.link import compiler_command, cross_compiler, link_module
 from burnish.artifact.manifest import (
     LIBRARY_NAME,

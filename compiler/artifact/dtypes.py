@@ -64,3 +64,9 @@ DATA_TYPES: dict[str, DataType] = {
         _row("complex64", _COMPLEX, 64, "", "complex64"),
     )
 }
+
+
+def held_as(name: str) -> str:
+    """The type of the bits that kernels see of an element type: its own, or an integer's."""
+    row = DATA_TYPES.get(name)
+    return name if row is None else row.numpy

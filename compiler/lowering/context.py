@@ -188,6 +188,7 @@ class NodeContext:
 
     Attributes:
         choice: The tactic that was chosen for the node, if it has tactics.
+        computes: Element type of the arithmetic, where the node itself does not tell.
     """
 
     def __init__(self, function: FunctionLowering, node: Node) -> None:
@@ -195,6 +196,7 @@ class NodeContext:
         self.node = node
         self.isa = function.module.target.isa
         self.choice: Choice | None = None
+        self.computes = ""
 
     def tensor(self, value: Value) -> Lowered:
         """A lowered value with exactly its IR shape."""
@@ -317,7 +319,7 @@ class NodeContext:
                 node.location.names,
                 tuple(v.name for v in node.outputs if v is not None),
                 dtype,
-                computed_in(node, dtype),
+                self.computes or computed_in(node, dtype),
                 flops,
                 detail,
                 nbytes,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from tvm import relax
 
+from burnish.artifact import held_as
 from burnish.errors import BurnishError, LoweringError
 from burnish.ir import Constant, Dim, Graph, Node, TensorType, Value
 from burnish.ir.dims import is_static, symbols
@@ -138,7 +139,7 @@ class FunctionLowering:
 
     def relax_type(self, t: TensorType) -> Any:
         """The Relax type of an IR type."""
-        return relax.TensorType(list(indices(self.symbols, t.dims)), t.dtype)
+        return relax.TensorType(list(indices(self.symbols, t.dims)), held_as(t.dtype))
 
     def _check_symbols(self) -> None:
         bare = {str(d) for v in self.graph.inputs for d in v.shape if not is_static(d)}
@@ -173,7 +174,7 @@ class FunctionLowering:
         """This function's parameter for a weight."""
         if index not in self.weight_vars:
             weight = self.module.weights[index]
-            type = relax.TensorType(list(weight.shape), weight.dtype)
+            type = relax.TensorType(list(weight.shape), held_as(weight.dtype))
             self.weight_vars[index] = relax.Var(f"w.{index}", type)
         return self.weight_vars[index]
 

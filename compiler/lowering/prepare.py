@@ -64,13 +64,13 @@ def prepare(graph: Graph, target: Target) -> list[str]:
         return is_native(node, host_sizes) or accepted(node)
 
     # What has no lowering, and is composed of operators by ONNX itself, needs none.
-    sequential = target.backend.sequential
+    sequential, lacks = target.backend.sequential, target.backend.lacks
 
     def has_none(node: Node) -> bool:
-        return not elsewhere(node) and registry.supported(node, sequential) is not None
+        return not elsewhere(node) and registry.supported(node, sequential, lacks) is not None
 
     if expand_all(graph, has_none):
         clean(graph)
         name_sizes()
-    registry.check(graph, elsewhere, sequential)
+    registry.check(graph, elsewhere, sequential, lacks)
     return [f"{len(names)} x {what} ({first_few(names)})" for what, names in inlined.items()]

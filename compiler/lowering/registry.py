@@ -26,8 +26,7 @@ from burnish.lowering.te_context import known_content
 NATIVE: Final = FLOATS | INTEGERS | {"bool"}
 REAL: Final = FLOATS | INTEGERS
 
-#: TVM's legalization of bfloat16 rejects the bindings of generated kernels.
-_UNAVAILABLE: Final = frozenset({"bfloat16"})
+_NONE: Final[frozenset[str]] = frozenset()
 
 #: Why a node cannot be lowered, or None.
 Check: TypeAlias = Callable[[Node], "str | None"]
@@ -90,13 +89,15 @@ def kernel_rule(
     run_time: Iterable[int] = (),
     dtypes: Iterable[str] = NATIVE,
     check: Check | None = None,
+    bits: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a kernel rule.
 
     Its context is a :class:`~burnish.lowering.kernel_context.KernelContext`; inputs arrive as the
-    arguments of the kernel being built, outputs are ``ctx.outputs``, and it returns nothing.
+    arguments of the kernel being built, outputs are ``ctx.outputs``, and it returns nothing. A rule
+    takes bfloat16 only if it says so with ``bits``: it moves elements, which are uint16 then.
     """
-    return _register(ops, domain, True, attribute_inputs, run_time, dtypes, check)
+    return _register(ops, domain, True, attribute_inputs, run_time, dtypes, check, bits)
 
 
 def _register(
@@ -107,6 +108,7 @@ def _register(
     run_time: Iterable[int],
     dtypes: Iterable[str],
     check: Check | None,
+    bits: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters = list(inspect.signature(function).parameters.values())[1:]
@@ -121,7 +123,7 @@ def _register(
                 kernel=kernel,
                 attribute_inputs=frozenset(attribute_inputs),
                 run_time=frozenset(run_time),
-                dtypes=frozenset(dtypes) - _UNAVAILABLE,
+                dtypes=frozenset(dtypes) - (_NONE if bits or not kernel else {"bfloat16"}),
                 check=check,
                 required=sum(p.default is REQUIRED for p in inputs),
                 inputs=len(inputs),
@@ -159,12 +161,13 @@ def is_compile_time(rule: Rule, node: Node, index: int) -> bool:
     return value.is_const or known_content(value) is not None
 
 
-def supported(node: Node, sequential: bool = True) -> str | None:
+def supported(node: Node, sequential: bool = True, lacks: frozenset[str] = _NONE) -> str | None:
     """Why the table cannot lower a node; None if it can.
 
     Args:
         node: The node.
         sequential: Whether kernel rules count, which write sequential loops.
+        lacks: Element types that the backend does not know.
     """
     rule = find(node)
     if node.key in ("If", "Loop", "Scan"):
@@ -175,6 +178,7 @@ def supported(node: Node, sequential: bool = True) -> str | None:
         return "its kernel is a sequential loop, which this target does not run"
     return (
         _check_attributes(rule, node)
+        or _check_known(node, lacks)
         or _check_inputs(rule, node)
         or _check_outputs(rule, node)
         or (rule.check(node) if rule.check else None)
@@ -187,6 +191,11 @@ def _check_attributes(rule: Rule, node: Node) -> str | None:
         return f"attribute {unknown[0]}"
     missing = [k for k, v in rule.attributes.items() if v is REQUIRED and k not in node.attrs]
     return f"attribute {missing[0]} is missing" if missing else None
+
+
+def _check_known(node: Node, lacks: frozenset[str]) -> str | None:
+    types = {v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.type is not None}
+    return f"element type {min(types & lacks)}" if types & lacks else None
 
 
 def _check_inputs(rule: Rule, node: Node) -> str | None:
@@ -226,6 +235,7 @@ def check(
     graph: Graph,
     also_supported: Callable[[Node], bool] = lambda node: False,
     sequential: bool = True,
+    lacks: frozenset[str] = _NONE,
 ) -> None:
     """Find every node that cannot be lowered.
 
@@ -233,6 +243,7 @@ def check(
         graph: The graph, subgraphs and elementwise bodies included.
         also_supported: Nodes that something else than the table lowers.
         sequential: Whether kernel rules count; see :func:`supported`.
+        lacks: Element types that the backend does not know.
 
     Raises:
         UnsupportedOpError: Lists all of them, with counts and the original names.
@@ -241,7 +252,7 @@ def check(
     for node in _all_nodes(graph):
         if (node.domain, node.op) == ("burnish", "Elementwise") or also_supported(node):
             continue
-        reason = supported(node, sequential)
+        reason = supported(node, sequential, lacks)
         if reason is not None:
             names = node.location.names or (node.name,)
             found.setdefault((node.key, reason), []).append(", ".join(names))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from burnish.backends.base import Refused
 from burnish.backends.composites import postops_of
 from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
+from burnish.backends.cpu.narrow import NARROW
 from burnish.ir import Node
 from burnish.ir.postops import operands
 from burnish.lowering.context import Lowered, NodeContext
 
 
 def refuse_dtype(
-    node: Node, count: int | None = None, *, dtypes: tuple[str, ...] = ("float32", "float16")
+    node: Node, count: int | None = None, *, dtypes: tuple[str, ...] = ("float32", *NARROW)
 ) -> Refused | None:
     """Refuse nodes whose first ``count`` inputs and output are not all of one of ``dtypes``."""
     found = {v.dtype for v in (*node.inputs[:count], node.output) if v is not None}

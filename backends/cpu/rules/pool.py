@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.cpu.codes import LIMITS
+from burnish.backends.cpu.narrow import NARROW
 from burnish.backends.cpu.pool import PoolSpec, pool
 from burnish.backends.cpu.rules.common import refuse_dtype
 from burnish.backends.images import channels, image, image_dims, refuse_layout, window
@@ -25,7 +26,7 @@ def _accepts(node: Node) -> Refused | None:
         return Refused("the number of channels is not known")
     if node.strs_attr("postops"):
         return Refused("pooling kernels have no post-ops")
-    floats = ("float32", "float16")
+    floats = ("float32", *NARROW)
     dtypes = (*floats, *LIMITS) if _KINDS[node.op] == "max" else floats
     return refuse_layout(node) or refuse_dtype(node, dtypes=dtypes)
 

@@ -23,6 +23,7 @@ _BITS |= {f"u{name}": bits for name, bits in _BITS.items()}
 #: Integer of the same width, mask of all bits but the sign, bits of infinity.
 _FLOAT_BITS = {
     "float16": ("int16", 0x7FFF, 0x7C00),
+    "bfloat16": ("int16", 0x7FFF, 0x7F80),
     "float32": ("int32", 0x7FFFFFFF, 0x7F800000),
     "float64": ("int64", 0x7FFFFFFFFFFFFFFF, 0x7FF0000000000000),
 }

@@ -9,6 +9,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu import tir
 from burnish.backends.cpu.tir import Tensor
+from burnish.ir.graph import Node
 from burnish.ir.types import FLOATS
 from burnish.lowering.kernel_context import KernelContext
 from burnish.lowering.ops.common import (
@@ -26,7 +27,6 @@ from burnish.lowering.registry import REAL, kernel_rule
 from burnish.lowering.te_context import Prim, int64
 
 _REDUCTIONS: dict[str, Callable[[Prim, Prim], Prim]] = {
-    "none": lambda old, new: new,
     "add": lambda old, new: old + new,
     "mul": lambda old, new: old * new,
     "max": maximum,
@@ -41,6 +41,9 @@ def copy(source: Tensor, target: Tensor) -> None:
 
 
 def _update(target: Tensor, at: Prim, value: Prim, reduction: str) -> None:
+    if reduction == "none":
+        target.store(at, value)
+        return
     combined = _REDUCTIONS[reduction](wide(target.load(at)), wide(value))
     target.store(at, cast(combined, target.dtype))
 
@@ -58,7 +61,13 @@ def loops(extents: Sequence[Prim], body: Callable[[list[Prim]], None]) -> None:
     nest([])
 
 
-@kernel_rule("ScatterElements")
+def _moves(node: Node) -> str | None:
+    """Bits of bfloat16 are only moved."""
+    moves = node.str_attr("reduction", "none") == "none"
+    return None if moves or node.output.dtype != "bfloat16" else "it reduces bfloat16"
+
+
+@kernel_rule("ScatterElements", check=_moves, bits=True)
 def scatter_elements(
     ctx: KernelContext,
     data: Tensor,
@@ -82,7 +91,7 @@ def scatter_elements(
     loops(indices.shape, body)
 
 
-@kernel_rule("ScatterND", check=static_last_dim)
+@kernel_rule("ScatterND", check=lambda node: static_last_dim(node) or _moves(node), bits=True)
 def scatter_nd(
     ctx: KernelContext,
     data: Tensor,

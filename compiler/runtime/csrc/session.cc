@@ -28,7 +28,10 @@ constexpr int kPooledAllocator = 2;
 // A plan pays off if it is used for more runs than this; recording one takes as long as a few.
 constexpr uint64_t kWorthwhile = 64;
 
-DLDataType ToDLDataType(BurnishDType dtype) { return {dtype.code, dtype.bits, dtype.lanes}; }
+// Kernels see bfloat16 as its bits.
+DLDataType ToDLDataType(BurnishDType dtype) {
+  return {dtype.code == kDLBfloat ? uint8_t{kDLUInt} : dtype.code, dtype.bits, dtype.lanes};
+}
 
 ffi::Function Lookup(const ffi::Module& module, const char* name) {
   ffi::Optional<ffi::Function> function = module->GetFunction(name);
