@@ -18,37 +18,10 @@ from burnish.importers.upgrade_contrib import ALWAYS, MICROSOFT, replace_node
 from burnish.ir.builder import Builder
 from burnish.ir.definitions.convolution import to_channels_first, to_channels_last
 from burnish.ir.graph import Attr, Constant, Node, Value
+from burnish.ir.linear_quantization import dequantize, quantize, scalar_parameter
 from burnish.ir.types import BY_NAME, TensorType
 
 _FLOAT = BY_NAME["float32"].onnx
-
-
-def _single(b: Builder, value: Value | None) -> Value | None:
-    """A scale or zero point of one element, which may come with an axis, as a scalar."""
-    if value is None or value.t.rank in (None, 0) or any(d != 1 for d in value.shape):
-        return value
-    if value.is_const:
-        return b.constant(value.array.reshape(()), value.name)
-    return b.op("Reshape", value, b.ints([]))
-
-
-def _real(b: Builder, x: Value, scale: Value, zero: Value | None, axis: int = 1) -> Value:
-    """The real numbers that codes stand for; ``axis`` is that of several scales."""
-    scale_, zero_ = _single(b, scale), _single(b, zero)
-    assert scale_ is not None
-    if scale_.t.rank == 0:
-        return b.op("DequantizeLinear", x, scale_, zero_)
-    if zero_ is not None and zero_.is_const and zero_.array.size == 1:
-        zero_ = b.constant(np.full(scale_.array.shape, zero_.array), zero_.name)
-    return b.op("DequantizeLinear", x, scale_, zero_, axis=axis)
-
-
-def _codes(b: Builder, y: Value, scale: Value, zero: Value | None, dtype: str) -> Value:
-    """Real numbers rounded to the codes of ``dtype``."""
-    zero = _single(b, zero)
-    if zero is None:
-        return b.op("QuantizeLinear", y, _single(b, scale), output_dtype=BY_NAME[dtype].onnx)
-    return b.op("QuantizeLinear", y, _single(b, scale), zero)
 
 
 def _product_of(b: Builder, *factors: Value) -> Value:
@@ -70,9 +43,9 @@ def _product_of(b: Builder, *factors: Value) -> Value:
 def _between(b: Builder, node: Node, op: str, attrs: dict[str, Attr]) -> None:
     """``op`` on (X, x_scale, x_zero_point, y_scale, y_zero_point)."""
     x = node.required(0)
-    real = _real(b, x, node.required(1), node.input(2))
+    real = dequantize(b, x, node.required(1), node.input(2))
     y = b.node(op, [real], attrs, name=node.name).output
-    replace_node(b, node, [_codes(b, y, node.required(3), node.input(4), x.dtype)])
+    replace_node(b, node, [quantize(b, y, node.required(3), node.input(4), x.dtype)])
 
 
 @upgrade("QLinearSigmoid", until=ALWAYS, domain=MICROSOFT)
@@ -91,11 +64,11 @@ def qlinear_leaky_relu(b: Builder, node: Node) -> None:
 def qlinear_reduce_mean(b: Builder, node: Node) -> None:
     """ReduceMean of 8 bits."""
     x = node.required(0)
-    real = _real(b, x, node.required(1), node.input(2))
+    real = dequantize(b, x, node.required(1), node.input(2))
     inputs = [real, b.ints(node.ints_attr("axes"))] if node.attrs.get("axes") else [real]
     keep = node.int_attr("keepdims", 1)
     y = b.node("ReduceMean", inputs, {"keepdims": keep}, name=node.name).output
-    replace_node(b, node, [_codes(b, y, node.required(3), node.input(4), x.dtype)])
+    replace_node(b, node, [quantize(b, y, node.required(3), node.input(4), x.dtype)])
 
 
 @upgrade("QLinearSoftmax", until=ALWAYS, domain=MICROSOFT)
@@ -106,13 +79,13 @@ def qlinear_softmax(b: Builder, node: Node) -> None:
     if rank is None:
         raise ModelError("QLinearSoftmax of an unknown rank has no standard form")
     axis = node.int_attr("axis", -1) % rank
-    y = _real(b, x, node.required(1), node.input(2))
+    y = dequantize(b, x, node.required(1), node.input(2))
     if node.int_attr("opset", 13) >= 13 or axis == rank - 1:
         y = b.op("Softmax", y, name=node.name, axis=axis)
     else:
         flat = b.op("Flatten", y, axis=axis)
         y = b.op("Reshape", b.op("Softmax", flat, name=node.name, axis=-1), b.op("Shape", y))
-    replace_node(b, node, [_codes(b, y, node.required(3), node.input(4), x.dtype)])
+    replace_node(b, node, [quantize(b, y, node.required(3), node.input(4), x.dtype)])
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -137,10 +110,10 @@ def _as_before(b: Builder, y: Value, perm: tuple[int, ...] | None) -> Value:
 def _pooled(b: Builder, node: Node, op: str, names: Sequence[str]) -> None:
     """A pool of (X, x_scale, x_zero_point, y_scale, y_zero_point)."""
     x, perm = _channels_first(b, node, node.required(0))
-    real = _real(b, x, node.required(1), node.input(2))
+    real = dequantize(b, x, node.required(1), node.input(2))
     attrs = {name: node.attrs[name] for name in names if name in node.attrs}
     y = b.node(op, [real], attrs, name=node.name).output
-    codes = _codes(b, y, node.required(3), node.input(4), x.dtype)
+    codes = quantize(b, y, node.required(3), node.input(4), x.dtype)
     replace_node(b, node, [_as_before(b, codes, perm)])
 
 
@@ -180,11 +153,11 @@ def qlinear_conv(b: Builder, node: Node) -> None:
 
 def _binary(b: Builder, node: Node, op: str) -> None:
     """``op`` on (A, A_scale, A_zero, B, B_scale, B_zero, C_scale, C_zero)."""
-    left = _real(b, node.required(0), node.required(1), node.input(2))
-    right = _real(b, node.required(3), node.required(4), node.input(5))
+    left = dequantize(b, node.required(0), node.required(1), node.input(2))
+    right = dequantize(b, node.required(3), node.required(4), node.input(5))
     y = b.op(op, left, right, name=node.name)
     dtype = node.required(0).dtype
-    replace_node(b, node, [_codes(b, y, node.required(6), node.input(7), dtype)])
+    replace_node(b, node, [quantize(b, y, node.required(6), node.input(7), dtype)])
 
 
 @upgrade("QLinearAdd", until=ALWAYS, domain=MICROSOFT)
@@ -202,21 +175,23 @@ def qlinear_mul(b: Builder, node: Node) -> None:
 @upgrade("QLinearWhere", until=ALWAYS, domain=MICROSOFT)
 def qlinear_where(b: Builder, node: Node) -> None:
     """Where of 8 bits: (condition, X, scale, zero, Y, scale, zero, Z_scale, Z_zero)."""
-    left = _real(b, node.required(1), node.required(2), node.input(3))
-    right = _real(b, node.required(4), node.required(5), node.input(6))
+    left = dequantize(b, node.required(1), node.required(2), node.input(3))
+    right = dequantize(b, node.required(4), node.required(5), node.input(6))
     z = b.op("Where", node.required(0), left, right, name=node.name)
     dtype = node.required(1).dtype
-    replace_node(b, node, [_codes(b, z, node.required(7), node.input(8), dtype)])
+    replace_node(b, node, [quantize(b, z, node.required(7), node.input(8), dtype)])
 
 
 @upgrade("QLinearConcat", until=ALWAYS, domain=MICROSOFT)
 def qlinear_concat(b: Builder, node: Node) -> None:
     """Concat of 8 bits: (Y_scale, Y_zero, X, scale, zero, X, scale, zero, ...)."""
     starts = range(2, len(node.inputs), 3)
-    parts = [_real(b, node.required(i), node.required(i + 1), node.input(i + 2)) for i in starts]
+    parts = [
+        dequantize(b, node.required(i), node.required(i + 1), node.input(i + 2)) for i in starts
+    ]
     y = b.node("Concat", parts, {"axis": node.int_attr("axis")}, name=node.name).output
     dtype = node.required(2).dtype
-    replace_node(b, node, [_codes(b, y, node.required(0), node.input(1), dtype)])
+    replace_node(b, node, [quantize(b, y, node.required(0), node.input(1), dtype)])
 
 
 @upgrade("QGemm", until=ALWAYS, domain=MICROSOFT)
@@ -227,14 +202,14 @@ def qgemm(b: Builder, node: Node) -> None:
     """
     transposed = node.int_attr("transB")
     factor = b.constant(np.asarray(node.float_attr("alpha", 1.0), np.float32), "alpha")
-    a_scale, b_scale = _single(b, node.required(1)), _single(b, node.required(4))
+    a_scale, b_scale = scalar_parameter(b, node.required(1)), scalar_parameter(b, node.required(4))
     assert a_scale is not None
     assert b_scale is not None
     if node.float_attr("alpha", 1.0) != 1.0:
         b_scale = _product_of(b, b_scale, factor)
     inputs: list[Value | None] = [
-        _real(b, node.required(0), a_scale, node.input(2)),
-        _real(b, node.required(3), b_scale, node.input(5), 0 if transposed else 1),
+        dequantize(b, node.required(0), a_scale, node.input(2)),
+        dequantize(b, node.required(3), b_scale, node.input(5), 0 if transposed else 1),
     ]
     bias = node.input(6)
     if bias is not None:
@@ -243,7 +218,7 @@ def qgemm(b: Builder, node: Node) -> None:
     attrs: dict[str, Attr] = {"transA": node.int_attr("transA"), "transB": transposed}
     y = b.node("Gemm", inputs, attrs, name=node.name).output
     if node.input(7) is not None:
-        y = _codes(b, y, node.required(7), node.input(8), node.required(0).dtype)
+        y = quantize(b, y, node.required(7), node.input(8), node.required(0).dtype)
     replace_node(b, node, [y])
 
 
@@ -264,11 +239,11 @@ def _scaled_product(
     bias: Value | None,
 ) -> None:
     """MatMulInteger of ``operands``, its result times both scales, and a bias."""
-    operands = [*operands[:2], *(_single(b, zero) for zero in operands[2:])]
+    operands = [*operands[:2], *(scalar_parameter(b, zero) for zero in operands[2:])]
     while operands[-1] is None:
         operands = operands[:-1]
     product = b.node("MatMulInteger", operands, name=node.name).output
-    units = [_single(b, s) for s in scales]
+    units = [scalar_parameter(b, s) for s in scales]
     factor = _product_of(b, *(u for u in units if u is not None))
     y = b.op("Mul", b.op("Cast", product, to=_FLOAT), factor)
     replace_node(b, node, [y if bias is None else b.op("Add", y, bias)])

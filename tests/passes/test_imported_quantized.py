@@ -1,0 +1,133 @@
+"""Models that come quantized: whatever their form is, products compute in integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from burnish.ir import Graph
+from tests.passes.test_integer_products import keys, optimized, same
+from tests.support.golden import parse
+
+RNG = np.random.default_rng(5)
+
+
+def codes(*shape: int, dtype: str = "uint8") -> np.ndarray:
+    """Random codes of the whole range."""
+    low, high = (0, 256) if dtype == "uint8" else (-128, 128)
+    return RNG.integers(low, high, shape).astype(dtype)
+
+
+def numbers(array: Any) -> str:
+    """A constant in ONNX's text syntax."""
+    return "{" + ",".join(str(v) for v in np.asarray(array).reshape(-1)) + "}"
+
+
+def become(text: str, feeds: dict[str, Any], wanted: dict[str, int], step: float = 0.0) -> Graph:
+    """Optimize a graph: its products are those ``wanted``, and its results the same."""
+    graph = optimized(parse(text, seed=2))
+    found = keys(graph)
+    products = ("QConv", "QMatMul", "Conv", "MatMul", "BatchMatMul")
+    assert {k: found[k] for k in (f"burnish::{p}" for p in products) if found[k]} == wanted
+    left = {"QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger", "Conv", "MatMul"}
+    assert left.isdisjoint(found)
+    same(parse(text, seed=2), graph, feeds, step)
+    return graph
+
+
+QLINEAR_CONV = f"""g (uint8[1,4,6,7] x) => (uint8[1,8,3,4] y)
+<float xs = {{0.0517}}, uint8[1] xz = {{120}}, int8[8,4,3,3] w = {numbers(codes(8, 4, 3, 3, dtype="int8"))},
+ float[8] ws = {{0.01,0.02,0.003,0.004,0.05,0.006,0.01,0.01}}, int8[8] wz = {{0,0,0,0,0,0,0,0}},
+ float[1] ys = {{1.07}}, uint8 yz = {{99}}, int32[8] c = {{100,-200,300,-400,500,-600,700,-8000}}> {{
+    y = QLinearConv<pads=[1,1,1,1],strides=[2,2]>(x, xs, xz, w, ws, wz, ys, yz, c)
+}}"""  # noqa: E501
+
+
+def test_qlinear_conv_becomes_one_integer_convolution() -> None:
+    graph = become(QLINEAR_CONV, {"x": codes(1, 4, 6, 7)}, {"burnish::QConv": 1}, step=1)
+    (node,) = (n for n in graph.nodes if n.op == "QConv")
+    assert node.str_attr("y_dtype") == "uint8"
+    assert node.strs_attr("postops") == ("Add:channel",)
+    assert "QuantizeLinear" not in keys(graph)
+
+
+QLINEAR_MATMUL = f"""g (uint8[2,5,6] x) => (uint8[2,5,7] y)
+<float[1] xs = {{0.0517}}, uint8[1] xz = {{120}}, uint8[6,7] w = {numbers(codes(6, 7))},
+ float WS, uint8 WZ, float ys = {{1.07}}, uint8 yz = {{99}}> {{
+    y = QLinearMatMul(x, xs, xz, w, ws, wz, ys, yz)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero", "products"),
+    [
+        ("ws = {0.03}", "wz = {128}", 1),
+        ("ws = {0.03}", "wz = {17}", 2),
+        (
+            "[7] ws = {0.03,0.04,0.02,0.01,0.05,0.02,0.01}",
+            "[7] wz = {17,0,128,255,100,130,140}",
+            2,
+        ),
+    ],
+    ids=["around-zero", "one-side", "columns"],
+)
+def test_qlinear_matmul(scale: str, zero: str, products: int) -> None:
+    text = QLINEAR_MATMUL.replace(" WS", scale if scale[0] == "[" else f" {scale}")
+    text = text.replace(" WZ", zero if zero[0] == "[" else f" {zero}")
+    become(text, {"x": codes(2, 5, 6)}, {"burnish::QMatMul": products}, step=1)
+
+
+DYNAMIC = f"""g (float[3,6] x) => (float[3,5] y)
+<uint8[6,5] w = {numbers(codes(6, 5))}, float[5] ws = {{0.01,0.02,0.03,0.04,0.05}},
+ uint8[5] wz = {{ZERO}}, float[5] c = {{1.0,2.0,-3.0,4.0,-5.0}}> {{
+    q, s, z = DynamicQuantizeLinear(x)
+    p = MatMulInteger(q, w, z, wz)
+    f = Cast<to=1>(p)
+    t = Mul(s, ws)
+    m = Mul(f, t)
+    y = Add(m, c)
+}}"""
+
+
+@pytest.mark.parametrize(("zero", "products"), [("128,128,128,128,128", 1), ("128,3,200,255,0", 2)])
+def test_dynamic_products(zero: str, products: int) -> None:
+    x = RNG.standard_normal((3, 6)).astype(np.float32)
+    text = DYNAMIC.replace("ZERO", zero)
+    graph = become(text, {"x": x}, {"burnish::QMatMul": products})
+    assert all(n.str_attr("y_dtype") == "float32" for n in graph.nodes if n.op == "QMatMul")
+
+
+SUMS = """g (T[2,3,6] x ZERO) => (int32[2,3,5] y)
+<U[6,5] w = WEIGHTS CONSTANTS> {
+    y = MatMulInteger(x, w OPERANDS)
+}"""
+
+
+@pytest.mark.parametrize("x", ["uint8", "int8"])
+@pytest.mark.parametrize("w", ["uint8", "int8"])
+@pytest.mark.parametrize("zero", ["none", "constant", "computed"])
+@pytest.mark.parametrize("w_zero", ["none", "one", "columns"])
+def test_sums_of_products_are_exact(x: str, w: str, zero: str, w_zero: str) -> None:
+    inputs, constants, operands = "", "", ""
+    if zero == "computed":
+        inputs, operands = f", {x}[1] z", ", z"
+    elif zero == "constant":
+        constants, operands = f", {x} z = {{77}}", ", z"
+    if w_zero != "none":
+        points = [100] if w_zero == "one" else [100, -100 if w == "int8" else 5, 0, 127, 1]
+        shape = "" if w_zero == "one" else "[5]"
+        constants += f", {w}{shape} wz = {numbers(points)}"
+        operands = (operands or ", ") + ", wz"
+    text = SUMS.replace("T[", f"{x}[").replace("U[", f"{w}[").replace("ZERO", inputs)
+    text = text.replace("WEIGHTS", numbers(codes(6, 5, dtype=w)))
+    text = text.replace("CONSTANTS", constants).replace("OPERANDS", operands)
+    feeds = {"x": codes(2, 3, 6, dtype=x), "z": np.array([-9 if x == "int8" else 200], x)}
+    if zero != "computed":
+        del feeds["z"]
+    found = keys(optimized(parse(text, seed=2)))
+    products = found["burnish::QMatMul"]
+    assert found["MatMulInteger"] == 0
+    assert products == (1 if w == "int8" and w_zero == "none" else 2)
+    become(text, feeds, {"burnish::QMatMul": products})
