@@ -27,6 +27,7 @@ def _resolve(spec: str) -> Target:
         precisions=PRECISIONS,
         computes=COMPUTES,
         linker=cross_compiler(MACHINE),
+        weight_only=True,
     )
 
 

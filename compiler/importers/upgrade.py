@@ -62,6 +62,7 @@ def upgrade_graph(graph: Graph, versions: Mapping[Node, int]) -> None:
     """
     import burnish.importers.upgrade_contrib
     import burnish.importers.upgrade_early
+    import burnish.importers.upgrade_nbits
     import burnish.importers.upgrade_quantized
     import burnish.importers.upgrade_rules  # noqa: F401  (the imports fill the table)
 

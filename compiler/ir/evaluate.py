@@ -19,6 +19,8 @@ OPAQUE_DTYPES = frozenset(
     {"bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"}
     | {"uint4", "int4", "string", "complex64", "complex128"}
 )
+#: Those among them that it takes as constants of a model.
+_ONLY_EMBEDDED = frozenset({"uint4", "int4"})
 #: Larger constants are fed as inputs, so that they are not copied into a model.
 _MAX_EMBEDDED = 1024
 
@@ -31,8 +33,13 @@ def can_evaluate(node: Node) -> bool:
         return False
     if node.op == "Dropout" and node.input(2) is not None:
         return False
-    values = [v for v in (*node.inputs, *node.outputs) if v is not None]
-    return all(v.type is not None and v.dtype not in OPAQUE_DTYPES for v in values)
+
+    def passes(value: Value | None, *, out: bool = False) -> bool:
+        if value is None or (value.type is not None and value.dtype not in OPAQUE_DTYPES):
+            return True
+        return value.is_const and value.dtype in _ONLY_EMBEDDED and not out
+
+    return all(map(passes, node.inputs)) and all(passes(v, out=True) for v in node.outputs)
 
 
 def evaluate(nodes: Sequence[Node], wanted: Sequence[Value]) -> list[np.ndarray]:
@@ -85,7 +92,7 @@ def _closed_graph(
 
     def leaf(value: Value, const: Constant) -> Value:
         if const not in by_constant:
-            if const.nbytes <= _MAX_EMBEDDED:
+            if const.nbytes <= _MAX_EMBEDDED or value.dtype in _ONLY_EMBEDDED:
                 by_constant[const] = graph.constant(const, "constant")
             else:
                 made = graph.value("input", value.type)

@@ -22,6 +22,9 @@ from burnish.passes.fusion.conv_norm import channel_constant, spatial_attrs
 from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.rewrite import Replacement, RewritePass, Rule
 
+#: Products of the rows of their first input with a matrix.
+_BY_ROWS = ("burnish::MatMul", "burnish::MatMulNBits")
+
 
 class MakeConv(Rule):
     """Conv and ConvTranspose with constant weights => composites with the bias as a post-op."""
@@ -127,7 +130,7 @@ class FlattenedMatMul(Rule):
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """Multiply the rows where they are."""
         product = node.required(0).producer
-        if product is None or product.key != "burnish::MatMul" or product.graph is not node.graph:
+        if product is None or product.key not in _BY_ROWS or product.graph is not node.graph:
             return NoMatch("the value reshaped is no matrix product", node)
         if product.output.single_user() is None:
             return NoMatch("the product is used elsewhere", product)
@@ -145,7 +148,7 @@ class FlattenedMatMul(Rule):
             return NoMatch("the columns are reshaped", node)
         if any(p.endswith(":full") for p in product.strs_attr("postops")):
             return NoMatch("an operand of a post-op would have to be reshaped", product)
-        made = b.node("MatMul", [x, *product.inputs[1:]], product.attrs, domain="burnish")
+        made = b.node(product.op, [x, *product.inputs[1:]], product.attrs, domain="burnish")
         return Replacement({y: made.output}, (before, product, node))
 
 

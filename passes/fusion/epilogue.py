@@ -17,6 +17,7 @@ import numpy as np
 from burnish.ir import Builder, Node, PostOp, Value, parse_postops
 from burnish.ir.definitions.convolution import is_channels_last
 from burnish.ir.definitions.quantized import CORE as QUANTIZED_CORE
+from burnish.ir.definitions.weight_only import CORE as WEIGHT_ONLY_CORE
 from burnish.ir.postops import Operand, operands
 from burnish.ir.types import to_numpy
 from burnish.passes.axes import Block, aligned_blocks
@@ -34,6 +35,7 @@ CORE_INPUTS = {
     "burnish::BatchMatMul": 2,
     "burnish::QConv": QUANTIZED_CORE,
     "burnish::QMatMul": QUANTIZED_CORE,
+    "burnish::MatMulNBits": WEIGHT_ONLY_CORE,
 }
 _PLAIN = {"Relu", "Sigmoid", "Tanh", "HardSwish", "Neg", "Abs", "Sqrt", "Exp", "Erf", "Softplus"}
 _PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {

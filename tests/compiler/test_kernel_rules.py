@@ -8,6 +8,7 @@ import pytest
 from burnish.backends.cpu.reduce import OPS as REDUCTIONS
 from burnish.backends.cpu.rules import RULES
 from burnish.ir import Node
+from burnish.ir.types import to_numpy
 from tests.support.bundle import Bundle, Case
 from tests.support.golden import parse
 
@@ -430,6 +431,22 @@ CASES: dict[str, Case] = {
         "{ y = LayerNormalization<axis=1>(x, s) }",
     ),
     "double": Case("(double[3,9] x) => (double[3,9] y) { y = Softmax(x) }", ("Softmax",)),
+}
+
+CASES |= {
+    f"matmul_{dtype}": Case(
+        f"(float[n,80] x, float[n,24] r) => (float[n,24] y) <{dtype}[80,24] w, float[3,24] c, "
+        f"{dtype}[3,24] z> {{ d = DequantizeLinear<axis=0, block_size=32>(w, c, z) "
+        "m = MatMul(x, d) s = Add(m, r) y = Relu(s) }",
+        ("burnish::MatMulNBits",),
+        {"n": size},
+        weights={
+            "w": RNG.integers(low, low + count, (80, 24)).astype(to_numpy(dtype)),
+            "c": RNG.uniform(0.5, 2, (3, 24)).astype(np.float32) / count,
+            "z": RNG.integers(low, low + count, (3, 24)).astype(to_numpy(dtype)),
+        },
+    )
+    for dtype, low, count, size in (("int4", -8, 16, 1), ("uint8", 0, 256, 7))
 }
 
 POSITIVE = RNG.uniform(0.5, 2, (3, 4, 5)).astype(np.float32)

@@ -12,6 +12,7 @@ from burnish.backends.cpu.rules.conv import CONV
 from burnish.backends.cpu.rules.conv_transpose import CONV_TRANSPOSE
 from burnish.backends.cpu.rules.matmul import MATMUL_RULES
 from burnish.backends.cpu.rules.movement import MOVEMENT_RULES
+from burnish.backends.cpu.rules.nbits import MATMUL_NBITS
 from burnish.backends.cpu.rules.pool import POOL_RULES
 from burnish.backends.cpu.rules.quantized import QUANTIZED_RULES
 from burnish.backends.cpu.rules.recurrent import RECURRENT_RULES
@@ -25,6 +26,7 @@ RULES: dict[str, KernelRule] = {
         CONCAT,
         CONV,
         CONV_TRANSPOSE,
+        MATMUL_NBITS,
         *MATMUL_RULES,
         *MOVEMENT_RULES,
         *POOL_RULES,

@@ -10,6 +10,7 @@ from burnish.ir.definitions import (
     normalization,
     pooling,
     quantized,
+    weight_only,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "normalization",
     "pooling",
     "quantized",
+    "weight_only",
 ]
