@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from burnish.errors import InputFileError
 from burnish.ir import composites
 from burnish.ir.graph import Constant, Graph, Node, Value
 from burnish.ir.proto import attribute_protos, tensor_proto, type_proto, type_text
-from burnish.ir.types import to_numpy
+from burnish.ir.types import BY_NAME, to_numpy
 
 #: Metadata of a node: the original node names that it stands for, one a line.
 LOCATION_KEY = "burnish.location"
@@ -35,6 +36,20 @@ IR_VERSION = 10
 EMBED_LIMIT = 1_900_000_000
 #: Smaller constants stay in the model file even when the data are external.
 EXTERNAL_THRESHOLD = 1024
+
+
+#: Types of 16 bits, and operators for which onnxruntime's CPU provider takes bfloat16: those that
+#: compute nothing, and control flow. For others of float16 it computes in float32 and drops most
+#: roundings in between.
+_NARROW = frozenset({"float16", "bfloat16"})
+_MOVES = frozenset(
+    {
+        *("Cast", "Compress", "Concat", "ConstantOfShape", "Flatten", "Gather", "GatherElements"),
+        *("GatherND", "Identity", "If", "Loop", "Reshape", "ReverseSequence", "Scan"),
+        *("ScatterElements", "ScatterND", "Shape", "Slice", "Split", "Squeeze", "Transpose"),
+        "Unsqueeze",
+    }
+)
 
 
 @lru_cache(maxsize=1024)
@@ -82,7 +97,8 @@ def _schema(op: str, version: int) -> onnx.defs.OpSchema | None:
 class _Exporter:
     """State of one export: names that are taken, functions made so far."""
 
-    def __init__(self, root: Graph) -> None:
+    def __init__(self, root: Graph, *, widened: bool = False) -> None:
+        self.widened = widened
         self.opset = {"": BASE_OPSET, **root.opset}
         #: The least opset that has everything that was exported so far.
         self.least = min(BASE_OPSET, self.opset[""])
@@ -173,9 +189,26 @@ class _Exporter:
 
     def nodes(self, node: Node) -> list[onnx.NodeProto]:
         """One node, or several for an operator that onnxruntime lacks."""
-        if (node.domain, node.op) == ("", "Swish"):
-            return self._swish(node)
-        return [self.node(node)]
+        protos = self._swish(node) if node.key == "Swish" else [self.node(node)]
+        # The body of a composite is widened itself.
+        if self.widened and not node.domain and node.op not in _MOVES:
+            return self._widen(node, protos)
+        return protos
+
+    def _widen(self, node: Node, protos: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+        """Let the protos of a node compute on float32 what has 16 bits outside."""
+        before, after = [], []
+        names: dict[str, str] = {}
+        for value in dict.fromkeys(v for v in node.inputs if _is_narrow(v)):
+            names[value.name] = self._fresh(f"{value.name}_widened")
+            before.append(_cast(value.name, names[value.name], onnx.TensorProto.FLOAT))
+        for value in (v for v in node.outputs if _is_narrow(v)):
+            names[value.name] = self._fresh(f"{value.name}_unrounded")
+            after.append(_cast(names[value.name], value.name, BY_NAME[value.dtype].onnx))
+        for proto in protos:
+            for refs in (proto.input, proto.output):
+                refs[:] = [names.get(name, name) for name in refs]
+        return [*before, *protos, *after]
 
     def _swish(self, node: Node) -> list[onnx.NodeProto]:
         """Swish(x) = x * Sigmoid(alpha * x).
@@ -202,6 +235,16 @@ class _Exporter:
 
 def _node(op: str, inputs: list[str], output: str) -> onnx.NodeProto:
     return onnx.NodeProto(op_type=op, input=inputs, output=[output])
+
+
+def _cast(source: str, output: str, to: int) -> onnx.NodeProto:
+    proto = _node("Cast", [source], output)
+    proto.attribute.add(name="to", type=onnx.AttributeProto.INT, i=to)
+    return proto
+
+
+def _is_narrow(value: Value | None) -> TypeGuard[Value]:
+    return value is not None and value.type is not None and value.dtype in _NARROW
 
 
 def _constant_node(constant: Constant, output: str) -> onnx.NodeProto:
@@ -247,10 +290,16 @@ def _value_info(value: Value) -> onnx.ValueInfoProto:
     return info
 
 
-def to_model(graph: Graph) -> onnx.ModelProto:
+def to_model(graph: Graph, *, widened: bool = False) -> onnx.ModelProto:
     """The graph as an ONNX model with all data inside.
 
     The same graph gives the same bytes (``SerializeToString(deterministic=True)``).
+
+    Args:
+        graph: The graph.
+        widened: Let nodes of bfloat16 and float16 compute on float32, between Casts, unless they
+            only move elements: onnxruntime's CPU provider has no kernels for the former, and
+            rounds no results between nodes of the latter.
 
     Raises:
         InputFileError: The constants do not fit into one protobuf message; use :func:`save`.
@@ -261,16 +310,16 @@ def to_model(graph: Graph) -> onnx.ModelProto:
             f"the model has {total} bytes of constants, more than one protobuf message can hold",
             hint="save it to a file, which puts them into a second one",
         )
-    model = _skeleton(graph)
+    model = _skeleton(graph, widened=widened)
     for value in graph.constants():
         assert value.const is not None
         model.graph.initializer.append(tensor_proto(value.const, value.name))
     return model
 
 
-def _skeleton(graph: Graph) -> onnx.ModelProto:
+def _skeleton(graph: Graph, *, widened: bool = False) -> onnx.ModelProto:
     """The model without initializers."""
-    exporter = _Exporter(graph)
+    exporter = _Exporter(graph, widened=widened)
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="burnish")
     model.graph.CopyFrom(exporter.graph(graph))
     opset = {**exporter.opset, "": exporter.least}
@@ -295,7 +344,13 @@ def subgraph_proto(graph: Graph) -> onnx.GraphProto:
     return proto
 
 
-def save(graph: Graph, path: str | Path, *, external_data: bool | None = None) -> None:
+def save(
+    graph: Graph,
+    path: str | Path,
+    *,
+    external_data: bool | None = None,
+    widened: bool = False,
+) -> None:
     """Write the graph as an ONNX file, all or nothing.
 
     Args:
@@ -303,6 +358,7 @@ def save(graph: Graph, path: str | Path, *, external_data: bool | None = None) -
         path: The file; it is replaced if it exists.
         external_data: Write large constants to ``NAME.data`` beside it. Default: when they are
             too large for one file.
+        widened: As in :func:`to_model`.
 
     Raises:
         InputFileError: The file cannot be written.
@@ -314,10 +370,10 @@ def save(graph: Graph, path: str | Path, *, external_data: bool | None = None) -
         external_data = total > EMBED_LIMIT
     try:
         if not external_data:
-            data = to_model(graph).SerializeToString(deterministic=True)
+            data = to_model(graph, widened=widened).SerializeToString(deterministic=True)
             _replace(target, data)
             return
-        model = _skeleton(graph)
+        model = _skeleton(graph, widened=widened)
         beside = target.with_name(target.name + ".data")
         with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as handle:
             try:

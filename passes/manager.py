@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from burnish.errors import BurnishError, PassError, UsageError, VerifyError
+from burnish.errors import BurnishError, CalibrationError, PassError, UsageError, VerifyError
 from burnish.ir import Attr, Graph, Value
 from burnish.ir.text import graph_text, node_text
 from burnish.ir.verify import verify
@@ -128,6 +128,8 @@ class PassManager:
             changed = item.run(graph, ctx)
             if changed:
                 clean(graph)
+        except CalibrationError:
+            raise  # about the samples that the pass measured on, not about the pass
         except Exception as error:
             raise self._failed(item, ctx, error) from error
         seconds = time.perf_counter() - start

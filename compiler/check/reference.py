@@ -48,20 +48,51 @@ class Reference:
             options.add_session_config_entry("session.disable_prepacking", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
-        where = str(model) if isinstance(model, (str, Path)) else "the given model"
+        self.description = f"onnxruntime {ort.__version__}, CPU, no optimizations"
+        source = self._source(model)
         try:
-            self._session = ort.InferenceSession(
-                self._source(model), options, providers=["CPUExecutionProvider"]
-            )
-        except InputFileError:
-            raise
+            self._session = self._open(source, options)
+        except ModelError as error:
+            if not isinstance(error.__cause__, ort.capi.onnxruntime_pybind11_state.NotImplemented):
+                raise
+            widened = self._widened(source)
+            if widened is None:
+                raise
+            self._session = self._open(widened, options)
+            self.description += ", bfloat16 computed in float32"
+
+    def _open(self, source: str | bytes, options: Any) -> Any:
+        import onnxruntime as ort
+
+        try:
+            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelError(
                 f"onnxruntime does not load the model: {_first_line(error)}",
-                at=where,
+                at=source if isinstance(source, str) else "the given model",
                 hint="check it with onnx.checker.check_model(path, full_check=True)",
             ) from error
-        self.description = f"onnxruntime {ort.__version__}, CPU, no optimizations"
+
+    def _widened(self, source: str | bytes) -> str | None:
+        """A copy that computes bfloat16 in float32, each result rounded; None if there is none.
+
+        onnxruntime's CPU provider has no kernels that compute on bfloat16.
+        """
+        from burnish.export import save
+        from burnish.importers.onnx_model import load
+
+        graph = load(onnx.load_from_string(source) if isinstance(source, bytes) else source)
+        if not any(
+            v is not None and v.type is not None and v.dtype == "bfloat16"
+            for node in graph.walk()
+            for v in (*node.inputs, *node.outputs)
+        ):
+            return None
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="burnish-reference-")
+        path = Path(self._folder.name) / "widened.onnx"
+        save(graph, path, widened=True)
+        return str(path)
 
     def _source(self, model: Model) -> str | bytes:
         if isinstance(model, (str, Path)):
@@ -105,7 +136,7 @@ class Reference:
         return list(outputs)
 
     def close(self) -> None:
-        """Free the session and the temporary copy of a big ModelProto."""
+        """Free the session and temporary copies of the model."""
         del self._session
         if self._folder is not None:
             self._folder.cleanup()

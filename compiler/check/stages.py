@@ -104,7 +104,7 @@ class StageCheck:
         from burnish.export import to_model
 
         try:
-            with Reference(to_model(graph), threads=1, prepack=False) as stage:
+            with Reference(to_model(graph, widened=True), threads=1, prepack=False) as stage:
                 found = _run(stage, self._feeds)
         except (ModelError, InvalidInputError) as error:
             return f"the graph does not run on onnxruntime: {error.message}", {}

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from burnish.passes.precision.formats import FORMATS, Format, format_of
 from burnish.passes.precision.mixed import MixedPrecision
+from burnish.passes.precision.ranges import Extent, Measure
 
-__all__ = ["FORMATS", "Format", "MixedPrecision", "format_of"]
+__all__ = ["FORMATS", "Extent", "Format", "Measure", "MixedPrecision", "format_of"]

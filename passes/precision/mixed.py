@@ -11,8 +11,10 @@ import numpy as np
 from burnish.ir import Builder, Constant, Graph, Location, Node, TensorType, Value
 from burnish.ir.types import BY_NAME, to_numpy
 from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
+from burnish.passes.precision.facts import WIDE, is_wide
 from burnish.passes.precision.formats import Format, format_of
-from burnish.passes.precision.plan import WIDE, Plan, carries, make_plan
+from burnish.passes.precision.plan import Plan, carries, make_plan
+from burnish.passes.precision.ranges import Measure
 from burnish.passes.precision.roles import row_of
 
 VIA = "mixed-precision"
@@ -34,22 +36,30 @@ class MixedPrecision(Pass):
     Attributes:
         dtype: The 16-bit type, ``float16`` or ``bfloat16``.
         high: Original names of nodes that have to stay in float32, each with the reason.
+        explicit: Let norms, softmax and averages compute on float32 between Casts, for runtimes
+            that would compute them in the types of their operands; burnish's kernels do not.
+        measure: Measures values on calibration data; None decides by the operators alone.
     """
 
     name = "mixed-precision"
     numerics = Numerics.NARROWS
     dtype: str = "float16"
     high: Mapping[str, str] = field(default_factory=dict)
+    explicit: bool = False
+    measure: Measure | None = None
 
     @property
     def spec(self) -> str:
         """The name with the type, not with all nodes."""
-        return self.name if self.dtype == "float16" else f"{self.name}{{dtype={self.dtype}}}"
+        chosen = [f"dtype={self.dtype}"] if self.dtype != "float16" else []
+        chosen += ["explicit=True"] if self.explicit else []
+        return f"{self.name}{{{','.join(chosen)}}}" if chosen else self.name
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Decide, then change types and put Casts between."""
         stored = format_of(self.dtype)
-        plan = make_plan(graph, stored, self.high)
+        extents = self.measure(graph, _measurable(graph)) if self.measure is not None else {}
+        plan = make_plan(graph, stored, high=self.high, extents=extents, explicit=self.explicit)
         for node, reason in plan.kept.items():
             for name in node.location.names or (node.name,):
                 ctx.kept[name] = reason
@@ -61,6 +71,12 @@ class MixedPrecision(Pass):
         if both:
             ctx.note(f"constants stored in both precisions: {', '.join(sorted(both))}")
         return True
+
+
+def _measurable(graph: Graph) -> list[Value]:
+    """The float32 values of the main graph; those of subgraphs differ from call to call."""
+    made = [v for node in graph.nodes for v in node.outputs if v is not None]
+    return [v for v in (*graph.inputs, *made) if is_wide(v)]
 
 
 def _report(plan: Plan, stored: Format, ctx: PassContext) -> None:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from burnish.ir import Constant, Graph, Node, Value, parse_postops
+from burnish.ir import Graph, Node, Value
+from burnish.passes.precision.facts import Facts, is_wide
 from burnish.passes.precision.formats import Format
+from burnish.passes.precision.ranges import Extent, Ranges
 from burnish.passes.precision.roles import Role, Row, row_of, sensitive
-
-WIDE = "float32"
-#: Linear operators, of which spectra are made.
-_LINEAR = frozenset(
-    {
-        *("Conv", "ConvTranspose", "MatMul", "Gemm"),
-        *("burnish::Conv", "burnish::ConvTranspose", "burnish::MatMul"),
-    }
-)
 
 
 @dataclass
@@ -53,34 +44,38 @@ def carries(row: Row, node: Node, index: int) -> bool:
     return value is not None and is_wide(value) and row.carries(index)
 
 
-def is_wide(value: Value) -> bool:
-    """Whether a value is of the type that the pass changes."""
-    return value.type is not None and value.dtype == WIDE
-
-
-def make_plan(graph: Graph, stored: Format, high: Mapping[str, str]) -> Plan:
+def make_plan(
+    graph: Graph,
+    stored: Format,
+    *,
+    high: Mapping[str, str],
+    extents: Mapping[str, Extent],
+    explicit: bool,
+) -> Plan:
     """Decide for every node of a graph and its subgraphs.
 
     Args:
         graph: It stays as it is.
         stored: The 16-bit type.
         high: Original names of nodes that have to stay in float32, each with the reason.
+        extents: What was measured, by name of the value.
+        explicit: Whether Casts have to say what computes in float32.
     """
-    return _Planner(graph, stored, high).run()
+    return _Planner(graph, Ranges(stored, extents), high, explicit).run()
 
 
 class _Planner:
-    def __init__(self, graph: Graph, stored: Format, high: Mapping[str, str]) -> None:
-        self.stored = stored
+    def __init__(
+        self, graph: Graph, ranges: Ranges, high: Mapping[str, str], explicit: bool
+    ) -> None:
+        self.stored = ranges.stored
         self.high = high
         self.nodes = list(graph.walk())
-        self.rows = {node: row_of(node) for node in self.nodes}
+        self.rows = {node: row_of(node, explicit=explicit) for node in self.nodes}
+        self.facts = Facts(self.rows, ranges)
         self.plan = Plan()
         self._wanted: dict[Value, bool] = {}
         self._landing: dict[Value, bool] = {}
-        self._logged: dict[Value, bool] = {}
-        self._wild: dict[Value, bool] = {}
-        self._extent: dict[Constant, float] = {}
 
     def run(self) -> Plan:
         for node in self.nodes:
@@ -109,21 +104,30 @@ class _Planner:
         data = [i for i in range(len(node.inputs)) if carries(row, node, i)]
         if not data:
             return
-        for index in data:
-            value = node.required(index)
-            if why := self._unfit(value):
-                self.plan.kept[node] = why
-                return
-        if why := self._wanted_high(node):
+        if why := self._wanted_high(node) or self._too_precise(node, data):
             self.plan.kept[node] = why
-        elif self._reaches(node.output, self._before_log, self._logged, self._takes_log):
-            self.plan.kept[node] = "a logarithm follows, to which small results matter like large"
         elif any(v is not None and not is_wide(v) for v in node.outputs[:1]):
             self.plan.kept[node] = f"its result is {node.output.dtype}"
         elif any(v is not None and is_wide(v) for v in node.outputs[1:]) and not node.domain:
             self.plan.kept[node] = "its statistics are float32 outputs"
         else:
             self.plan.narrow.add(node)
+
+    def _too_precise(self, node: Node, data: Sequence[int]) -> str:
+        """Why 16 bits cannot hold what a compute node reads or makes; empty if they can."""
+        read, facts = [node.required(index) for index in data], self.facts
+        reasons = (
+            *map(facts.unfit, read),
+            *map(facts.inexact_count, read),
+            facts.unfit(node.output),
+            *(facts.blurred(node, index) for index in data),
+            facts.blurs(node.output),
+        )
+        if why := next(filter(None, reasons), ""):
+            return why
+        if facts.before_log(node.output):
+            return "a logarithm follows, to which small results matter like large"
+        return ""
 
     def _moves_narrow(self, node: Node) -> bool:
         """A move is narrow if what it moves is, or goes to narrow nodes only.
@@ -134,7 +138,7 @@ class _Planner:
         if node.str_attr("reduction", "none") != "none" or not is_wide(node.output):
             return False
         data = [node.required(i) for i in range(len(node.inputs)) if carries(row, node, i)]
-        if self._wanted_high(node) or any(map(self._unfit, data)):
+        if self._wanted_high(node) or any(map(self.facts.unfit, (*data, node.output))):
             return False
         moved = data if node.key == "Concat" else data[:1]
         if any(self.plan.is_low(v) for v in moved):
@@ -170,10 +174,8 @@ class _Planner:
 
     def _sensitive(self, node: Node) -> str:
         """Why the result of a glue node is not stored in 16 bits; empty if it may be."""
-        return self._wanted_high(node) or sensitive(node, self.stored)
-
-    def _takes_log(self, node: Node, index: int) -> bool:
-        return node.key == "Log"
+        why = self._wanted_high(node) or sensitive(node, self.stored)
+        return why or (self.facts.unfit(node.output) if is_wide(node.output) else "")
 
     def _reaches(
         self,
@@ -202,35 +204,7 @@ class _Planner:
     def _has_role(self, *roles: Role) -> Callable[[Node], bool]:
         return lambda node: self.rows[node].role in roles
 
-    def _before_log(self, node: Node) -> bool:
-        """Whether a node may be part of a spectrum: it is linear, or no compute node at all."""
-        if self.rows[node].role is not Role.COMPUTE:
-            return True
-        return node.key in _LINEAR and all(
-            post.operand and post.op in ("Add", "Sub")
-            for post in parse_postops(node.strs_attr("postops"))
-        )
-
-    # --- ranges --------------------------------------------------------------------------------
-
-    def _largest(self, const: Constant) -> float:
-        """The largest finite magnitude of a constant."""
-        if const not in self._extent:
-            array = const.array
-            finite = np.abs(array[np.isfinite(array)]) if array.size else array
-            self._extent[const] = float(finite.max(initial=0.0))
-        return self._extent[const]
-
-    def _unfit(self, value: Value) -> str:
-        """Why a constant cannot be stored in 16 bits; empty if it can, and for other values."""
-        if value.const is None:
-            return ""
-        largest, name, dtype = self._largest(value.const), value.name, self.stored.dtype
-        if largest > self.stored.largest:
-            return f"constant {name} holds {largest:.4g}, beyond the range of {dtype}"
-        if 0 < largest < self.stored.smallest:
-            return f"constant {name} holds nothing over {largest:.4g}, too small for {dtype}"
-        return ""
+    # --- masks ---------------------------------------------------------------------------------
 
     def _saturate(self, node: Node) -> None:
         """Limit what a narrow node reads where it may be a mask out of the range of the format."""
@@ -242,20 +216,8 @@ class _Planner:
                 continue
             if value.producer is not None and value.producer in self.plan.narrow:
                 continue
-            if self._is_wild(value):
+            if self.facts.is_wild(value):
                 self.plan.saturated.add(value)
-
-    def _is_wild(self, value: Value) -> bool:
-        """Whether a constant out of range takes part in making a value."""
-        if value.const is not None:
-            return is_wide(value) and self._largest(value.const) > self.stored.largest
-        if value not in self._wild:
-            self._wild[value] = False
-            node = value.producer
-            row = self.rows.get(node) if node is not None else None
-            if node is not None and row is not None and row.role in (Role.GLUE, Role.MOVE):
-                self._wild[value] = any(v is not None and self._is_wild(v) for v in node.inputs)
-        return self._wild[value]
 
     # --- reasons -------------------------------------------------------------------------------
 
@@ -269,6 +231,8 @@ class _Planner:
             plan.kept[node] = row.why(self.stored)
         elif why := self._sensitive(node):
             plan.kept[node] = why
+        elif row.reason:
+            plan.kept[node] = row.reason
         elif row.role is Role.MOVE or not any(map(plan.is_low, touched)):
             plan.consequences.add(node)
             moves = row.role is Role.MOVE

@@ -34,12 +34,14 @@ class Row:
         role: What the operator does.
         data: Positions of the inputs that carry data, None for all of them; the others (sizes,
             indices, scales of a Resize) keep their types.
+        inside: For a compute operator, what it computes in float32 whatever it reads and writes.
         reason: For a kept operator, why; the names of the format's attributes stand in braces.
     """
 
     role: Role
     data: frozenset[int] | None = None
     reason: str = ""
+    inside: str = ""
 
     def carries(self, index: int) -> bool:
         """Whether an input carries data."""
@@ -50,8 +52,8 @@ class Row:
         return self.reason.format(**asdict(stored))
 
 
-def _rows(role: Role, names: str, *data: int, reason: str = "") -> dict[str, Row]:
-    row = Row(role, frozenset(data) if data else None, reason)
+def _rows(role: Role, names: str, *data: int, reason: str = "", inside: str = "") -> dict[str, Row]:
+    row = Row(role, frozenset(data) if data else None, reason, inside)
     return dict.fromkeys(names.split(), row)
 
 
@@ -62,12 +64,21 @@ TABLE: Final[dict[str, Row]] = {
     **_rows(
         Role.COMPUTE,
         "burnish::Conv burnish::ConvTranspose burnish::MatMul burnish::BatchMatMul "
-        "burnish::AddLayerNorm burnish::AddRMSNorm burnish::MaxPool "
-        "burnish::AveragePool burnish::GlobalAveragePool burnish::GlobalMaxPool "
-        "AveragePool BatchNormalization Conv ConvTranspose Gemm GlobalAveragePool GlobalMaxPool "
-        "GroupNormalization InstanceNormalization LayerNormalization MatMul MaxPool "
-        "RMSNormalization Softmax",
+        "burnish::MaxPool burnish::GlobalMaxPool "
+        "BatchNormalization Conv ConvTranspose Gemm GlobalMaxPool MatMul MaxPool",
     ),
+    **_rows(
+        Role.COMPUTE,
+        "burnish::AddLayerNorm burnish::AddRMSNorm GroupNormalization InstanceNormalization "
+        "LayerNormalization RMSNormalization",
+        inside="means and squares are computed in float32",
+    ),
+    **_rows(
+        Role.COMPUTE,
+        "burnish::AveragePool burnish::GlobalAveragePool AveragePool GlobalAveragePool",
+        inside="sums are computed in float32",
+    ),
+    **_rows(Role.COMPUTE, "Softmax", inside="exponentials and sums are computed in float32"),
     # Masks stay float32: the lowest 16-bit number may not be low enough to outweigh all scores.
     **_rows(Role.COMPUTE, "burnish::Attention", 0, 1, 2),
     **_rows(
@@ -105,11 +116,17 @@ TABLE: Final[dict[str, Row]] = {
 SENSITIVE: Final = frozenset({"Cosh", "Exp", "Pow", "Reciprocal", "Sinh", "Tan"})
 
 
-def row_of(node: Node) -> Row:
-    """The row of a node; operators that the table does not name go by their kind."""
+def row_of(node: Node, *, explicit: bool = False) -> Row:
+    """The row of a node; operators that the table does not name go by their kind.
+
+    Args:
+        node: The node.
+        explicit: Whether Casts have to say what computes in float32, for runtimes that take the
+            types of operands for those of sums.
+    """
     found = TABLE.get(node.key)
     if found is not None:
-        return found
+        return Row(Role.GLUE, found.data, found.inside) if explicit and found.inside else found
     if info(node).kind in (Kind.ELEMENTWISE, Kind.GENERATOR):
         return Row(Role.GLUE)
     return Row(Role.KEEP, reason=f"no 16-bit form of {node.key}")

@@ -1,7 +1,5 @@
 """Whole networks stored in float16: close to the float32 originals, attested, nothing silent."""
 
-# ruff: noqa: E501 (graphs are easier to read unbroken)
-
 from __future__ import annotations
 
 import json
@@ -9,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.parser
 import pytest
 
 import burnish
@@ -20,57 +17,9 @@ from burnish.errors import AccuracyError, TargetUnavailableError
 from burnish.options import CompileOptions
 from burnish.requests import CompileReport, CompileRequest
 from tests.models import ZOO, ModelUnavailable, feeds, model_path
-from tests.support.roundtrip import model as parse
+from tests.support.networks import WEIGHTS, inputs, network, scale
 
-CNN = """
-g (float[N,3,20,20] x) => (float[N,5] y) {
-  p = Transpose<perm=[0,1,3,2]>(x)
-  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>(p, w1, b1)
-  b = Relu(a)
-  c = Conv<kernel_shape=[3,3], pads=[1,1,1,1], group=24>(b, w2)
-  d = HardSwish(c)
-  e = Conv<kernel_shape=[1,1]>(d, w3)
-  f = Add(e, b)
-  g = GlobalAveragePool(f)
-  h = Flatten(g)
-  i = MatMul(h, w4)
-  y = Softmax(i)
-}"""
-MLP = """
-g (float[N,M,32] x) => (float[N,M,32] y, float[N,M] s) {
-  q = MatMul(x, a)
-  k = MatMul(x, b)
-  t = Transpose<perm=[0,2,1]>(k)
-  z = MatMul(q, t)
-  p = Softmax(z)
-  v = MatMul(p, x)
-  r = Add(v, x)
-  n = LayerNormalization(r, gain)
-  u = MatMul(n, c)
-  e = Gelu(u)
-  o = MatMul(e, d)
-  y = Add(o, n)
-  two = Mul(y, y)
-  s = ReduceSum<keepdims=0>(two, last)
-}"""
-WEIGHTS = {
-    "cnn": {"w1": (24, 3, 3, 3), "b1": (24,), "w2": (24, 1, 3, 3), "w3": (24, 24, 1, 1), "w4": (24, 5)},
-    "mlp": {"a": (32, 48), "b": (32, 48), "gain": (32,), "c": (32, 100), "d": (100, 32)},
-}  # fmt: skip
 TARGETS = pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])
-
-
-def network(name: str) -> onnx.ModelProto:
-    """A network with seeded weights."""
-    proto = parse({"cnn": CNN, "mlp": MLP}[name])
-    rng = np.random.default_rng(5)
-    for key, shape in WEIGHTS[name].items():
-        fan = max(1, int(np.prod(shape[1:])) if name == "cnn" and len(shape) == 4 else shape[0])
-        array = (rng.standard_normal(shape) / fan**0.5).astype(np.float32)
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, key))
-    if name == "mlp":
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "last"))
-    return proto
 
 
 def build(model: onnx.ModelProto, path: Path, target: str, **options: object) -> CompileReport:
@@ -80,11 +29,6 @@ def build(model: onnx.ModelProto, path: Path, target: str, **options: object) ->
         CompileOptions(target=target, threads=1, verify_ir=True, **options),  # type: ignore[arg-type]
     )
     return compile_artifact(request)
-
-
-def inputs(name: str, batch: int) -> dict[str, np.ndarray]:
-    shape = (batch, 3, 20, 20) if name == "cnn" else (batch, 7, 32)
-    return {"x": np.random.default_rng(batch).standard_normal(shape).astype(np.float32)}
 
 
 @TARGETS
@@ -137,14 +81,6 @@ def test_every_pass_is_checked(tmp_path: Path) -> None:
     )
     names = [record.name for record in compile_artifact(request).passes]
     assert "mixed-precision" in names
-
-
-def scale(model: onnx.ModelProto, **factors: float) -> None:
-    """Multiply weights, by name."""
-    for tensor in model.graph.initializer:
-        if tensor.name in factors:
-            array = onnx.numpy_helper.to_array(tensor) * np.float32(factors[tensor.name])
-            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
 
 def test_an_overflow_fails_the_check(tmp_path: Path) -> None:
