@@ -275,8 +275,11 @@ def checked_options(**options: Any) -> CompileOptions:
     Raises:
         UsageError: One is unknown or wrong.
     """
+    from burnish.precision.options import take_budget, take_quantize_options
+
     try:
-        return CompileOptions(**options)
+        quantization, budget = take_quantize_options(options), take_budget(options)
+        return CompileOptions(**{"quantization": quantization, "budget": budget, **options})
     except TypeError as error:
         raise UsageError(f"no such option: {error}", hint="see help(burnish.compile)") from None
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from burnish.artifact import NodeInfo
+from burnish.errors import PrecisionError, first_few
+from burnish.lowering.precision import is_product
+from burnish.options import INTEGERS
 
 if TYPE_CHECKING:
     from burnish.backends.base import Target
@@ -15,10 +18,16 @@ if TYPE_CHECKING:
 #: Precisions by element type; other types (integers) are called by their own names.
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
+#: Products that an error names at most.
+_LISTED = 20
+
 _FLOATS = frozenset(PRECISIONS.values())
 
 #: Why a node is in fp32 that no pass kept there on purpose.
 _AT_BORDER = "what reads its result takes fp32"
+#: The same where products alone have lower precisions.
+_NO_PRODUCT = "only products have 8 bits, and what moves their operands"
+_NO_KERNEL = "no integer kernel takes it"
 
 
 def node_infos(
@@ -62,13 +71,14 @@ def _info(
     computes = call.computes or call.dtype
     # What only moves elements computes nothing, and so is no wider than what it moves.
     wider = target.computes.get(computes) if call.computes else None
+    computed = wider or PRECISIONS.get(computes, computes)
     reason = ""
-    if precision != "fp32" and storage == "fp32":
-        reason = next((kept[name] for name in nodes if name in kept), _AT_BORDER)
+    if precision != "fp32" and storage == "fp32" and computed != "int8":
+        reason = _reason(call.node, nodes, precision, kept)
     return NodeInfo(
         name=call.outputs[0] if call.outputs else call.kernel,
         op=call.node,
-        precision=wider or PRECISIONS.get(computes, computes),
+        precision=computed,
         placement=target.device,
         kernel=call.kernel,
         nodes=nodes,
@@ -79,4 +89,55 @@ def _info(
         why=call.why,
         flops=str(call.flops),
         nbytes=str(call.nbytes),
+    )
+
+
+def _reason(op: str, nodes: Sequence[str], precision: str, kept: Mapping[str, str]) -> str:
+    """Why an operation is in fp32."""
+    if found := next((kept[name] for name in nodes if name in kept), ""):
+        return found
+    if precision not in INTEGERS:
+        return _AT_BORDER
+    return _NO_KERNEL if is_product(op) else _NO_PRODUCT
+
+
+def unmet(infos: Sequence[NodeInfo], precision: str, excluded: Mapping[str, str]) -> list[NodeInfo]:
+    """Products that are in a higher precision than what was asked for.
+
+    Args:
+        infos: What is attested.
+        precision: What was asked for; ``auto`` asks for 8 bits where it does not exclude a product.
+        excluded: Products that were not asked for, by original name.
+    """
+    return [
+        info
+        for info in infos
+        if is_product(info.op)
+        and not _reached(info, precision)
+        and not any(name in excluded for name in info.nodes)
+    ]
+
+
+def _reached(info: NodeInfo, precision: str) -> bool:
+    if precision in INTEGERS:
+        return info.precision == "int8"
+    # 16 bits may be for storage only, which is what the target has to offer then.
+    return precision in (info.storage, info.precision)
+
+
+def check_strict(infos: Sequence[NodeInfo], precision: str, excluded: Mapping[str, str]) -> None:
+    """Refuse what does not have the precision that was asked for.
+
+    Raises:
+        PrecisionError: Names the products, and why.
+    """
+    found = unmet(infos, precision, excluded)
+    if not found:
+        return
+    lines = [f"{'+'.join(i.nodes) or i.name} ({i.op}, {i.precision}: {i.reason})" for i in found]
+    products = sum(is_product(info.op) for info in infos)
+    raise PrecisionError(
+        f"{len(found)} of {products} products are not in {precision}, as --strict demands",
+        at="; ".join(lines) if len(lines) <= _LISTED else first_few(lines, _LISTED),
+        hint="exclude them with --nodes-to-exclude, or leave --strict out",
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from burnish.artifact import check_destination
-from burnish.driver import TRANSIENT
+from burnish.driver import TRANSIENT, calibration_digest
 from burnish.errors import CompileError, InputFileError, UsageError
 from burnish.options import CompileOptions
 from burnish.requests import CompileReport, CompileRequest
@@ -67,10 +68,29 @@ def compile_to(
             raise InputFileError("no such file", at=source)
         source = os.path.abspath(source)
     label = name or (source if isinstance(source, str) else "ModelProto")
-    request = CompileRequest(source, str(final), options, overwrite, label, reference)
-    if options.cache_dir is None:
-        return _compile(request, progress)
-    return _compile_or_copy(request, target, options.cache_dir, progress)
+    with _calibration(source, options) as data:
+        request = CompileRequest(
+            source,
+            str(final),
+            replace(options, calibration_data=data),
+            overwrite,
+            label,
+            reference,
+        )
+        if options.cache_dir is None:
+            return _compile(request, progress)
+        return _compile_or_copy(request, target, options.cache_dir, progress)
+
+
+def _calibration(model: str | bytes, options: CompileOptions) -> AbstractContextManager[str | None]:
+    """Calibration data as files, if there are some."""
+    if options.calibration_data is None:
+        return nullcontext()
+    from burnish.precision.spool import as_files
+
+    return as_files(
+        options.calibration_data, model, options.input_shapes, options.calibration_samples
+    )
 
 
 def _refuse_tuning_elsewhere(target: Target) -> None:
@@ -150,5 +170,6 @@ def _ingredients(request: CompileRequest, target: Target) -> dict[str, object]:
         "backend": target.backend.name,
         "target": described,
         "reference": request.reference if request.options.check else None,
+        "calibration": calibration_digest(request.options),
         "toolchain": toolchain(target),
     }

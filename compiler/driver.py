@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burnish import __version__
-from burnish.errors import InvalidInputError
+from burnish.errors import AccuracyError, InvalidInputError
 from burnish.options import CompileOptions, spell_input_shapes
+from burnish.precision.assignment import Assignment
 from burnish.requests import CompileReport, CompileRequest, Progress
 from burnish.worker import report, without_torch
 
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from burnish.artifact import Manifest
     from burnish.backends.base import Target
     from burnish.cache import KernelCache
-    from burnish.check import ComparisonReport
+    from burnish.check import ComparisonReport, Numerics
     from burnish.ir import Graph
     from burnish.lowering.module import ModuleLowering
     from burnish.passes.base import PassContext
     from burnish.passes.manager import PassRecord
+    from burnish.passes.precision import Measure
+    from burnish.precision.build import Lowered
     from burnish.runtime import CompiledModel
     from burnish.tuning import TuningReport
 
@@ -62,7 +65,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         BurnishError: Whatever went wrong; nothing is left at the output.
     """
     from burnish.artifact import ArtifactWriter
-    from burnish.attestation import summary
+    from burnish.attestation import check_strict, summary
     from burnish.backends.registry import resolve_target
     from burnish.backends.toolchain import kernel_cache
     from burnish.importers.files import data_files
@@ -73,7 +76,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
     clock = _Clock(report)
     with ArtifactWriter(request.output, overwrite=request.overwrite) as writer:
         context = PassContext()
-        graph, order, records, notes = _optimized(request, target, clock, context)
+        graph, order, records, notes, lowered = _optimized(request, target, clock, context)
         cache = kernel_cache(options.cache_dir, target)
         lowering, executable, tuning = _build(request, graph, target, clock, notes, cache)
         clock.start("link")
@@ -81,6 +84,8 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         manifest = _manifest(request, target, graph, records, lowering, order, context.kept)
         if options.precision != "fp32":
             notes.append(summary(manifest.nodes))
+        if options.strict:
+            check_strict(manifest.nodes, options.precision, lowered.excluded)
         nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
         weight_bytes = sum(w.nbytes for w in lowering.weights)
         # The reference loads the whole model once more: what it came from has to go before.
@@ -89,7 +94,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         comparison = None
         if options.check:
             clock.start("check")
-            manifest, comparison = _checked(request, manifest, writer, notes)
+            manifest, comparison = _checked(request, manifest, writer, notes, lowered)
         clock.start("write")
         writer.finish(manifest)
         clock.stop()
@@ -113,26 +118,45 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
 
 def _optimized(
     request: CompileRequest, target: Target, clock: _Clock, context: PassContext
-) -> tuple[Graph, dict[str, int], list[PassRecord], list[str]]:
+) -> tuple[Graph, dict[str, int], list[PassRecord], list[str], Lowered]:
     """The graph that is built, the order of the model's nodes, what the passes did, and notes."""
     from burnish.backends.registry import check_library
+    from burnish.export import to_model
+    from burnish.precision.build import Lowered, lower_products
 
-    options = request.options
+    options, assignment = request.options, request.precisions
     clock.start("import")
     graph, notes = import_model(request.model, options)
     order = original_order(graph)
+    lowered, source = Lowered(), request.model
+    if assignment.has("int8") or assignment.has("int4"):
+        clock.start("quantize")
+        lowered = lower_products(
+            graph,
+            reference_model(source),
+            options,
+            assignment,
+            context,
+            measured=request.measured,
+            progress=clock.progress,
+        )
+        if options.verify_passes:
+            # What the passes are held to is the quantized model, which is no secret of theirs.
+            source = to_model(graph).SerializeToString()
     clock.start("optimize")
-    records = optimize(
+    records = lowered.records + optimize(
         graph,
         options,
         request.name,
-        request.model,
+        source,
         target=target,
+        assignment=assignment,
         progress=clock.progress,
         context=context,
     )
     notes += [note for record in records for note in record.notes]
-    return graph, order, records, notes + check_library(target, options.library)
+    notes += check_library(target, options.library)
+    return graph, order, records, notes, lowered
 
 
 def peak_memory() -> int:
@@ -192,6 +216,8 @@ def optimize(
     source: str | bytes | None = None,
     *,
     target: Target | None = None,
+    assignment: Assignment | None = None,
+    measure: Measure | None = None,
     only: tuple[str, ...] = (),
     progress: Progress = lambda *_: None,
     context: PassContext | None = None,
@@ -204,6 +230,8 @@ def optimize(
         model: What the model is called in messages.
         source: The unmodified model; ``verify_passes`` compares with it.
         target: What the graph is built for; None for a graph that stays ONNX.
+        assignment: Precisions; None for those of the options.
+        measure: Measures what 16 bits would have to hold.
         only: Names of the passes that run; empty for all.
         progress: Told of every pass.
         context: What the passes share.
@@ -214,6 +242,7 @@ def optimize(
     from burnish.passes.manager import PassManager
     from burnish.passes.pipelines import pipeline
 
+    precisions = assignment or Assignment.constant(options.precision)
     check = None
     if options.verify_passes and source is not None:
         from burnish.check.stages import StageCheck
@@ -223,8 +252,12 @@ def optimize(
         pipeline(
             options.opt_level,
             max_fold_growth=options.max_fold_growth,
-            precision=options.precision,
+            precision=precisions.storage,
+            high=precisions.high,
+            measure=measure,
+            explicit=target is None,
             integers=target is not None and target.integers,
+            weight_only=target is None or target.weight_only,
         ),
         skip=options.skip_passes,
         only=only,
@@ -333,7 +366,7 @@ def _manifest(
         nodes=node_infos(lowering.calls, target, request.options.precision, kept, order),
         libraries=lowering.libraries,
         passes=tuple(PassInfo(r.name, r.nodes_before, r.nodes_after) for r in records if r.changed),
-        options={k: str(v) for k, v in request.options.to_dict().items() if k not in TRANSIENT},
+        options=_spelled(request.options),
         tools={"burnish": __version__}
         | {name: version(name) for name in ("apache-tvm", "onnx", "numpy")},
         symbols=dict(graph.dim_bounds),
@@ -341,9 +374,26 @@ def _manifest(
     )
 
 
-#: Options that do not change what is built.
+def _spelled(options: CompileOptions) -> dict[str, str]:
+    """Options as the manifest has them."""
+    spelled = {k: str(v) for k, v in options.to_dict().items() if k not in TRANSIENT}
+    if options.calibration_data is not None:
+        spelled["calibration_sha256"] = calibration_digest(options)
+    return spelled
+
+
+def calibration_digest(options: CompileOptions) -> str:
+    """SHA-256 of calibration data that are files; empty if there are none."""
+    if options.calibration_data is None:
+        return ""
+    from burnish.precision.spool import files_digest
+
+    return files_digest(options.calibration_data)
+
+
+#: Options that do not change what is built, and where calibration data lie.
 TRANSIENT = frozenset(
-    {"dump_ir", "verify_ir", "check", "verify_passes", "cache_dir"}
+    {"dump_ir", "verify_ir", "check", "verify_passes", "cache_dir", "strict", "calibration_data"}
     | {"tune", "tune_seconds", "tune_shapes", "error_on_cache_miss"}
 )
 
@@ -364,7 +414,7 @@ def model_digest(model: str | bytes) -> str:
 
 
 def _checked(
-    request: CompileRequest, manifest: Manifest, writer: Any, notes: list[str]
+    request: CompileRequest, manifest: Manifest, writer: Any, notes: list[str], lowered: Lowered
 ) -> tuple[Manifest, dict[str, Any] | None]:
     """Run the finished code and compare it with the reference before the artifact gets its name."""
     from burnish.artifact import OutputCheck, Verification, unfit
@@ -375,28 +425,41 @@ def _checked(
     if elsewhere:
         notes.append(f"not compared with onnxruntime: {elsewhere}")
         return manifest, None
+    numerics: Numerics | None = "quantized" if lowered.quantized else None
     with load(writer.preview(manifest), threads=request.options.threads) as model:
         comparison: ComparisonReport | None
         refusal = ""
-        if request.reference is not None:
-            comparison = compare(model, request.reference)
+        if lowered.samples:
+            notes.append(lowered.note)
+            reference = reference_model(request.model)
+            comparison = compare(model, reference, lowered.samples, numerics=numerics)
+        elif request.reference is not None:
+            comparison = compare(model, request.reference, numerics=numerics)
         else:
-            comparison, refusal = _compare_any(request, manifest, model)
+            comparison, refusal = _compare_any(request, manifest, model, numerics)
     if comparison is None:
         # Sizes that a model insists on, but does not declare, cannot be guessed.
         notes.append(f"not compared: {refusal}; use burnish compare --inputs")
         return manifest, None
     outputs = tuple(
-        OutputCheck(o.name, o.max_abs, o.max_rel, f"atol {o.atol:g} rtol {o.rtol:g}", o.passed)
-        for o in comparison.outputs
+        OutputCheck(o.name, o.max_abs, o.max_rel, o.bounds, o.passed) for o in comparison.outputs
     )
-    comparison.raise_if_failed()
+    try:
+        comparison.raise_if_failed()
+    except AccuracyError as error:
+        if not lowered.quantized:
+            raise
+        hint = "another --calibration-method, more samples, --nodes-to-exclude, --precision auto"
+        raise AccuracyError(error.message, at=error.at, hint=hint) from None
     verification = Verification(comparison.reference, True, outputs)
     return replace(manifest, verification=verification), comparison.to_dict()
 
 
 def _compare_any(
-    request: CompileRequest, manifest: Manifest, model: CompiledModel
+    request: CompileRequest,
+    manifest: Manifest,
+    model: CompiledModel,
+    numerics: Numerics | None,
 ) -> tuple[ComparisonReport | None, str]:
     """Compare on the first inputs that the model accepts; None and the reason if there are none."""
     from burnish.check import compare
@@ -405,7 +468,7 @@ def _compare_any(
     source, refusal = reference_model(request.model), ""
     for inputs in candidates(source, model.get_inputs(), manifest.symbols):
         try:
-            return compare(model, source, inputs), ""
+            return compare(model, source, inputs, numerics=numerics), ""
         except InvalidInputError as error:
             refusal = error.message
     return None, refusal

@@ -6,19 +6,25 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from burnish.errors import UsageError
+
+if TYPE_CHECKING:
+    from burnish.precision.options import Budget, QuantizeOptions
 
 #: A dim of ``--input-shapes``: a number, a symbol's name, or bounds of a symbolic dim.
 DimSpec: TypeAlias = int | str | tuple[int, int]
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+#: Precisions that are the same for the whole model.
+STORAGES = ("fp32", "fp16", "bf16")
+PRECISIONS = (*STORAGES, "int8", "auto")
+#: Those in which products compute with integers.
+INTEGERS = ("int8", "auto")
 #: Whose kernels may be taken besides the generated ones.
 LIBRARIES = ("auto", "none", "onednn")
 #: Seconds that the measurements of ``--tune`` may take.
 TUNE_SECONDS = 60.0
-PLANNED_PRECISIONS = ("int8", "auto")
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class CompileOptions:
     Attributes:
         target: Target spelling.
         precision: ``fp32``, or ``fp16`` or ``bf16``: tensors are stored in 16 bits and computed
-            with as the target does, sums always in fp32.
+            with as the target does, sums always in fp32; ``int8``: products of 8-bit tensors, all
+            else in fp32; ``auto``: what a budget allows and measurements show to be faster.
         threads: Threads per call of the compiled model; None means all that the process may use.
         input_shapes: Input name to dims: numbers fix, names rename, pairs bound a dim.
         opt_level: 0 no rewriting beyond what lowering needs, 1 folding and simplification, 2 and
@@ -52,6 +59,15 @@ class CompileOptions:
         tune_seconds: Time that the measurements may take; a build that was begun is finished.
         tune_shapes: Input name to shape: sizes of symbolic dims that are measured with. By default
             1 in front, 224 in pictures, and 128 elsewhere.
+        calibration_data: Samples of real inputs, which ``int8`` and ``auto`` measure ranges on: an
+            ``.npz`` file, a folder of them, ``script.py:function``, or what
+            :func:`burnish.calibration.open_data` takes besides. Without them, ``int8`` quantizes
+            products of constant weights by the range of each call.
+        calibration_samples: Samples to take of them; None for all there are.
+        quantization: How ``int8`` and ``auto`` quantize; None for the defaults.
+        budget: What ``auto`` may lose; None for the defaults.
+        strict: Fail where a product computes in a higher precision than what was asked for, unless
+            it was excluded by an option or by the budget.
         error_on_cache_miss: Refuse to build what has a choice of tactics that was not measured:
             equal timing caches then make equal artifacts.
     """
@@ -72,18 +88,19 @@ class CompileOptions:
     tune: bool = False
     tune_seconds: float = TUNE_SECONDS
     tune_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    calibration_data: Any = None
+    calibration_samples: int | None = None
+    quantization: QuantizeOptions | None = None
+    budget: Budget | None = None
+    strict: bool = False
     error_on_cache_miss: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision in PLANNED_PRECISIONS:
-            raise UsageError(
-                f"precision {self.precision} is not in this version of burnish",
-                hint=f"use {', '.join(PRECISIONS)}",
-            )
         if self.precision not in PRECISIONS:
             raise UsageError(
                 f"unknown precision {self.precision!r}", hint=f"one of: {', '.join(PRECISIONS)}"
             )
+        self._check_precision()
         if self.library not in LIBRARIES:
             raise UsageError(
                 f"unknown library {self.library!r}", hint=f"one of: {', '.join(LIBRARIES)}"
@@ -98,6 +115,36 @@ class CompileOptions:
             raise UsageError(
                 "there is no timing cache that could lack something",
                 hint="name its folder with --cache-dir (cache_dir)",
+            )
+
+    def _check_precision(self) -> None:
+        """Refuse what the precision has no use for, or lacks."""
+        given = {
+            "calibration data": (self.calibration_data is not None, PRECISIONS[1:]),
+            "an option of quantization": (self.quantization is not None, INTEGERS),
+            "a budget": (self.budget is not None, ("auto",)),
+            "--strict": (self.strict, PRECISIONS[1:]),
+        }
+        for what, (is_given, precisions) in given.items():
+            if is_given and self.precision not in precisions:
+                raise UsageError(
+                    f"{what} is of no use with precision {self.precision}",
+                    hint=f"add --precision {' or '.join(precisions)}",
+                )
+        if self.calibration_samples is not None and self.calibration_data is None:
+            raise UsageError(
+                "there are no calibration samples to take a number of",
+                hint="give them with --calibration-data",
+            )
+        if self.precision in INTEGERS and self.opt_level < 2:
+            raise UsageError(
+                f"precision {self.precision} needs optimization level 2 or 3: products of integers "
+                f"are composites, level {self.opt_level} has none",
+            )
+        if self.precision == "auto" and self.calibration_data is None:
+            raise UsageError(
+                "precision auto measures on samples of real inputs",
+                hint="give them with --calibration-data",
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from burnish.options import CompileOptions
+from burnish.precision.assignment import Assignment
 
 if TYPE_CHECKING:
     from burnish.check import RecordedReference
     from burnish.passes.manager import PassRecord
+    from burnish.precision.quantize import Measured
 
 #: Called with (phase, done, total).
 Progress: TypeAlias = "Callable[[str, int, int], None]"
@@ -27,6 +29,8 @@ class CompileRequest:
         overwrite: Replace an artifact that is there.
         name: What the model is called in messages.
         reference: What the checks compare with; None for the model itself on onnxruntime.
+        assignment: Precisions of single products; None for those of the options.
+        measured: What was measured of the model's values before, instead of on calibration data.
     """
 
     model: str | bytes
@@ -35,6 +39,13 @@ class CompileRequest:
     overwrite: bool = False
     name: str = "model"
     reference: RecordedReference | None = None
+    assignment: Assignment | None = None
+    measured: Measured | None = None
+
+    @property
+    def precisions(self) -> Assignment:
+        """Precisions of the products."""
+        return self.assignment or Assignment.constant(self.options.precision)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from burnish.errors import UsageError
 from burnish.passes.base import Fixpoint, Pass
 from burnish.passes.canonicalize import Canonicalize
@@ -10,8 +12,12 @@ from burnish.passes.dead_code import DeadCode
 from burnish.passes.fold_constants import FoldConstants
 from burnish.passes.fusion import FuseElementwise, fusions
 from burnish.passes.layout import layouts
-from burnish.passes.precision import FORMATS, MixedPrecision
+from burnish.passes.precision import FORMATS, Measure, MixedPrecision
+from burnish.passes.quantization.attention import IntegerAttention
+from burnish.passes.quantization.imported import QuantizedForms, WeightForms
 from burnish.passes.quantization.integer import IntegerProducts, IntegerResults
+from burnish.passes.quantization.sums import IntegerSums
+from burnish.passes.quantization.weight_only import ExpandWeightOnly, WeightOnlyProducts
 from burnish.passes.shapes import EliminateShapes
 from burnish.passes.simplify import Simplify
 
@@ -24,7 +30,11 @@ def pipeline(
     *,
     max_fold_growth: int | None = None,
     precision: str = "fp32",
+    high: Mapping[str, str] | None = None,
+    measure: Measure | None = None,
+    explicit: bool = False,
     integers: bool = False,
+    weight_only: bool = False,
 ) -> list[Pass | Fixpoint]:
     """The passes of an optimization level.
 
@@ -33,7 +43,11 @@ def pipeline(
             not make composites, 2 fuses, 3 also chooses layouts.
         max_fold_growth: By how many bytes folding may make the model larger.
         precision: ``fp32``, or ``fp16`` or ``bf16`` for storage in 16 bits.
+        high: Original names of nodes that stay in fp32 nevertheless, with the reasons.
+        measure: Measures what 16 bits would have to hold; None decides by the operators alone.
+        explicit: Whether Casts have to say what computes in fp32, for other runtimes.
         integers: Whether products of quantized tensors compute in integers, from level 2 on.
+        weight_only: Whether products read weights in 8 or 4 bits as they are, from level 2 on.
 
     Raises:
         UsageError: There is no such level.
@@ -43,19 +57,23 @@ def pipeline(
     fold = FoldConstants() if max_fold_growth is None else FoldConstants(max_fold_growth)
     lower: list[Pass | Fixpoint] = []
     if precision != "fp32":
-        lower.append(MixedPrecision(FORMATS[precision].dtype))
+        lower.append(MixedPrecision(FORMATS[precision].dtype, high or {}, explicit, measure))
     if level == 0:
         return [DeadCode(), Canonicalize(), *lower]
     passes: list[Pass | Fixpoint] = [DeadCode()]
     integers = integers and level >= 2
-    if integers:
+    if integers or (weight_only and level >= 2):
         # Before folding, which would make float32 of quantized weights.
-        passes += [Canonicalize(), IntegerProducts()]
+        passes += [Canonicalize(), WeightForms()]
+    if integers:
+        passes += [QuantizedForms(), IntegerProducts(), IntegerSums()]
+    if weight_only and level >= 2:
+        passes.append(WeightOnlyProducts())
+    elif not weight_only:
+        passes.append(ExpandWeightOnly())
     passes.append(clean_up(fold))
     if level >= 2:
-        passes += fusions()
-    if integers:
-        passes.append(IntegerResults())
+        passes += _composites(integers)
     if level >= 3:
         passes += layouts()
     if level >= 2:
@@ -67,6 +85,11 @@ def pipeline(
         # Last: its groups are closed to every other pass.
         passes += [Simplify(late=True), FuseElementwise()]
     return passes
+
+
+def _composites(integers: bool) -> list[Pass | Fixpoint]:
+    """The fusions, around them those of quantized tensors."""
+    return [IntegerAttention(), *fusions(), IntegerResults()] if integers else [*fusions()]
 
 
 def clean_up(fold: FoldConstants) -> Fixpoint:

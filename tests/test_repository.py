@@ -30,7 +30,7 @@ MAX_FUNCTION_LINES = 60
 #: below the lowering, which calls them; the rest of the backends lies above it.
 LAYERS = (
     ("burnish.errors",),
-    ("burnish.options", "burnish.worker", "burnish.check.tolerances"),
+    ("burnish.options", "burnish.npz", "burnish.worker", "burnish.check.tolerances"),
     ("burnish.ir", "burnish.artifact"),
     ("burnish.cache",),
     ("burnish.export", "burnish.runtime"),
@@ -49,7 +49,7 @@ LAYERS = (
     ("burnish.tuning",),
     ("burnish.requests",),
     ("burnish.driver",),
-    ("burnish.quantization",),
+    ("burnish.optimization", "burnish.quantization"),
     ("burnish.compilation",),
     ("burnish.api",),
     ("burnish.integrations",),

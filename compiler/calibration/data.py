@@ -8,7 +8,7 @@ import pickle
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,8 @@ def open_data(
             or of ``.npy`` files for a model of one input, read in the order of their names;
             ``script.py:function``, whose result is any of the other forms; an iterable of samples
             (dicts by input name, tuples in the order of the inputs, or arrays), as a torch
-            DataLoader is one; or an onnxruntime ``CalibrationDataReader``.
+            DataLoader is one; an array or a dict of arrays that hold all samples; or an onnxruntime
+            ``CalibrationDataReader``.
         inputs: The model's inputs (:func:`burnish.check.inputs.input_ranges`).
         count: Samples to take; None for all there are.
 
@@ -118,6 +119,8 @@ def open_data(
         return CalibrationData(
             lambda: _numbered(iter(source.get_next, None)), inputs, count=count, once=True
         )
+    if isinstance(source, (Mapping, np.ndarray)):
+        return CalibrationData(lambda: [("the calibration data", source)], inputs, count=count)
     if not isinstance(source, Iterable):
         raise UsageError(
             f"no calibration data: {type(source).__name__}", hint=f"it may be {_FORMS}"

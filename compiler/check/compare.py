@@ -18,6 +18,7 @@ from burnish.check.reference import Feeds, Model, Reference
 from burnish.check.result import ComparisonReport, OutputComparison
 from burnish.check.tolerances import Numerics
 from burnish.errors import UsageError
+from burnish.options import INTEGERS
 
 Recorder: TypeAlias = Callable[[Sequence[Any]], RecordedReference]
 
@@ -111,7 +112,9 @@ def attested_numerics(runnable: Any) -> Numerics:
     manifest = getattr(runnable, "manifest", None)
     nodes = manifest.nodes if manifest is not None else ()
     if any(node.precision == "int8" for node in nodes):
-        return "int8"
+        # What it is compared with is quantized too, unless burnish did that.
+        made_here = manifest is not None and manifest.options.get("precision") in INTEGERS
+        return "quantized" if made_here else "int8"
     return _row_of_stored({node.storage for node in nodes})
 
 

@@ -63,6 +63,13 @@ class OutputComparison:
         """The bound of an error at an element of value 0, in units of the output."""
         return self.atol * self.scale
 
+    @property
+    def bounds(self) -> str:
+        """The tolerance in a few words."""
+        if math.isinf(self.atol):
+            return f"rms {self.rms_tol:g}"
+        return f"atol {self.atol:g} rtol {self.rtol:g}"
+
     @classmethod
     def failed(cls, name: str, case: int, reason: str, **found: Any) -> OutputComparison:
         """A failure that no numbers describe."""

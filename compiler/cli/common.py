@@ -137,15 +137,11 @@ def save_npz(path: str, arrays: Mapping[str, NDArray[Any]]) -> None:
     Raises:
         InputFileError: The file cannot be written.
     """
-    import numpy as np
+    from burnish.npz import write_npz
 
     partial = f"{path}.partial"
     try:
-        # Not numpy.savez, whose own parameters are names that an output may have.
-        with zipfile.ZipFile(partial, "w") as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+        write_npz(partial, arrays)
         os.replace(partial, path)
     except OSError as error:
         raise InputFileError(f"cannot write the outputs: {error.strerror}", at=path) from error

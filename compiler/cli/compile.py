@@ -16,6 +16,12 @@ from burnish.cli.common import (
     pick_model,
     threads_option,
 )
+from burnish.cli.quantize_options import (
+    budget_options,
+    calibration_options,
+    drop_defaults,
+    quantize_options,
+)
 from burnish.errors import UsageError
 from burnish.options import TUNE_SECONDS
 
@@ -67,11 +73,20 @@ def _shapes(items: tuple[str, ...], tune: bool) -> dict[str, tuple[int, ...]]:
     "-o", "--output", metavar="OUT", help="Artifact to write; default: MODEL.burnish here."
 )
 @click.option("--target", default="x86", show_default=True, help="See 'burnish targets'.")
-@click.option("--precision", default=None, help="fp32 (default), fp16 or bf16.")
+@click.option("--precision", default=None, help="fp32 (default), fp16, bf16, int8 or auto.")
 @click.option("--fp16", is_flag=True, help="Short for --precision fp16.")
 @click.option("--bf16", is_flag=True, help="Short for --precision bf16.")
 @click.option("--int8", is_flag=True, help="Short for --precision int8.")
 @click.option("--best", is_flag=True, help="Short for --precision auto.")
+@calibration_options
+@quantize_options
+@budget_options
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Fail (exit 13) if a product is in a higher precision than what was asked for, and "
+    "neither an option nor the budget excluded it.",
+)
 @click.option(
     "--input-shapes",
     multiple=True,
@@ -159,10 +174,14 @@ def command(
     from burnish.cli.progress import show_progress
     from burnish.compilation import compile_to
     from burnish.options import CompileOptions, parse_input_shapes
+    from burnish.precision.options import take_budget, take_quantize_options
     from burnish.report.compile import print_report
 
     path = pick_model(model, model_option)
+    drop_defaults(rest)
     options = CompileOptions(
+        quantization=take_quantize_options(rest),
+        budget=take_budget(rest),
         precision=_precision(precision, {"fp16": fp16, "bf16": bf16, "int8": int8, "best": best}),
         input_shapes=parse_input_shapes(input_shapes),
         skip_passes=skip_pass,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from burnish.cli.common import emit_json, json_option, pick_model
+from burnish.cli.common import check_output_path, emit_json, json_option, pick_model
 
 if TYPE_CHECKING:
-    from burnish.passes.manager import PassRecord
+    from burnish.optimization import OptimizeReport
 
 
 @click.command("optimize")
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     help="fp32, or fp16 or bf16 for a model whose tensors have 16 bits where that is safe.",
 )
 @click.option(
+    "--calibration-data",
+    metavar="F.npz|DIR|script.py:fn",
+    help="Samples, to keep what leaves the range of 16 bits on them in fp32: arrays by input name, "
+    "a folder of such files, or a function that yields them.",
+)
+@click.option("--calibration-samples", type=click.IntRange(min=1), help="Take this many samples.")
+@click.option(
     "--input-shapes",
     multiple=True,
     metavar="NAME:1x3x224x224",
@@ -41,13 +49,22 @@ if TYPE_CHECKING:
 @click.option("--dump-ir", metavar="DIR", help="Write every stage to DIR.")
 @click.option("--verify-ir", is_flag=True, help="Check the IR before and after every pass.")
 @click.option("--verify-passes", is_flag=True, help="Compare with onnxruntime after every pass.")
+@click.option(
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Compare a model in 16 bits with IN before it is written.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @json_option
 def command(
     model: str | None,
     output: str | None,
     opt_level: int,
     precision: str,
+    calibration_data: str | None,
+    calibration_samples: int | None,
     input_shapes: tuple[str, ...],
     skip_pass: tuple[str, ...],
     only_pass: tuple[str, ...],
@@ -55,63 +72,80 @@ def command(
     dump_ir: str | None,
     verify_ir: bool,
     verify_passes: bool,
+    check: bool,
     overwrite: bool,
+    quiet: bool,
     json_path: str | None,
 ) -> int:
     """Rewrite the ONNX model IN and write it to OUT, for any runtime."""
-    import os
-
-    from burnish.driver import histogram, import_model, optimize
+    from burnish.cli.progress import show_progress
     from burnish.errors import InputFileError, UsageError
-    from burnish.export import save
-    from burnish.options import CompileOptions, parse_input_shapes
+    from burnish.optimization import optimize_model
+    from burnish.options import INTEGERS, CompileOptions, parse_input_shapes
     from burnish.passes.manager import pass_names
     from burnish.passes.pipelines import pipeline
 
+    if precision in INTEGERS:
+        raise UsageError(
+            f"optimize does not write models in precision {precision}",
+            hint="burnish quantize IN OUT writes models of 8 or 4 bits",
+        )
     options = CompileOptions(
         input_shapes=parse_input_shapes(input_shapes),
         opt_level=opt_level,
         precision=precision,
+        calibration_data=calibration_data,
+        calibration_samples=calibration_samples,
         skip_passes=skip_pass,
         dump_ir=dump_ir,
         verify_ir=verify_ir,
         verify_passes=verify_passes,
+        check=check,
     )
     if list_passes:
-        click.echo("\n".join(pass_names(pipeline(opt_level, precision=options.precision))))
+        passes = pipeline(opt_level, precision=options.precision, explicit=True)
+        click.echo("\n".join(pass_names(passes)))
         return 0
     path = pick_model(model, None, "IN")
     if output is None:
         raise UsageError("missing argument OUT", hint="burnish optimize IN OUT")
     if os.path.exists(output) and not overwrite:
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
-    graph, notes = import_model(path, options)
-    before = histogram(graph)
-    records = optimize(graph, options, model=path, source=path, only=only_pass)
-    save(graph, output)
-    notes += [note for record in records for note in record.notes]
-    result = _result(before, histogram(graph), records, notes)
+    check_output_path(click.get_current_context(), click.Argument(["output"]), output)
+    with show_progress(quiet) as progress:
+        report = optimize_model(path, output, options, only=only_pass, progress=progress)
     if json_path:
-        emit_json(result, json_path)
-        return 0
-    click.echo(f"{result['nodes_before']} nodes -> {result['nodes_after']} nodes: {output}")
-    for note in notes:
-        click.echo(f"note: {note}")
+        emit_json(_result(report), json_path)
+    elif not quiet:
+        _print(report)
     return 0
 
 
-def _result(
-    before: dict[str, int], after: dict[str, int], records: list[PassRecord], notes: list[str]
-) -> dict[str, Any]:
+def _print(report: OptimizeReport) -> None:
+    before, after = (sum(counts.values()) for counts in (report.before, report.after))
+    click.echo(f"{before} nodes -> {after} nodes: {report.output}")
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    worst: dict[str, float] = {}
+    for output in report.comparison.outputs if report.comparison is not None else ():
+        if output.scale:
+            worst[output.name] = max(output.rms / output.scale, worst.get(output.name, 0.0))
+    for name, error in worst.items():
+        click.echo(f"output {name}: mean error {error:.1e} of its scale")
+
+
+def _result(report: OptimizeReport) -> dict[str, Any]:
     return {
         "schema_version": 1,
-        "nodes_before": sum(before.values()),
-        "nodes_after": sum(after.values()),
-        "operators": after,
+        "nodes_before": sum(report.before.values()),
+        "nodes_after": sum(report.after.values()),
+        "operators": report.after,
         "passes": [
             {"name": r.name, "before": r.nodes_before, "after": r.nodes_after, "seconds": r.seconds}
-            for r in records
+            for r in report.passes
             if r.changed
         ],
-        "notes": notes,
+        "notes": list(report.notes),
+        "kept": report.kept,
+        "comparison": report.comparison.to_dict() if report.comparison is not None else None,
     }

@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from burnish.cli.common import check_output_path, emit_json, json_option, pick_model
-from burnish.cli.quantize_options import (
-    calibration_options,
-    quantize_options,
-    take_quantize_options,
-)
+from burnish.cli.quantize_options import calibration_options, quantize_options
 
 if TYPE_CHECKING:
     from burnish.quantization import QuantizeReport
@@ -42,6 +38,8 @@ def command(
     model: str | None,
     output: str | None,
     calibration_data: str | None,
+    calibration_samples: int | None,
+    min_cosine: float | None,
     input_shapes: tuple[str, ...],
     overwrite: bool,
     quiet: bool,
@@ -55,6 +53,7 @@ def command(
     from burnish.cli.progress import show_progress
     from burnish.errors import InputFileError, UsageError
     from burnish.options import parse_input_shapes
+    from burnish.precision.options import take_quantize_options
     from burnish.quantization import quantize_model
 
     path = pick_model(model, None, "IN")
@@ -63,7 +62,12 @@ def command(
     if os.path.exists(output) and not overwrite:
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
     check_output_path(click.get_current_context(), click.Argument(["output"]), output)
-    options = take_quantize_options(rest, input_shapes=parse_input_shapes(input_shapes))
+    options = take_quantize_options(
+        rest,
+        input_shapes=parse_input_shapes(input_shapes),
+        calibration_samples=calibration_samples,
+        min_cosine=min_cosine,
+    )
     with show_progress(quiet) as progress:
         report = quantize_model(path, output, calibration_data, options, progress=progress)
     if json_path:

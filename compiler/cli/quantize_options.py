@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-if TYPE_CHECKING:
-    from burnish.precision.options import QuantizeOptions
+
+class Share(click.ParamType[Any]):
+    """A number, or ``auto``."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
+        """The number, or the word."""
+        if value == "auto" or isinstance(value, float):
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,10 +78,11 @@ _HOW = (
     ),
     click.option(
         "--smooth-quant",
-        type=float,
-        metavar="ALPHA",
+        type=Share(),
+        metavar="ALPHA|auto",
         help="Move this share (0..1, typically 0.5) of the outliers of normalized activations into "
-        "the weights of the matrix products that read them.",
+        "the weights of the matrix products that read them; auto: what loses least for each, "
+        "behind activation functions too.",
     ),
     click.option(
         "--equalize",
@@ -133,28 +148,64 @@ def calibration_options(function: F) -> F:
 
 
 def quantize_options(function: F) -> F:
-    """How a model is quantized: what :func:`take_quantize_options` reads."""
+    """How a model is quantized."""
     for option in reversed(_HOW):
         function = option(function)
     return function
 
 
-def take_quantize_options(values: dict[str, Any], **more: Any) -> QuantizeOptions:
-    """The options of :func:`quantize_options`; they are taken out of ``values``.
+_BUDGET = (
+    click.option(
+        "--max-drop",
+        type=float,
+        help="With --precision auto: the most that --metric may lose on average on samples that "
+        "nothing was chosen with.  [default: 0.01]",
+    ),
+    click.option(
+        "--atol",
+        type=float,
+        help="With --precision auto: the largest error of any element on them, in units of the "
+        "output's root mean square.",
+    ),
+    click.option(
+        "--metric",
+        metavar="cosine|l2|top1|script.py:fn",
+        help="With --precision auto: what is lost; a function gets the outputs, those of the "
+        "model and the inputs, by name, and returns a score.  [default: cosine]",
+    ),
+    click.option(
+        "--max-evals",
+        type=int,
+        help="With --precision auto: ways to assign precisions that may be evaluated.  "
+        "[default: 32]",
+    ),
+    click.option(
+        "--allow-int4",
+        is_flag=True,
+        help="With --precision auto: let weights of matrix products have 4 bits.",
+    ),
+)
 
-    Args:
-        values: What click gave, by parameter.
-        more: Further fields.
 
-    Raises:
-        UsageError: They contradict each other.
+def budget_options(function: F) -> F:
+    """What ``--precision auto`` may lose, and how long it may look."""
+    for option in reversed(_BUDGET):
+        function = option(function)
+    return function
+
+
+def drop_defaults(values: dict[str, Any]) -> None:
+    """Remove options of quantization and of the budget that the command line does not give.
+
+    So that an option that is of no use can be told from one that was not given.
     """
     from dataclasses import fields
 
-    from burnish.passes.quantization.selection import PRODUCTS, Selection
-    from burnish.precision.options import QuantizeOptions
+    from burnish.passes.quantization import Selection
+    from burnish.precision.options import Budget, QuantizeOptions
 
-    chosen = {f.name: values.pop(f.name) for f in fields(Selection) if f.name in values}
-    chosen["op_types_to_quantize"] = chosen["op_types_to_quantize"] or PRODUCTS
-    how = {f.name: values.pop(f.name) for f in fields(QuantizeOptions) if f.name in values}
-    return QuantizeOptions(selection=Selection(**chosen), **how, **more)
+    context = click.get_current_context()
+    for item in (*fields(Selection), *fields(QuantizeOptions), *fields(Budget)):
+        source = context.get_parameter_source(item.name)
+        if item.name in values and source is ParameterSource.DEFAULT:
+            del values[item.name]

@@ -25,12 +25,12 @@ from burnish.gate.fields import (
     whole,
 )
 from burnish.gate.units import parse_size
-from burnish.options import PLANNED_PRECISIONS, PRECISIONS, DimSpec, parse_input_shapes
+from burnish.options import PRECISIONS, DimSpec, parse_input_shapes
 
 #: What a ratio of times can be taken to.
 AGAINST = (*PEERS, config.BASELINE)
 #: Precisions that a share of the kernels can be demanded of.
-_ATTESTED = tuple(name for name in (*PRECISIONS, *PLANNED_PRECISIONS) if name != "auto")
+_ATTESTED = tuple(name for name in PRECISIONS if name != "auto")
 
 _LIMIT = number(0)
 _SHARE = number(0, 1)
@@ -122,7 +122,7 @@ def _model_fields(folder: Path) -> dict[str, Field]:
     accuracy: dict[str, Field] = {**_ACCURACY, "outputs": _OUTPUTS}
     return {
         "targets": array(_target),
-        "precisions": array(choice((*PRECISIONS, *PLANNED_PRECISIONS))),
+        "precisions": array(choice(PRECISIONS)),
         "threads": whole(1),
         "opt-level": whole(0, 3),
         "skip-passes": array(text, empty=True),

@@ -20,7 +20,12 @@ _MOVES = frozenset({Kind.MOVEMENT, Kind.VIEW, Kind.GENERATOR})
 
 
 #: Products of 8 bits; what follows in their epilogues is float32.
-_INTEGER = frozenset({"burnish::QConv", "burnish::QMatMul"})
+_INTEGER = frozenset({"burnish::QAttention", "burnish::QConv", "burnish::QMatMul"})
+
+
+def is_product(key: str) -> bool:
+    """Whether an operator is a convolution or a matrix product, which lower precisions are for."""
+    return key in _PRODUCTS or key in _INTEGER
 
 
 def only_moves(node: Node) -> bool:

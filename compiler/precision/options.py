@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from burnish.calibration.histogram import Histogram
 from burnish.calibration.thresholds import PERCENTILE, threshold
@@ -30,7 +31,8 @@ class QuantizeOptions:
         bias_correction: Take from biases what rounded weights add to the mean of each output
             channel on the calibration data.
         smooth_quant: Share of the outliers of normalized activations that weights take over, in
-            [0, 1]; None: they stay.
+            [0, 1]; ``auto``: for each activation, those after an activation function too, what
+            loses least; None: they stay.
         equalize: Even the ranges of channels out between convolutions.
         weights_only: ``int8`` or ``int4``: store weights of matrix products in blocks of this type
             and leave activations; None quantizes activations too.
@@ -49,7 +51,7 @@ class QuantizeOptions:
     symmetric: bool = False
     per_channel: bool = True
     bias_correction: bool = False
-    smooth_quant: float | None = None
+    smooth_quant: float | Literal["auto"] | None = None
     equalize: bool = False
     weights_only: str | None = None
     block_size: int | None = None
@@ -64,8 +66,11 @@ class QuantizeOptions:
             )
         if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
             raise UsageError(f"a cosine lies in [-1, 1], not {self.min_cosine}")
-        if self.smooth_quant is not None and not 0 <= self.smooth_quant <= 1:
-            raise UsageError(f"--smooth-quant takes a share in [0, 1], not {self.smooth_quant}")
+        share = self.smooth_quant
+        if share not in (None, "auto") and not (
+            isinstance(share, (int, float)) and 0 <= share <= 1
+        ):
+            raise UsageError(f"--smooth-quant takes a share in [0, 1] or auto, not {share}")
         self._check_weights()
         # What is wrong with the method is said before minutes of measuring.
         threshold(Histogram(), self.calibration_method, percentile=self.percentile)
@@ -100,3 +105,98 @@ class QuantizeOptions:
                 raise UsageError(
                     f"{value} is no {what}", hint=f"one of: {', '.join(map(str, known))}"
                 )
+
+
+#: Options that ``burnish compile`` has for all precisions, or not at all.
+_NOT_HOW = frozenset({"selection", "calibration_samples", "input_shapes", "min_cosine"})
+#: What drops are measured in; a function of a script is another.
+METRICS = ("cosine", "l2", "top1")
+#: What a model may lose where the user does not say.
+MAX_DROP = 0.01
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What ``--precision auto`` may spend.
+
+    Attributes:
+        max_drop: Largest mean loss on samples that nothing was chosen with; None for 0.01, or for
+            no bound where ``atol`` is given.
+        atol: Largest error of any element on them, in units of its output's scale (root mean
+            square); None: not bounded.
+        metric: What a loss is: ``cosine`` (1 - similarity), ``l2`` (relative root mean square
+            error), ``top1`` (share of rows whose largest element is elsewhere), or
+            ``script.py:function``, which gets the outputs, the reference's outputs and the inputs,
+            each by name, and returns a score: the reference's score less that of the outputs.
+        max_evals: Ways to assign precisions that may be evaluated, the final one included.
+        allow_int4: Whether weights of matrix products may have 4 bits.
+    """
+
+    max_drop: float | None = None
+    atol: float | None = None
+    metric: str = "cosine"
+    max_evals: int = 32
+    allow_int4: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("--max-drop", self.max_drop), ("--atol", self.atol)):
+            if value is not None and not 0 <= value < float("inf"):
+                raise UsageError(f"{name} takes a number >= 0, not {value}")
+        script, colon, _ = self.metric.rpartition(":")
+        if self.metric not in METRICS and not (colon and script.endswith(".py")):
+            raise UsageError(
+                f"unknown metric {self.metric!r}",
+                hint=f"one of {', '.join(METRICS)}, or script.py:function",
+            )
+        if self.max_evals < 2:
+            raise UsageError(
+                f"--max-evals {self.max_evals} leaves nothing to choose from", hint="at least 2"
+            )
+
+    @property
+    def bound(self) -> float:
+        """The largest drop, infinite if there is none."""
+        if self.max_drop is None:
+            return MAX_DROP if self.atol is None else float("inf")
+        return self.max_drop
+
+
+def take_quantize_options(values: dict[str, Any], **more: Any) -> QuantizeOptions | None:
+    """Options of quantization; they are taken out of ``values``.
+
+    Args:
+        values: Options by name, those of :class:`Selection` beside those of
+            :class:`QuantizeOptions`.
+        more: Further fields.
+
+    Returns:
+        The options; None if there are none of them.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+    names = [f.name for f in fields(Selection) if f.name != "held"]
+    chosen = {name: values.pop(name) for name in names if name in values}
+    for name, value in chosen.items():
+        if not isinstance(value, bool):
+            chosen[name] = (value,) if isinstance(value, str) else tuple(value)
+    if not chosen.get("op_types_to_quantize", True):
+        del chosen["op_types_to_quantize"]
+    how = {
+        f.name: values.pop(f.name)
+        for f in fields(QuantizeOptions)
+        if f.name in values and f.name not in _NOT_HOW
+    }
+    if not (chosen or how or more):
+        return None
+    return QuantizeOptions(selection=Selection(**chosen), **how, **more)
+
+
+def take_budget(values: dict[str, Any]) -> Budget | None:
+    """The budget's options, taken out of ``values``; None if there are none.
+
+    Raises:
+        UsageError: One of them is wrong.
+    """
+    found = {f.name: values.pop(f.name) for f in fields(Budget) if f.name in values}
+    return Budget(**found) if found else None

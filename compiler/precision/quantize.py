@@ -31,6 +31,7 @@ from burnish.passes.quantization import (
 )
 from burnish.passes.quantization.bias import channel_axis
 from burnish.passes.quantization.equalize import equalizable
+from burnish.passes.quantization.outliers import Spread
 from burnish.passes.quantization.plan import Plan, make_plan
 from burnish.passes.quantization.selection import PRODUCTS
 from burnish.passes.quantization.smooth import smoothable
@@ -61,14 +62,14 @@ class Measured:
         refused: Why values cannot be quantized.
         means: Means of channels, by name and axis.
         equalized: Largest magnitudes of channels that are evened out.
-        smoothed: Largest magnitudes of the channels of normalized activations.
+        smoothed: Channels of the activations that may be smoothed.
     """
 
     ranges: dict[str, Interval] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     means: dict[tuple[str, int], Any] = field(default_factory=dict)
     equalized: dict[str, np.ndarray] | None = None
-    smoothed: dict[str, np.ndarray] | None = None
+    smoothed: dict[str, Spread] | None = None
 
 
 def prepare(graph: Graph, ctx: PassContext) -> list[PassRecord]:
@@ -176,15 +177,18 @@ class _Quantizer:
         if self.known.equalized is None:
             pairs, _ = equalizable(self.graph)
             clips = [pair.clip.output for pair in pairs if pair.clip is not None]
-            self.known.equalized = self._largest(clips, 1)
+            found = self._channels(clips, 1)
+            self.known.equalized = {name: c.largest for name, c in found.items()}
         return Equalize(self.known.equalized)
 
-    def smooth(self, share: float) -> SmoothQuant:
+    def smooth(self, share: float | str) -> SmoothQuant:
         """Moves outliers into weights."""
+        alpha = None if isinstance(share, str) else share
         if self.known.smoothed is None:
-            activations = list(smoothable(self.graph, self.how.selection)[0])
-            self.known.smoothed = self._largest(activations, -1)
-        return SmoothQuant(share, self.known.smoothed, self.how.selection)
+            activations = list(smoothable(self.graph, self.how.selection, alpha)[0])
+            found = self._channels(activations, -1)
+            self.known.smoothed = {n: Spread(c.low, c.high, c.square) for n, c in found.items()}
+        return SmoothQuant(alpha, self.known.smoothed, self.how.selection)
 
     def static(self) -> QuantizeStatic:
         """The pass, with the ranges of all values that it will quantize."""
@@ -232,12 +236,12 @@ class _Quantizer:
                 r = threshold(found, how.calibration_method, percentile=how.percentile)
                 known.ranges[name] = Interval(r.low, r.high)
 
-    def _largest(self, values: Sequence[Value], axis: int) -> dict[str, np.ndarray]:
-        """Largest magnitude of each channel, by name of the value."""
+    def _channels(self, values: Sequence[Value], axis: int) -> dict[str, Channels]:
+        """Statistics of each channel, by name of the value."""
         found = {value.name: Channels(axis) for value in values}
         if found:
             self._observe(values, lambda name, array: found[name].add(array))
-        return {name: statistics.largest for name, statistics in found.items()}
+        return found
 
     def _observe(self, values: Sequence[Value], observer: Callable[[str, Any], None]) -> None:
         def report(done: int, total: int) -> None:

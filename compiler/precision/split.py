@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from burnish.calibration.samples import Sample
 
+#: One sample of so many is held out to judge the result, at most so many in all.
+EVERY, JUDGED = 8, 16
 #: Bytes of samples that are held out at most: they stay in memory.
 _MEMORY = 256 << 20
 
@@ -54,3 +56,16 @@ class SplitSamples:
     def judged(self) -> list[Sample]:
         """What to judge with: the samples held out, or the measured ones if there are none."""
         return self.held or self._first
+
+    def for_judgement(self) -> tuple[list[Sample], str]:
+        """What to judge with, and a line about it."""
+        if not self.measured:
+            for _ in self:  # nothing needed samples so far
+                pass
+        count = len(self.judged)
+        if self.held:
+            return self.judged, f"judged on {count} samples that nothing was measured on"
+        return self.judged, (
+            f"judged on {count} samples that were measured as well: of less than {self._every} "
+            "none is held out"
+        )

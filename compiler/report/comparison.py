@@ -64,6 +64,8 @@ def _notes(report: ComparisonReport) -> Text:
 def _tolerance(output: OutputComparison) -> str:
     if output.atol == output.rtol == 0:
         return f"{output.dtype} exactly"
+    if math.isinf(output.atol):
+        return f"{output.dtype} rms(error) <= {output.rms_tol:g} rms(y)"
     text = f"{output.dtype} |error| <= {output.atol:g} rms(y) + {output.rtol:g} |y|"
     return (
         text if math.isinf(output.rms_tol) else f"{text}, rms(error) <= {output.rms_tol:g} rms(y)"

@@ -30,9 +30,11 @@ def print_report(report: CompileReport, *, verbose: bool = False) -> None:
     outputs = report.comparison["outputs"]
     worst = max(outputs, key=lambda o: (o["max_abs"] or 0.0) / (o["scale"] or 1.0))
     count = f"{len(outputs)} output" + ("s" if len(outputs) != 1 else "")
+    like = "equal to" if worst["atol"] is not None else "like"
     print_line(
-        f"equal to onnxruntime within tolerance: {count}, largest error "
-        f"{worst['max_abs']:.3g} at scale {worst['scale']:.3g} ({worst['name']})"
+        f"{like} onnxruntime within tolerance: {count}, largest error "
+        f"{worst['max_abs']:.3g} at scale {worst['scale']:.3g} ({worst['name']}), least cosine "
+        f"similarity {min(o['cosine'] for o in outputs):.6f}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import pty
 import signal
@@ -17,11 +16,11 @@ import numpy as np
 import onnx
 import pytest
 
-from burnish.artifact import SCHEMA_VERSION
 from burnish.cli import common
 from burnish.cli.main import COMMANDS, main
 from burnish.cli.progress import show_progress
 from tests.support.bundle import Case, model_of
+from tests.support.cli import Cli
 
 MLP = Case(
     "(float[batch,8] x) => (float[batch,4] y) <float[8,16] w1, float[16] b1, float[16,4] w2> "
@@ -54,26 +53,6 @@ def artifact(folder: Path) -> Path:
 def inside(folder: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     return folder
-
-
-class Cli:
-    """Runs commands in this process."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self.capfd = capfd
-
-    def __call__(self, *args: object, code: int = 0) -> str:
-        found = main([str(arg) for arg in args])
-        out, err = self.capfd.readouterr()
-        assert found == code, err
-        assert "Traceback" not in err
-        return out if code == 0 else out + err
-
-    def json(self, *args: object, code: int = 0) -> dict[str, object]:
-        data = json.loads(self(*args, "--json", "-", code=code))
-        # What inspect prints of an artifact is its manifest.
-        assert data["schema_version"] in (1, SCHEMA_VERSION)
-        return dict(data)
 
 
 @pytest.fixture
@@ -150,9 +129,17 @@ def test_compile_writes_every_stage(inside: Path, cli: Cli) -> None:
 
 
 PRECISIONS = {
-    ("--precision", "int8"): "int8 is not in this version",
-    ("--int8",): "int8 is not in this version",
-    ("--best",): "auto is not in this version",
+    ("--best",): "precision auto measures on samples of real inputs",
+    ("--calibration-method", "entropy"): "an option of quantization is of no use with",
+    ("--calibration-data", "in.npz"): "calibration data is of no use with precision fp32",
+    ("--int8", "--max-drop", "0.1"): "a budget is of no use with precision int8",
+    ("--int8", "--bias-correction"): "--bias-correction measures activations",
+    ("--int8", "-O1"): "precision int8 needs optimization level 2 or 3",
+    ("--int8", "--calibration-samples", "3"): "there are no calibration samples",
+    ("--best", "--calibration-data", "in.npz", "--metric", "f1"): "unknown metric 'f1'",
+    ("--best", "--calibration-data", "in.npz", "--max-evals", "1"): "leaves nothing to choose",
+    ("--best", "--calibration-data", "in.npz", "--max-drop", "-1"): "--max-drop takes a number",
+    ("--strict",): "--strict is of no use with precision fp32",
     ("--int8", "--fp16"): "--fp16 and --int8 contradict each other",
     ("--int8", "--precision", "fp32"): "contradict each other",
     ("--precision", "fp12"): "unknown precision 'fp12'",
@@ -180,7 +167,7 @@ def test_fp16_is_compiled_and_written(inside: Path, cli: Cli) -> None:
     assert "equal" in cli("compare", "half.onnx", "mlp.onnx", "--inputs", "in.npz")
     assert "mixed-precision" in cli("optimize", "--list-passes", "--precision", "fp16")
     out = cli("optimize", "mlp.onnx", "no.onnx", "--precision", "int8", code=2)
-    assert "int8 is not in this version" in out
+    assert "burnish quantize IN OUT writes models of 8 or 4 bits" in out
 
 
 # --- compare, bench, run -------------------------------------------------------------------------
@@ -323,7 +310,7 @@ def test_support(inside: Path, cli: Cli) -> None:
     operators = {row["operator"] for row in data["unsupported"]}
     # ONNX composes Bernoulli of the other.
     assert operators == {"RandomNormalLike", "RandomUniformLike"}
-    assert "int8" in cli("inspect", "mlp.onnx", "--support", "--precision", "int8", code=2)
+    assert "int8" in cli("inspect", "mlp.onnx", "--support", "--precision", "int8")
     assert "vax" in cli("inspect", "mlp.onnx", "--support", "--target", "vax", code=2)
     out = cli("compile", "unsupported.onnx", "-o", "u.burnish", code=3)
     assert "Bernoulli" in out
@@ -356,7 +343,7 @@ def test_passes_are_listed(cli: Cli) -> None:
 def test_targets_and_doctor(cli: Cli) -> None:
     targets = {row["target"]: row for row in cli.json("targets")["targets"]}  # type: ignore[attr-defined]
     assert targets["x86"]["builds"]
-    assert targets["x86"]["precisions"] == ["fp32", "fp16"]
+    assert targets["x86"]["precisions"] == ["fp32", "fp16", "bf16", "int8", "auto"]
     assert not targets["cuda"]["builds"]
     assert "x86-64-v3" in cli("targets")
     assert "ok   compile worker" in cli("doctor")

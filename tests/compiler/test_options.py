@@ -52,7 +52,10 @@ def test_shape_that_is_none(text: str) -> None:
 
 
 WRONG = {
-    "precision of a later version": ({"precision": "int8"}, "int8 is not in this version"),
+    "level without composites": ({"precision": "int8", "opt_level": 1}, "needs optimization level"),
+    "auto without data": ({"precision": "auto"}, "measures on samples of real inputs"),
+    "strict fp32": ({"strict": True}, "of no use with precision fp32"),
+    "data for fp32": ({"calibration_data": "x.npz"}, "of no use with precision fp32"),
     "no precision": ({"precision": "fp12"}, "unknown precision 'fp12'"),
     "no threads": ({"threads": 0}, "threads must be at least 1"),
     "level": ({"opt_level": 4}, "optimization level must be 0 to 3"),

@@ -236,17 +236,18 @@ def test_the_lowest_gate_gives_the_exit_code_and_all_are_listed(gate: Gate) -> N
 def test_a_row_that_cannot_be_compiled_does_not_stop_the_others(gate: Gate) -> None:
     more = (
         '[[model]]\npath = "unsupported.onnx"\n'
-        '[[model]]\nname = "again"\npath = "mlp.onnx"\nprecisions = ["int8", "fp32"]\n'
+        '[[model]]\nname = "again"\npath = "mlp.onnx"\nprecisions = ["auto", "fp32"]\n'
         'memory.max-compile = "1 MB"\nplacement.forbid-notes = ["*"]\n'
     )
     assert gate(more, "--only", "unsupported", "--only", "again", compile=True) == 2
     rows = {row["name"]: row for row in gate.rows}
-    assert list(rows) == ["unsupported-x86-fp32", "again-x86-int8", "again-x86-fp32"]
+    assert list(rows) == ["unsupported-x86-fp32", "again-x86-auto", "again-x86-fp32"]
     (refused,) = rows["unsupported-x86-fp32"]["checks"]
     assert (refused["outcome"], refused["exit_code"]) == ("error", 3)
     assert "com.acme::Frobnicate" in refused["message"]
-    (planned,) = rows["again-x86-int8"]["checks"]
-    assert planned["exit_code"] == 2
+    (incomplete,) = rows["again-x86-auto"]["checks"]
+    assert incomplete["exit_code"] == 2
+    assert "calibration data" in incomplete["message"] or "samples" in incomplete["message"]
     codes = {c["gate"]: c["exit_code"] for c in rows["again-x86-fp32"]["checks"]}
     assert codes == {"compile": 0, "accuracy": 0, "memory": 12, "placement": 0}
 
