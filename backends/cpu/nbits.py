@@ -70,8 +70,9 @@ _WORD = 32
 FEW_ROWS = 4
 #: Rows of a task.
 _CHUNK = 240
-#: Steps of the reduction whose weights are written out at a time, if blocks are no longer.
-_PANEL_STEPS = 1024
+#: Steps of the reduction whose weights are written out at a time: they stay in the first-level cache
+#: of 48 KiB.
+_PANEL_STEPS = 128
 #: Bytes by which words are fetched ahead.
 _AHEAD = 4096
 #: Look-up of a vector by the low bits of an index, by lanes: vpermps.

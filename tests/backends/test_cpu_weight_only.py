@@ -100,8 +100,8 @@ def test_post_ops_are_fused(isa: Isa, m: int) -> None:
 
 @both
 def test_sums_go_on_in_the_next_panel(isa: Isa) -> None:
-    check(isa, NBitsSpec((7,), 2100, 20, 4, 32, False, parse_postops(["Relu"])), [(7,)])
-    check(isa, NBitsSpec((7,), 1500, 20, 8, 1500, True), [(7,)])
+    check(isa, NBitsSpec((7,), 300, 20, 4, 32, False, parse_postops(["Relu"])), [(7,)])
+    check(isa, NBitsSpec((7,), 270, 20, 8, 270, True), [(7,)])
 
 
 def test_four_bits_take_half_a_byte() -> None:
