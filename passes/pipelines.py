@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from burnish.errors import UsageError
 from burnish.passes.base import Fixpoint, Pass
@@ -64,7 +65,8 @@ def pipeline(
     integers = integers and level >= 2
     if integers or (weight_only and level >= 2):
         # Before folding, which would make float32 of quantized weights.
-        passes += [Canonicalize(), WeightForms()]
+        folded = replace(fold, dequantize=False)
+        passes.append(Fixpoint("weights", (Canonicalize(), WeightForms(), folded)))
     if integers:
         passes += [QuantizedForms(), IntegerProducts(), IntegerSums()]
     if weight_only and level >= 2:

@@ -71,21 +71,11 @@ def attention(isa: Isa, spec: AttentionSpec, name: str = "attention") -> Kernel:
         mask = Mask.declare(k, spec)
         out = k.output("out", spec.output_shape())
         k.symbols(spec.queries, spec.keys, spec.batch, spec.causal_offset)
-        block = _Blocks(isa, spec, args, mask, out)
-        parts = block.count
-        with parallel(static(spec.batch) * spec.heads * parts) as task:
-            part, rest = let(floormod(task, parts)), let(floordiv(task, parts))
-            if spec.causal and parts != 1:
-                # Later queries see more keys: among the neighbours that a thread gets, early and
-                # late ones take turns.
-                turn = let(floordiv(part, 2))
-                part = let(select(floormod(part, 2) < 1, turn, parts - 1 - turn))
-            place = Place(let(floordiv(rest, spec.heads)), let(floormod(rest, spec.heads)))
-            block.emit(place, part)
+        Blocks(isa, spec, args, mask, out).emit_all()
     return k.result
 
 
-class _Blocks:
+class Blocks:
     """Blocks of queries of one head: the tasks of the kernel."""
 
     def __init__(
@@ -117,6 +107,19 @@ class _Blocks:
             if len(self.sizes) == 1 and self.queries == self.vectors * self.lanes:
                 self.block_queries = min(self.sizes) * self.lanes
         self.acc: Acc
+
+    def emit_all(self) -> None:
+        """One parallel loop over all blocks of all heads."""
+        spec, parts = self.spec, self.count
+        with parallel(static(spec.batch) * spec.heads * parts) as task:
+            part, rest = let(floormod(task, parts)), let(floordiv(task, parts))
+            if spec.causal and parts != 1:
+                # Later queries see more keys: among the neighbours that a thread gets, early and
+                # late ones take turns.
+                turn = let(floordiv(part, 2))
+                part = let(select(floormod(part, 2) < 1, turn, parts - 1 - turn))
+            place = Place(let(floordiv(rest, spec.heads)), let(floormod(rest, spec.heads)))
+            self.emit(place, part)
 
     def emit(self, place: Place, part: Index) -> None:
         """The work of one task: block ``part`` of a head."""
@@ -266,18 +269,30 @@ class _Blocks:
                     # Keys past the end repeat the last one: the maximum does not change.
                     keys = [let(minimum(key, self.keys - 1)) for key in keys]
                 starts = [let(base + key * where.sequence) for key in keys]
-                tile = RegisterTile.zero(tiles.rows, vectors, self.acc)
-                self._dot_keys(tile, starts, buffers.packed, start)
+                score = self._products(buffers, keys, starts, start, vectors)
                 for c in range(vectors):
                     column = start + c * lanes
                     top = load(buffers.tops, column, lanes)
                     for r, key in enumerate(keys):
-                        value = scalars(tile.at(r, c), key)
+                        value = scalars(score(r, c), key)
                         value = let(self._causal(value, key, part.query + column))
                         store(buffers.scores, (row + r) * self.stride + column, value)
                         top = let(select(top < value, value, top))
                     if not self.mask.by_query:
                         store(buffers.tops, column, top)
+
+    def _products(
+        self,
+        buffers: Buffers,
+        keys: list[Index],
+        starts: list[Index],
+        column: Index,
+        vectors: int,
+    ) -> Callable[[int, int], Expr]:
+        """Scaled products of keys, which begin at ``starts``, with queries from ``column`` on."""
+        tile = RegisterTile.zero(len(keys), vectors, self.acc)
+        self._dot_keys(tile, starts, buffers.packed, column)
+        return tile.at
 
     def _dot_keys(
         self, tile: RegisterTile, starts: list[Index], packed: Any, column: Index

@@ -209,6 +209,50 @@ class Heads:
         return b.op("Reshape", ordered, b.ints([0, 0, heads * width]))
 
 
+def find_scores(node: Node, weights: Value, found: Found, b: Builder) -> Node | NoMatch:
+    """The product of queries and keys that the weights of an attention come from.
+
+    Args:
+        node: The product with the values.
+        weights: Its left operand, as the softmax made it.
+        found: Gets masks, scale and the nodes between.
+        b: Builds masks.
+    """
+    weights = _peel_nan(weights, found)
+    softmax = producer_of(weights, "Softmax")
+    if softmax is None:
+        return NoMatch("the left operand is no softmax", node)
+    if weights.t.rank != 4 or node.required(1).t.rank != 4:
+        return NoMatch("the operands do not have 4 axes", node)
+    if softmax.int_attr("axis", -1) % 4 != 3:
+        return NoMatch("the softmax is not along the last axis", softmax)
+    if weights.dtype not in FLOATS:
+        return NoMatch(f"the dtype is {weights.dtype}", weights)
+    found.nodes.append(softmax)
+    scores = _peel_masks(softmax.required(0), found, b)
+    if isinstance(scores, NoMatch):
+        return scores
+    scores = _peel_scale(scores, found)
+    product = producer_of(scores, "MatMul")
+    if product is None:
+        return NoMatch("the scores are no scaled and masked product", softmax)
+    found.nodes.append(product)
+    if any(escapes(n, found.nodes) for n in found.nodes[1:]):
+        return NoMatch("an inner value is used elsewhere or is a graph output", node)
+    return product
+
+
+def attention_attrs(q: Heads, k: Heads, found: Found) -> dict[str, Attr]:
+    """Attributes of the composite."""
+    return {
+        "num_heads": q.shape[2],
+        "kv_num_heads": k.shape[2],
+        "scale": float(np.float32(found.scale)),
+        "causal": 0,
+        "nan_to_zero": int(found.nan_to_zero),
+    }
+
+
 class FuseAttention(Rule):
     """softmax(scale * q @ kT + mask) @ v => burnish::Attention."""
 
@@ -219,27 +263,9 @@ class FuseAttention(Rule):
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """Walk back from the product with v."""
         found = Found(nodes=[node])
-        weights = _peel_nan(node.required(0), found)
-        softmax = producer_of(weights, "Softmax")
-        if softmax is None:
-            return NoMatch("the left operand is no softmax", node)
-        if weights.t.rank != 4 or node.required(1).t.rank != 4:
-            return NoMatch("the operands do not have 4 axes", node)
-        if softmax.int_attr("axis", -1) % 4 != 3:
-            return NoMatch("the softmax is not along the last axis", softmax)
-        if weights.dtype not in FLOATS:
-            return NoMatch(f"the dtype is {weights.dtype}", weights)
-        found.nodes.append(softmax)
-        scores = _peel_masks(softmax.required(0), found, b)
-        if isinstance(scores, NoMatch):
-            return scores
-        scores = _peel_scale(scores, found)
-        product = producer_of(scores, "MatMul")
-        if product is None:
-            return NoMatch("the scores are no scaled and masked product", softmax)
-        found.nodes.append(product)
-        if any(escapes(n, found.nodes) for n in found.nodes[1:]):
-            return NoMatch("an inner value is used elsewhere or is a graph output", node)
+        product = find_scores(node, node.required(0), found, b)
+        if isinstance(product, NoMatch):
+            return product
         return self._build(node, product, found, b)
 
     @staticmethod
@@ -248,27 +274,22 @@ class FuseAttention(Rule):
         q = Heads.of(product.required(0), SWAP_HEADS, found)
         k = Heads.of(product.required(1), (0, 3, 1, 2), found)
         v = Heads.of(node.required(1), SWAP_HEADS)
-        refused = _check_heads(q, k, v, node)
+        refused = check_heads(q, k, v, node)
         if refused is not None:
             return refused
         heads = q.shape[2]
-        mask = _merged_mask(found, b)
+        mask = merged_mask(found, b)
         if isinstance(mask, NoMatch):
             return mask
         flat = [_peel_scale(q.flat(b), found), _peel_scale(k.flat(b), found), v.flat(b)]
-        attrs: dict[str, Attr] = {
-            "num_heads": heads,
-            "kv_num_heads": k.shape[2],
-            "scale": float(np.float32(found.scale)),
-            "causal": 0,
-            "nan_to_zero": int(found.nan_to_zero),
-        }
         inputs = [*flat, mask] if mask is not None else flat
+        attrs = attention_attrs(q, k, found)
         out = b.node("Attention", inputs, attrs, domain="burnish").output
-        return _replace_result(node, out, heads, v.shape[3], inside, b)
+        return replace_result(node, out, heads, v.shape[3], inside, b)
 
 
-def _check_heads(q: Heads, k: Heads, v: Heads, node: Node) -> NoMatch | None:
+def check_heads(q: Heads, k: Heads, v: Heads, node: Node) -> NoMatch | None:
+    """Why three operands are no queries, keys and values; None if they are."""
     for side in (q, k, v):
         if not isinstance(side.shape[2], int) or not isinstance(side.shape[3], int):
             return NoMatch("the number or width of the heads is not static", side.value)
@@ -283,7 +304,7 @@ def _check_heads(q: Heads, k: Heads, v: Heads, node: Node) -> NoMatch | None:
     return None
 
 
-def _merged_mask(found: Found, b: Builder) -> Value | NoMatch | None:
+def merged_mask(found: Found, b: Builder) -> Value | NoMatch | None:
     """All masks as one of rank 4."""
     masks = found.masks[::-1]
     total = masks[0] if masks else found.keep
@@ -300,7 +321,7 @@ def _merged_mask(found: Found, b: Builder) -> Value | NoMatch | None:
     return total if rank == 4 else b.op("Unsqueeze", total, b.ints(list(range(4 - rank))))
 
 
-def _replace_result(
+def replace_result(
     node: Node, out: Value, heads: int, width: int, inside: list[Node], b: Builder
 ) -> Replacement:
     """Let the flat result stand for the merged heads; split them again if nobody merges them."""
@@ -362,7 +383,7 @@ class LowerOnnxAttention(Rule):
         out = b.node("Attention", flat, attrs, domain="burnish").output
         if rank == 3:
             return Replacement({node.output: out}, (node,))
-        return _replace_result(node, out, heads, v.shape[-1], [node], b)
+        return replace_result(node, out, heads, v.shape[-1], [node], b)
 
 
 class BatchedTranspose(PatternRule):

@@ -31,6 +31,8 @@ from burnish.passes.rewrite import Replacement, RewritePass, Rule
 
 _TYPES = ("uint8", "int8")
 _PRODUCTS = ("burnish::QConv", "burnish::QMatMul")
+#: What may store 8 bits.
+_STORING = (*_PRODUCTS, "burnish::QAttention")
 
 
 def parameters(node: Node) -> Parameters | NoMatch:
@@ -237,7 +239,7 @@ class AbsorbQuantize(Rule):
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """The product stores what the QuantizeLinear makes."""
         product = node.required(0).producer
-        if product is None or product.key not in _PRODUCTS or product.graph is not node.graph:
+        if product is None or product.key not in _STORING or product.graph is not node.graph:
             return NoMatch("what is quantized is no quantized product", node)
         if product.str_attr("y_dtype") != "float32":
             return NoMatch("it stores 8 bits already", product)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from burnish.backends.base import KernelRule
 from burnish.backends.cpu.rules.attention import ATTENTION
+from burnish.backends.cpu.rules.attention_int8 import ATTENTION_INT8
 from burnish.backends.cpu.rules.concat import CONCAT
 from burnish.backends.cpu.rules.conv import CONV
 from burnish.backends.cpu.rules.conv_transpose import CONV_TRANSPOSE
@@ -23,6 +24,7 @@ RULES: dict[str, KernelRule] = {
     rule.key: rule
     for rule in (
         ATTENTION,
+        ATTENTION_INT8,
         CONCAT,
         CONV,
         CONV_TRANSPOSE,

@@ -46,78 +46,120 @@ def operand_of(value: Value) -> Operand:
     return Operand(value, 0, width)
 
 
-def _accepts(node: Node) -> Refused | None:
+def refuse_shapes(node: Node) -> Refused | None:
+    """Refuse operands that are no flat heads, and masks of another rank."""
     for value in node.inputs[:3]:
         assert value is not None
         if len(value.shape) != 3 or not isinstance(value.shape[-1], int):
             return Refused("queries, keys and values are not [batch, length, heads * width]")
     mask = node.input(3)
-    if mask is not None and (
-        mask.dtype not in (node.output.dtype, "float32", "bool") or len(mask.shape) != 4
-    ):
+    if mask is not None and len(mask.shape) != 4:
         return Refused(f"no kernel for a mask {mask.type}")
-    return refuse_dtype(node, 3)
+    return None
 
 
-def _emit(ctx: NodeContext, node: Node) -> None:
-    q, k, v = (node.required(i) for i in range(3))
-    heads, kv_heads = node.int_attr("num_heads"), node.int_attr("kv_num_heads")
-    operands = [operand_of(value) for value in (q, k, v)]
-    sources = list(dict.fromkeys(o.value for o in operands))
+def _accepts(node: Node) -> Refused | None:
     mask = node.input(3)
-    inputs: list[Lowered] = [ctx.tensor(s) for s in sources]
-    kind: Literal["", "float", "bool"] = ""
-    if mask is not None:
-        inputs.append(ctx.tensor(mask))
-        kind = "bool" if mask.dtype == "bool" else "float"
-    widths = [int(x.shape[-1]) // n for x, n in ((q, heads), (k, kv_heads), (v, kv_heads))]  # type: ignore[arg-type]
-    causal = bool(node.int_attr("causal"))
-    scale = node.float_attr("scale", 1.0)
-    nan_to_zero = bool(node.int_attr("nan_to_zero"))
+    if mask is not None and mask.dtype not in (node.output.dtype, "float32", "bool"):
+        return Refused(f"no kernel for a mask {mask.type}")
+    return refuse_shapes(node) or refuse_dtype(node, 3)
 
-    mask_dtype = "float32" if mask is not None and mask.dtype == "float32" else None
 
-    def build(shapes: CallShapes) -> Any:
+@dataclass(frozen=True)
+class AttentionCall:
+    """An attention with its operands where they lie.
+
+    Attributes:
+        node: The node.
+        operands: Queries, keys and values.
+        sources: The tensors that they are parts of, each once.
+        inputs: Those, and the mask.
+        widths: Width of a head of each operand.
+        kind: Of the mask.
+    """
+
+    node: Node
+    operands: tuple[Operand, ...]
+    sources: tuple[Value, ...]
+    inputs: tuple[Lowered, ...]
+    widths: tuple[int, ...]
+    kind: Literal["", "float", "bool"]
+
+    @classmethod
+    def of(cls, ctx: NodeContext, node: Node) -> AttentionCall:
+        """The call of a node."""
+        values = [node.required(i) for i in range(3)]
+        heads, kv_heads = node.int_attr("num_heads"), node.int_attr("kv_num_heads")
+        operands = tuple(operand_of(value) for value in values)
+        sources = tuple(dict.fromkeys(o.value for o in operands))
+        mask = node.input(3)
+        inputs = [ctx.tensor(s) for s in sources]
+        kind: Literal["", "float", "bool"] = ""
+        if mask is not None:
+            inputs.append(ctx.tensor(mask))
+            kind = "bool" if mask.dtype == "bool" else "float"
+        each = zip(values, (heads, kv_heads, kv_heads), strict=True)
+        widths = tuple(int(x.shape[-1]) // n for x, n in each)  # type: ignore[arg-type]
+        return cls(node, operands, sources, tuple(inputs), widths, kind)
+
+    def spec(self, shapes: CallShapes) -> AttentionSpec:
+        """What is computed, for shapes over the kernel's variables."""
+        node, (q, k, _) = self.node, self.node.inputs[:3]
+        assert q is not None
+        assert k is not None
+        mask = node.input(3)
         queries, keys = shapes.expr(q.shape[1]), shapes.expr(k.shape[1])
+        heads, kv_heads = node.int_attr("num_heads"), node.int_attr("kv_num_heads")
+        lengths, counts = (queries, keys, keys), (heads, kv_heads, kv_heads)
         places = [
-            merged_heads(sources.index(o.value), length, n, width, o.total, o.offset)
-            for o, length, n, width in zip(
-                operands, (queries, keys, keys), (heads, kv_heads, kv_heads), widths, strict=True
-            )
+            merged_heads(self.sources.index(o.value), length, n, width, o.total, o.offset)
+            for o, length, n, width in zip(self.operands, lengths, counts, self.widths, strict=True)
         ]
-        spec = AttentionSpec(
+        return AttentionSpec(
             batch=shapes.expr(q.shape[0]),
             queries=queries,
             keys=keys,
             heads=heads,
             kv_heads=kv_heads,
-            width=widths[0],
-            value_width=widths[2],
-            arguments=tuple(shapes.inputs[: len(sources)]),
+            width=self.widths[0],
+            value_width=self.widths[2],
+            arguments=tuple(shapes.inputs[: len(self.sources)]),
             q=places[0],
             k=places[1],
             v=places[2],
-            scale=scale,
-            mask=kind,
+            scale=node.float_attr("scale", 1.0),
+            mask=self.kind,
             mask_shape=shapes.inputs[-1] if mask is not None else (),
-            causal=causal,
-            nan_to_zero=nan_to_zero,
+            causal=bool(node.int_attr("causal")),
+            nan_to_zero=bool(node.int_attr("nan_to_zero")),
             dtype=q.dtype,
-            mask_dtype=mask_dtype,
+            mask_dtype="float32" if mask is not None and mask.dtype == "float32" else None,
         )
-        return attention(ctx.isa, spec)
 
-    layout = tuple((sources.index(o.value), o.offset, o.total) for o in operands)
-    key = (heads, kv_heads, *widths, layout, kind, causal, scale, nan_to_zero)
-    ctx.set(
-        *ctx.call(
-            "attention", key, build, inputs, [node.output.t], flops=_flops(q, k, heads, widths)
-        )
-    )
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """All that the kernel depends on, but shapes and types."""
+        node = self.node
+        layout = tuple((self.sources.index(o.value), o.offset, o.total) for o in self.operands)
+        names = ("num_heads", "kv_num_heads", "causal", "nan_to_zero")
+        numbers = tuple(node.int_attr(name) for name in names)
+        return (numbers, node.float_attr("scale", 1.0), self.widths, layout, self.kind)
+
+    @property
+    def flops(self) -> Dim:
+        """Operations of both products."""
+        q, k = self.node.required(0), self.node.required(1)
+        each = 2 * self.node.int_attr("num_heads") * (self.widths[0] + self.widths[2])
+        return product([q.shape[0], q.shape[1], k.shape[1], each])
 
 
-def _flops(q: Value, k: Value, heads: int, widths: list[int]) -> Dim:
-    return product([q.shape[0], q.shape[1], k.shape[1], 2 * heads * (widths[0] + widths[2])])
+def _emit(ctx: NodeContext, node: Node) -> None:
+    call = AttentionCall.of(ctx, node)
+
+    def build(shapes: CallShapes) -> Any:
+        return attention(ctx.isa, call.spec(shapes))
+
+    ctx.set(*ctx.call("attention", call.key, build, call.inputs, [node.output.t], flops=call.flops))
 
 
 ATTENTION = KernelRule("burnish::Attention", _accepts, _emit)

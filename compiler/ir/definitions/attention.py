@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -50,20 +50,19 @@ def _as_type(b: Builder, x: Value, dtype: str) -> Value:
     return x if x.dtype == dtype else b.op("Cast", x, to=BY_NAME[dtype].onnx)
 
 
-@define("Attention")
-def attention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
-    """``Attention(q, k, v, mask?)``: softmax(scale * q kT + mask) v for every head.
+def attend(
+    b: Builder,
+    node: Node,
+    inputs: Sequence[Value | None],
+    rounded: Callable[[Value], Value] = lambda weights: weights,
+) -> Value:
+    """The result of an attention with the attributes of ``Attention``.
 
-    q [B, S, H*D], k [B, T, Hkv*D], v [B, T, Hkv*Dv] -> [B, S, H*Dv].
-
-    Attributes: ``num_heads`` H, ``kv_num_heads`` Hkv (query head h reads key head h // (H / Hkv)),
-    ``scale``, ``causal`` (1: query i sees the keys j <= i, counted from the upper left corner, as
-    ONNX Attention-23 ``is_causal``), ``nan_to_zero`` (1: probabilities that are not a number count
-    as zero, so that a row with every key masked by -inf gives zeros).
-
-    ``mask`` has rank 4 and broadcasts to [B, H, S, T]: floats are added to the scaled scores,
-    booleans keep a score where they are true. A mask of another float type than the queries makes
-    the scores of its own type: a float32 mask for float16 queries, whose lowest number is lower.
+    Args:
+        b: Where it is built.
+        node: Has the attributes.
+        inputs: Queries, keys, values, and a mask or nothing.
+        rounded: Applied to the weights before they are multiplied with the values.
     """
     q, k, v, mask = (*inputs, None)[:4]
     assert q is not None
@@ -88,6 +87,24 @@ def attention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Va
     if node.int_attr("nan_to_zero"):
         zero = scalar_constant(b, 0.0, weights.dtype)
         weights = b.op("Where", b.op("IsNaN", weights), zero, weights)
-    weights = _as_type(b, weights, values.dtype)
+    weights = rounded(_as_type(b, weights, values.dtype))
     merged = b.op("Transpose", b.op("MatMul", weights, values), perm=(0, 2, 1, 3))
-    return [b.op("Reshape", merged, b.ints([0, 0, -1]))]
+    return b.op("Reshape", merged, b.ints([0, 0, -1]))
+
+
+@define("Attention")
+def attention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    """``Attention(q, k, v, mask?)``: softmax(scale * q kT + mask) v for every head.
+
+    q [B, S, H*D], k [B, T, Hkv*D], v [B, T, Hkv*Dv] -> [B, S, H*Dv].
+
+    Attributes: ``num_heads`` H, ``kv_num_heads`` Hkv (query head h reads key head h // (H / Hkv)),
+    ``scale``, ``causal`` (1: query i sees the keys j <= i, counted from the upper left corner, as
+    ONNX Attention-23 ``is_causal``), ``nan_to_zero`` (1: probabilities that are not a number count
+    as zero, so that a row with every key masked by -inf gives zeros).
+
+    ``mask`` has rank 4 and broadcasts to [B, H, S, T]: floats are added to the scaled scores,
+    booleans keep a score where they are true. A mask of another float type than the queries makes
+    the scores of its own type: a float32 mask for float16 queries, whose lowest number is lower.
+    """
+    return [attend(b, node, inputs)]

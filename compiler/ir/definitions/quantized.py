@@ -14,6 +14,7 @@ import numpy as np
 
 from burnish.ir.builder import Builder
 from burnish.ir.composites import define
+from burnish.ir.definitions.attention import attend
 from burnish.ir.definitions.convolution import CONV_ATTRS, is_channels_last, run_channels_first
 from burnish.ir.definitions.epilogue import apply_postops, scalar_constant
 from burnish.ir.graph import Node, Value
@@ -61,8 +62,8 @@ def qmatmul(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Valu
 
     ``x`` [..., K] in uint8 or int8 times a constant ``w`` [K, N] in int8; ``x_scale`` and
     ``x_zero_point`` are scalars, constant or made by DynamicQuantizeLinear, ``w_scale`` is a scalar
-    or [N]. ``y_dtype`` is ``float32``,
-    ``int32``, or ``uint8`` or ``int8`` with ``y_scale`` and ``y_zero_point``.
+    or [N]. ``y_dtype`` is ``float32``, ``int32``, or ``uint8`` or ``int8`` with ``y_scale`` and
+    ``y_zero_point``.
     """
     if is_sum(node):
         return [b.op("MatMulInteger", inputs[0], inputs[1], inputs[3])]
@@ -87,3 +88,30 @@ def qconv(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]
     y = run_channels_first(b, node, x, "Conv", [w], CONV_ATTRS)
     channel_axis = -1 if is_channels_last(node) else 1
     return [_stored(b, node, apply_postops(b, node, y, operands, channel_axis))]
+
+
+@define("QAttention")
+def qattention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    """``QAttention(q, k, v, mask?)``: ``Attention`` on 8 bits, and with its attributes.
+
+    ``q``, ``k`` and ``v`` are uint8 or int8, with ``q_scale`` and ``q_zero_point`` and so on for
+    each. The weights, results of the softmax, are rounded to ``p_dtype`` with ``p_scale`` and
+    ``p_zero_point``; the result is stored as that of ``QMatMul``. Both products are exact in int32.
+    """
+    data: list[Value | None] = []
+    for name, value in zip("qkv", inputs[:3], strict=True):
+        assert value is not None
+        data.append(b.op("DequantizeLinear", value, *_parameters(b, node, name, value.dtype)))
+
+    def rounded(weights: Value) -> Value:
+        scale, zero = _parameters(b, node, "p", node.str_attr("p_dtype"))
+        return b.op("DequantizeLinear", b.op("QuantizeLinear", weights, scale, zero), scale, zero)
+
+    return [_stored(b, node, attend(b, node, [*data, *inputs[3:]], rounded))]
+
+
+def _parameters(b: Builder, node: Node, name: str, dtype: str) -> tuple[Value, Value]:
+    """Scale and zero point that the attributes say."""
+    zero = np.asarray(node.int_attr(f"{name}_zero_point"), to_numpy(dtype))
+    scale = scalar_constant(b, node.float_attr(f"{name}_scale"), "float32")
+    return scale, b.constant(zero)

@@ -1,0 +1,119 @@
+"""Attention between Q/DQ becomes one composite that means the same, and runs on its kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import burnish
+from burnish.check.reference import Reference
+from burnish.export import to_model
+from burnish.ir import Graph
+from tests.passes.test_integer_products import coded, keys, optimized
+from tests.passes.test_quantization import evaluated
+from tests.support.golden import parse
+
+RNG = np.random.default_rng(8)
+LENGTH, HEADS, WIDTH = 11, 3, 8
+
+#: What ``burnish quantize --matmul-all`` makes of an attention.
+ATTENTION = coded("""g (TYPE[b,t,24] q8, TYPE[b,t,24] k8, TYPE[b,t,24] v8, float[b,1,1,t] mask)
+    => (TYPE[b,t,24] y)
+<float sq = {0.03}, float sk = {0.04}, float sv = {0.02}, float sp = {P_SCALE}, float sy = {0.007},
+ TYPE zq = {Q_ZERO}, TYPE zk = {K_ZERO}, TYPE zv = {V_ZERO}, TYPE zp = {P_ZERO}, TYPE zy = {3},
+ float root = {2.8284271}, int64[4] split = {0, 0, 3, 8}, int64[3] merge = {0, 0, 24}> {
+    qd = D(q8, sq, zq)
+    kd = D(k8, sk, zk)
+    vd = D(v8, sv, zv)
+    q4 = Reshape(qd, split)
+    k4 = Reshape(kd, split)
+    v4 = Reshape(vd, split)
+    qt = Transpose<perm=[0,2,1,3]>(q4)
+    kt = Transpose<perm=[0,2,3,1]>(k4)
+    vt = Transpose<perm=[0,2,1,3]>(v4)
+    s = MatMul(qt, kt)
+    scaled = Div(s, root)
+    masked = Add(scaled, mask)
+    p = Softmax<axis=-1>(masked)
+    p8 = Q(p, sp, zp)
+    pd = D(p8, sp, zp)
+    o = MatMul(pd, vt)
+    ot = Transpose<perm=[0,2,1,3]>(o)
+    of = Reshape(ot, merge)
+    y = Q(of, sy, zy)
+}""")
+
+
+def model(dtype: str = "uint8", zeros: tuple[int, ...] = (129, 126, 120, 0)) -> Graph:
+    """The attention with codes of one type."""
+    text = ATTENTION.replace("TYPE", dtype).replace("P_SCALE", "0.00392156862745098")
+    for name, zero in zip("QKVP", zeros, strict=True):
+        text = text.replace(f"{name}_ZERO", str(zero))
+    return parse(text)
+
+
+def feeds(dtype: str = "uint8", batch: int = 2) -> dict[str, Any]:
+    """Codes, and a mask of the last keys."""
+    low = np.iinfo(dtype).min
+    shape = (batch, LENGTH, HEADS * WIDTH)
+    found = {n: RNG.integers(low, low + 256, shape).astype(dtype) for n in ("q8", "k8", "v8")}
+    mask = np.where(np.arange(LENGTH) < LENGTH - 2, 0.0, -3e38).astype(np.float32)
+    return found | {"mask": np.broadcast_to(mask, (batch, 1, 1, LENGTH)).copy()}
+
+
+FORMS = pytest.mark.parametrize(
+    ("dtype", "zeros"),
+    [("uint8", (129, 126, 120, 0)), ("int8", (0, 0, 0, -128)), ("int8", (4, -5, 6, -128))],
+)
+
+
+@FORMS
+def test_attention_becomes_one_composite(dtype: str, zeros: tuple[int, ...]) -> None:
+    graph, data = optimized(model(dtype, zeros)), feeds(dtype)
+    assert keys(graph) == {"burnish::QAttention": 1}
+    with Reference(to_model(model(dtype, zeros))) as reference:
+        (want,) = reference.run(None, data)
+    (found,) = evaluated(graph, data)
+    assert np.abs(found.astype(int) - want).max() <= 1
+    assert len(np.unique(want)) > 20
+
+
+@FORMS
+def test_it_runs_on_its_kernel(dtype: str, zeros: tuple[int, ...]) -> None:
+    source = to_model(model(dtype, zeros))
+    compiled = burnish.compile(source, threads=1)
+    node = next(n for n in compiled.manifest.nodes if n.op == "burnish::QAttention")
+    assert node.precision == "int8"
+    with Reference(source) as reference:
+        for batch in (1, 3):
+            data = feeds(dtype, batch)
+            (want,), (found,) = reference.run(None, data), compiled.run(None, data)
+            difference = np.abs(found.astype(int) - want)
+            # A weight or a result in the middle of two codes may go to either.
+            assert difference.max() <= 1
+            assert difference.mean() < 0.01
+
+
+def test_weights_with_another_zero_stay() -> None:
+    graph = optimized(model(zeros=(129, 126, 120, 5)))
+    assert keys(graph)["burnish::QAttention"] == 0
+    assert keys(graph)["Softmax"] == 1
+
+
+def test_weights_that_are_not_rounded_stay_in_float() -> None:
+    text = ATTENTION.replace("TYPE", "uint8").replace("P_SCALE", "0.004").replace("_ZERO", "")
+    for name in "QKVP":
+        text = text.replace(f"= {{{name}}}", "= {9}")
+    graph = optimized(parse(text.replace("o = MatMul(pd, vt)", "o = MatMul(p, vt)")))
+    assert keys(graph)["burnish::QAttention"] == 0
+    assert keys(graph)["burnish::Attention"] == 1
+
+
+def test_scores_that_are_read_elsewhere_stay() -> None:
+    text = ATTENTION.replace("TYPE", "uint8").replace("P_SCALE", "0.004")
+    text = text.replace("P_ZERO", "0").replace("[b,t,24] y)", "[b,t,24] y, float[b,3,t,t] p)")
+    for name in "QKV":
+        text = text.replace(f"{name}_ZERO", "9")
+    assert keys(optimized(parse(text)))["burnish::QAttention"] == 0
