@@ -59,7 +59,7 @@ def _all_passes() -> list[Pass]:
     """The passes of all levels and precisions, each class once."""
     found: dict[type[Pass], Pass] = {}
     for level in LEVELS:
-        for entry in pipeline(level, precision="fp16", integers=True):
+        for entry in pipeline(level, precision="fp16", integers=True, weight_only=True):
             for item in entry.passes if isinstance(entry, Fixpoint) else (entry,):
                 found.setdefault(type(item), item)
     return list(found.values())
@@ -75,6 +75,12 @@ def _order(level: int) -> str:
     return f"- `-O{level}`: {' → '.join(steps)}"
 
 
+def _default(field: dataclasses.Field[object]) -> object:
+    """What a field is if nothing is given."""
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
 def _entry(item: Pass) -> str:
     cls = type(item)
     text = cls.contract().split("\nAttributes:")[0].strip()
@@ -82,7 +88,7 @@ def _entry(item: Pass) -> str:
     text = re.sub(r"\n(\w[\w ]*): ", r"\n- **\1**: ", text)
     lines = [f"\n### {item.name}\n", text]
     options = [
-        f"`{f.name} = {f.default}`"
+        f"`{f.name} = {_default(f)}`"
         for f in dataclasses.fields(item)  # type: ignore[arg-type]
     ]
     if options:
