@@ -37,12 +37,15 @@ class FoldConstants(Pass):
         max_growth_bytes: How much larger all folds together may make the model.
         decompress: Whether float weights that are stored in a smaller dtype may be converted,
             whatever their size (with a note).
+        dequantize: Whether DequantizeLinear of constants is evaluated; products may want to read
+            what is stored.
     """
 
     name: ClassVar[str] = "fold-constants"
     numerics: ClassVar[Numerics] = Numerics.EXACT
     max_growth_bytes: int = 4 << 20
     decompress: bool = True
+    dequantize: bool = True
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """See :class:`FoldConstants`."""
@@ -188,6 +191,8 @@ class _Round:
     def _leaves(self, node: Node) -> frozenset[Value] | None:
         """The constants that a node depends on, or None when it depends on anything else."""
         if node in self.refused or not can_evaluate(node) or node.op == "Identity":
+            return None
+        if node.key == "DequantizeLinear" and not self.options.dequantize:
             return None
         found: set[Value] = set()
         for value in node.inputs:

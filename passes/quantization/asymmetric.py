@@ -70,7 +70,9 @@ class SplitAsymmetricWeights(Rule):
         attrs: dict[str, Attr] = {"axis": axis} if several else {}
         w = b.node("DequantizeLinear", [b.constant(values, codes.name), scale], attrs).output
         main = b.node(node.op, [x, w, *node.inputs[2:]], node.attrs).output
-        factor = -(scale.array.astype(np.float64).reshape(-1) * rest).astype(np.float32)
+        # One number for each channel, even if all are the same: a post-op of the product takes it.
+        factor = np.zeros(codes.array.shape[axis], np.float32)
+        factor -= scale.array.astype(np.float64).reshape(-1) * rest
         y = b.op("Add", main, b.op("Mul", _sums(b, node, codes), _factor(b, node, factor)))
         return Replacement({node.output: y}, (node,))
 
@@ -90,7 +92,7 @@ def _sums(b: Builder, node: Node, codes: Value) -> Value:
 
 def _factor(b: Builder, node: Node, factor: NDArray[np.float32]) -> Value:
     """One number for each output channel, as the result of ``node`` broadcasts it."""
-    if node.op == "Conv" and factor.size > 1:
+    if node.op == "Conv":
         factor = factor.reshape(-1, *(1,) * (len(node.output.shape) - 2))
     return b.constant(factor, "zero_point_scale")
 

@@ -5,7 +5,6 @@
     QLinearConv(x, w, b)          =  quantize(Conv(dequantize(x), dequantize(w), dequantize(b)))
     Mul(Cast(w) - z, s)           =  dequantize(w, s, z),      w constant in 8 bits
     transpose(dequantize(w))      =  dequantize(transpose(w)), w constant
-    QuantizeLinear(w)             =  codes,                    w constant
     gather(dequantize(w), i)      =  dequantize(gather(w, i))
     x @ dequantize(w, s, z)       =  x @ dequantize(w', s) - (x @ 1) * (s * z'),
                                      w' = w - 128 and z' = z - 128 for unsigned w
@@ -27,10 +26,6 @@ from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.quantization.asymmetric import SplitAsymmetricWeights, SplitDynamicProduct
 from burnish.passes.rewrite import Replacement, RewritePass, Rule
 
-#: Smallest and largest code of the types that constants are rounded to.
-_RANGES = {
-    "int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535),
-}  # fmt: skip
 _BYTES = ("int8", "uint8")
 
 
@@ -111,31 +106,6 @@ def along(array: NDArray[np.generic], rank: int, axis: int) -> NDArray[np.generi
     shape = [1] * rank
     shape[axis % rank] = -1
     return array.reshape(shape)
-
-
-class FoldQuantizeOfConstant(Rule):
-    """QuantizeLinear of a constant => its codes."""
-
-    name = "fold-quantize-of-constant"
-    anchors = ("QuantizeLinear",)
-
-    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
-        """Round now: folding later would make float32 of what follows as well."""
-        x, dtype = node.required(0), node.output.dtype
-        if not x.is_const:
-            return NoMatch("what is quantized is not constant", x)
-        found = parameters_of(node)
-        if isinstance(found, NoMatch):
-            return found
-        if dtype not in _RANGES or x.dtype != "float32" or node.required(1).dtype != "float32":
-            return NoMatch(f"{x.dtype} becomes {dtype}", node)
-        low, high = _RANGES[dtype]
-        axis, rank = node.int_attr("axis", 1), x.array.ndim
-        codes = np.rint(x.array / along(found[0], rank, axis))
-        if found[1] is not None:
-            codes = codes + along(found[1], rank, axis).astype(np.float32)
-        made = np.clip(codes, low, high).astype(to_numpy(dtype))
-        return Replacement({node.output: b.constant(made, x.name)}, (node,))
 
 
 class DequantizeCastWeights(Rule):
@@ -305,7 +275,7 @@ def _row_parameters(b: Builder, array: NDArray[np.generic], rank: int, axis: int
 class WeightForms(RewritePass):
     """Bring constant weights of 8 bits to one form.
 
-    Before: codes -> Cast -> Mul; QuantizeLinear of a constant; dequantized codes that are moved.
+    Before: codes -> Cast -> Mul; dequantized codes that are moved or gathered.
     After: DequantizeLinear of constant codes where they are used; tables of embeddings are read as
         they are stored.
     Keeps: scales that lie along several axes, or are not constant.
@@ -315,7 +285,6 @@ class WeightForms(RewritePass):
     name = "weight-forms"
     numerics = Numerics.REASSOCIATES
     rules: ClassVar[tuple[Rule, ...]] = (
-        FoldQuantizeOfConstant(),
         DequantizeCastWeights(),
         MoveBeforeDequantize(),
         GatherCodes(),
