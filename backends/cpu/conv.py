@@ -12,12 +12,13 @@ of a tile drop out one after the other and the others stay in registers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
+from burnish.backends.cpu.dot2 import DOT2, PAIR, dot_of, pairs
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import (
     FloatArray,
@@ -26,7 +27,7 @@ from burnish.backends.cpu.gemm import (
     emit_gemm,
     finish_rows,
     for_columns,
-    pack_columns,
+    pack_depth,
     packed_size,
 )
 from burnish.backends.cpu.isa import Isa
@@ -125,6 +126,12 @@ class ConvSpec:
         """Elements between the results of neighbouring pixels in ``y``."""
         return self.oc if self.place is None else self.place.channels
 
+    def inner(self, isa: Isa) -> ConvSpec:
+        """The same with channels counted in what is multiplied: pairs of bfloat16 where it can."""
+        if self.dot is not F32 or dot_of(isa, self.dtype, self.ic // self.groups) is F32:
+            return self
+        return replace(self, ic=self.ic // PAIR, dot=DOT2)
+
     @property
     def tile_rows(self) -> int | None:
         """Pixels that tiles are taken from: a row of the output, or all of it; None if unknown."""
@@ -135,7 +142,8 @@ class ConvSpec:
 
     def columns(self, isa: Isa) -> tuple[Columns, ...]:
         """Blocks of output channels of one group."""
-        depth = self.ic // self.groups * self.kernel[0] * self.kernel[1]
+        ic = self.inner(isa).ic // self.groups
+        depth = ic * self.kernel[0] * self.kernel[1]
         oc, rows = self.oc // self.groups, self.tile_rows
         if isinstance(self.w, int) or self.pointwise:
             return tile_columns(isa, rows, depth, oc, self.tile, dtype=self.dtype)
@@ -195,8 +203,9 @@ def pack_conv(w: npt.ArrayLike, spec: ConvSpec, isa: Isa) -> FloatArray:
         raise ValueError(f"weights of shape {array.shape} for {(spec.oc, ic, *spec.kernel)}")
     depth = ic * spec.kernel[0] * spec.kernel[1]
     columns = spec.columns(isa)
+    dot = spec.inner(isa).dot
     parts = [
-        pack_columns(g.transpose(2, 3, 1, 0).reshape(depth, oc), columns, isa)
+        pack_depth(g.transpose(2, 3, 1, 0).reshape(depth, oc), columns, isa, dot)
         for g in array.reshape(spec.groups, oc, ic, *spec.kernel)
     ]
     return np.concatenate(parts)
@@ -213,11 +222,13 @@ def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
         w = k.input("w", (spec.groups * packed_size(depth, oc, isa),))
         epilogue = Epilogue.declare(k, spec.postops, shape)
         y = result_of(k, epilogue, shape, spec.place, over=spec.over)
+        inner = spec.inner(isa)
+        x, w = pairs(x, inner.dot), pairs(w, inner.dot)
         if spec.pointwise:
             rows = static(x.shape[0] * x.shape[1] * x.shape[2])
-            emit_gemm(isa, x, w, y, epilogue, rows, spec.ic, spec.oc, columns)
+            emit_gemm(isa, x, w, y, epilogue, rows, inner.ic, spec.oc, columns, dot=inner.dot)
         else:
-            DirectLoops(isa, spec, columns, x, w, y, epilogue).emit()
+            DirectLoops(isa, inner, columns, x, w, y, epilogue).emit()
     return k.result
 
 

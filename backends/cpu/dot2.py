@@ -28,6 +28,16 @@ def dot_of(isa: Isa, dtype: str, depth: int) -> Dot:
     return DOT2 if dtype == "bfloat16" and isa.bf16 and depth % PAIR == 0 else F32
 
 
+def computes(dot: Dot) -> str:
+    """The element type that a product on floats computes in."""
+    return "bfloat16" if dot is DOT2 else "float32"
+
+
+def detail_of(dot: Dot, tile: str) -> str:
+    """What was chosen, for the report."""
+    return f"bf16 pairs, tile {tile}" if dot is DOT2 else f"tile {tile}"
+
+
 def pairs(tensor: Tensor, dot: Dot) -> Tensor:
     """The tensor as the product reads it: in pairs, or as it is."""
     if dot is not DOT2:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from burnish.backends.cpu.dot2 import dot_of, pair_rows, pairs
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import F32, Dot, RegisterTile
@@ -82,10 +83,18 @@ class GemmSpec:
         """Rows of the product."""
         return static(product(static(d) for d in self.lead))
 
+    def dot(self, isa: Isa) -> Dot:
+        """What is multiplied."""
+        return dot_of(isa, self.dtype, self.k)
+
+    def depth(self, isa: Isa) -> int:
+        """Steps of the reduction."""
+        return self.k // self.dot(isa).kpack
+
     def columns(self, isa: Isa) -> tuple[Columns, ...]:
         """Column blocks, which are also the layout of the packed weights."""
         rows = self.rows if isinstance(self.rows, int) else None
-        return tile_columns(isa, rows, self.k, self.n, self.tile, dtype=self.dtype)
+        return tile_columns(isa, rows, self.depth(isa), self.n, self.tile, dtype=self.dtype)
 
 
 def packed_size(depth: int, n: int, isa: Isa) -> int:
@@ -99,7 +108,7 @@ def as_stored(w: npt.ArrayLike) -> FloatArray:
     return array if array.dtype.name in NARROW else array.astype(np.float32, copy=False)
 
 
-def pack_columns(w: FloatArray, columns: tuple[Columns, ...], isa: Isa) -> FloatArray:
+def pack_columns(w: npt.NDArray[Any], columns: tuple[Columns, ...], isa: Isa) -> npt.NDArray[Any]:
     """Weights [depth, N] by column blocks: block, depth, column in the block; 1-D.
 
     The columns of the last vector that ``w`` does not have are 0.
@@ -115,12 +124,20 @@ def pack_columns(w: FloatArray, columns: tuple[Columns, ...], isa: Isa) -> Float
     return np.concatenate(parts)
 
 
+def pack_depth(w: FloatArray, columns: tuple[Columns, ...], isa: Isa, dot: Dot) -> FloatArray:
+    """Weights [depth, N] by column blocks as ``dot`` reads them; see :func:`pack_columns`."""
+    if dot.kpack == 1:
+        return pack_columns(w, columns, isa)
+    packed = pack_columns(pair_rows(w), columns, isa)
+    return np.ascontiguousarray(packed).view(w.dtype)
+
+
 def pack_gemm(w: npt.ArrayLike, spec: GemmSpec, isa: Isa) -> FloatArray:
     """Constant ``w`` [K, N] as the kernel of ``spec`` reads it: 1-D."""
     array = as_stored(w)
     if array.shape != (spec.k, spec.n):
         raise ValueError(f"weights of shape {array.shape} for a spec of {(spec.k, spec.n)}")
-    return pack_columns(array, spec.columns(isa), isa)
+    return pack_depth(array, spec.columns(isa), isa, spec.dot(isa))
 
 
 def gemm(isa: Isa, spec: GemmSpec, name: str = "gemm") -> Kernel:
@@ -137,8 +154,9 @@ def gemm(isa: Isa, spec: GemmSpec, name: str = "gemm") -> Kernel:
         w = k.input("w", (packed_size(spec.k, spec.n, isa),))
         epilogue = Epilogue.declare(k, spec.postops, (*spec.lead, spec.n))
         y = k.output("y", (*spec.lead, spec.n))
-        order = spec.rows_first
-        emit_gemm(isa, x, w, y, epilogue, spec.rows, spec.k, spec.n, columns, spec.steps, order)
+        dot, order = spec.dot(isa), spec.rows_first
+        x, w, depth = pairs(x, dot), pairs(w, dot), spec.depth(isa)
+        emit_gemm(isa, x, w, y, epilogue, spec.rows, depth, spec.n, columns, spec.steps, order, dot)
     return k.result
 
 

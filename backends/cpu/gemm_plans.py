@@ -73,7 +73,8 @@ def gemm_plans(isa: Isa, spec: GemmSpec, rows: int) -> list[GemmPlan]:
         rows: Its rows, or how many are expected.
     """
     known = spec.rows if isinstance(spec.rows, int) else None
-    tiles = {best_rows(v, known, spec.k, isa) for v in range(1, MAX_VECTORS + 1)} - {None}
+    depth = spec.depth(isa)
+    tiles = {best_rows(v, known, depth, isa) for v in range(1, MAX_VECTORS + 1)} - {None}
     plans = sorted(
         (_plan(isa, replace(spec, tile=tile), rows) for tile in tiles), key=lambda p: p.cost
     )
@@ -99,35 +100,38 @@ def _reordered(spec: GemmSpec, isa: Isa) -> Iterator[GemmSpec]:
     columns = spec.columns(isa)
     blocks, rows = sum(c.blocks for c in columns), spec.rows
     known = rows if isinstance(rows, int) else None
-    chunk = row_chunk(known, spec.k, spec.n, blocks, columns[0].tile.rows)
+    depth = spec.depth(isa)
+    chunk = row_chunk(known, depth, spec.n, blocks, columns[0].tile.rows)
     if blocks > 1 and (known is None or known > chunk):
-        yield replace(spec, rows_first=weights_first(spec.k, spec.n))
+        yield replace(spec, rows_first=weights_first(depth, spec.n))
 
 
 def _plan(isa: Isa, spec: GemmSpec, rows: int) -> GemmPlan:
     columns = spec.columns(isa)
-    cost = columns_cost(columns, rows, spec.k, isa)
-    steps = spec.steps or spec.k
-    passes = -(-spec.k // steps)
+    depth = spec.depth(isa)
+    cost = columns_cost(columns, rows, depth, isa)
+    steps = spec.steps or depth
+    passes = -(-depth // steps)
     for c in columns:
         tiles = -(-rows // c.tile.rows)
         cost += c.blocks * (passes - 1) * tiles * (12.0 + 2 * c.tile.rows * c.tile.vectors)
         step = 4 * c.tile.vectors * isa.lanes
         rate = _PANEL_BYTES if steps * step > _PANEL else _NEAR_BYTES
-        cost += c.blocks * (tiles - 1) * spec.k * step / rate
+        cost += c.blocks * (tiles - 1) * depth * step / rate
     return GemmPlan(spec, columns, cost + _again(isa, spec, columns, rows))
 
 
 def _again(isa: Isa, spec: GemmSpec, columns: tuple[Columns, ...], rows: int) -> float:
     """Cycles for what the outer loop reads again because it did not stay in the cache."""
-    first = weights_first(spec.k, spec.n) if spec.rows_first is None else not spec.rows_first
+    depth = spec.depth(isa)
+    first = weights_first(depth, spec.n) if spec.rows_first is None else not spec.rows_first
     blocks = sum(c.blocks for c in columns)
     if first:
-        operand, times = 4 * rows * spec.k, blocks
+        operand, times = 4 * rows * depth, blocks
     else:
         known = rows if isinstance(spec.rows, int) else None
-        chunk = row_chunk(known, spec.k, spec.n, blocks, columns[0].tile.rows, spec.steps)
-        operand, times = 4 * spec.k * spec.n, -(-rows // chunk)
+        chunk = row_chunk(known, depth, spec.n, blocks, columns[0].tile.rows, spec.steps)
+        operand, times = 4 * depth * spec.n, -(-rows // chunk)
     if operand <= _OPERAND:
         return 0.0
     return operand * (times - 1) / (_FAR_BYTES if operand > _FAR else _OPERAND_BYTES)

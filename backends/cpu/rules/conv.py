@@ -19,6 +19,7 @@ from burnish.backends.cpu.conv_dots import (
 )
 from burnish.backends.cpu.costs import nominal
 from burnish.backends.cpu.depthwise import depthwise, depthwise_tile, pack_depthwise
+from burnish.backends.cpu.dot2 import computes, detail_of
 from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.rules.common import refuse_dtype, refuse_operands
@@ -67,7 +68,7 @@ def _other_tiles(spec: ConvSpec, isa: Isa) -> Iterator[Tile]:
     if not (isinstance(spec.w, int) or spec.pointwise):
         return
     taken = spec.columns(isa)[0].tile.vectors
-    depth = spec.ic // spec.groups * prod(spec.kernel)
+    depth = spec.inner(isa).ic // spec.groups * prod(spec.kernel)
     for width in range(1, min(MAX_VECTORS, vector_count(spec.oc // spec.groups, isa)) + 1):
         held = holds_rows(isa, spec.dtype)
         tile = best_rows(width, spec.tile_rows, depth, isa, held=held)
@@ -100,7 +101,7 @@ def depthwise_cost(found: ConvNode, isa: Isa) -> float:
 def direct_cost(found: ConvNode, isa: Isa) -> float:
     """Estimated cycles of the direct template, taps outside of the image included."""
     spec = found.spec
-    depth = spec.ic // spec.groups * prod(spec.kernel)
+    depth = spec.inner(isa).ic // spec.groups * prod(spec.kernel)
     n, oh, ow, _ = (nominal(d) for d in found.output_dims)
     lines, pixels = (1, n * oh * ow) if spec.pointwise else (n * oh, ow)
     return lines * spec.groups * columns_cost(spec.columns(isa), pixels, depth, isa)
@@ -110,9 +111,18 @@ def _direct(spec: ConvSpec, isa: Isa) -> Template:
     columns = spec.columns(isa)
     depth = spec.ic // spec.groups * prod(spec.kernel)
     size = spec.groups * packed_size(depth, spec.oc // spec.groups, isa)
-    tile = columns[0].tile
-    detail = f"tile {tile.rows}x{tile.vectors}"
-    return Template("conv", conv, pack_conv, columns, size, detail, over=True, placed=True)
+    tile, dot = columns[0].tile, spec.inner(isa).dot
+    return Template(
+        "conv",
+        conv,
+        pack_conv,
+        (columns, dot.name),
+        size,
+        detail_of(dot, f"{tile.rows}x{tile.vectors}"),
+        over=True,
+        placed=True,
+        computes=computes(dot),
+    )
 
 
 def _depthwise(spec: ConvSpec, isa: Isa) -> Template:

@@ -37,6 +37,7 @@ class Template:
         scratch: Elements of memory that the kernel needs besides.
         over: Whether the kernel can write its result over an operand (:attr:`ConvSpec.over`).
         placed: Whether it can write its result into a wider tensor (:attr:`ConvSpec.place`).
+        computes: Element type of the arithmetic.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Template:
     scratch: Dim = 0
     over: bool = False
     placed: bool = False
+    computes: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class ConvNode:
     def call(self, template: Template) -> None:
         """Emit the call of a template's kernel and bind the node's output."""
         ctx, node = self.ctx, self.node
+        ctx.computes = template.computes
         join = _join(ctx, node) if template.placed and self.spec.place is not None else None
         spec = replace(self.spec, place=None if join is None else _place(join, node))
         x = ctx.reshape(ctx.tensor(node.required(0)), self.dims)

@@ -13,6 +13,7 @@ from tvm import tirx
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of, refuse_batches, refuse_matrix
 from burnish.backends.cpu.costs import NOMINAL_SIZE, nominal
+from burnish.backends.cpu.dot2 import computes, detail_of
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm, packed_size
 from burnish.backends.cpu.gemm_plans import GemmPlan, gemm_plans
 from burnish.backends.cpu.matmul import MatmulSpec, matmul
@@ -42,9 +43,11 @@ def gemm_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
 
 def _emit_gemm(ctx: NodeContext, node: Node, plan: GemmPlan) -> None:
     w, spec, columns = node.required(1), plan.spec, plan.columns
+    dot = spec.dot(ctx.isa)
+    ctx.computes = computes(dot)
     weights = ctx.weight(
         w,
-        ("gemm", columns),
+        ("gemm", columns, dot.name),
         lambda a: pack_gemm(a, spec, ctx.isa),
         (packed_size(spec.k, spec.n, ctx.isa),),
     )
@@ -61,7 +64,7 @@ def _emit_gemm(ctx: NodeContext, node: Node, plan: GemmPlan) -> None:
             [ctx.tensor(node.required(0)), weights, *lower_operands(ctx, node, 2)],
             [node.output.t],
             flops=product([*node.output.shape, 2 * spec.k]),
-            detail=f"tile {plan.tile}",
+            detail=detail_of(dot, plan.tile),
         )
     )
 
