@@ -32,7 +32,7 @@ class Facts:
     """Answers about the values of a graph, each found out once.
 
     Args:
-        rows: The row of every node.
+        rows: The row of every node, producers before users.
         ranges: What was measured, and the 16-bit type.
     """
 
@@ -45,6 +45,16 @@ class Facts:
         self._counts: dict[Value, bool] = {}
         self._blurs: dict[Value, str] = {}
         self._logged: dict[Value, bool] = {}
+        # What depends on producers in their order, what depends on users in the opposite one: a
+        # question that was never asked would recurse through the whole graph.
+        for node in rows:
+            for value in filter(None, node.outputs):
+                self.is_wild(value)
+                self._is_count(value)
+        for node in reversed(rows):
+            for value in filter(None, node.outputs):
+                self.before_log(value)
+                self.blurs(value)
 
     def unfit(self, value: Value) -> str:
         """Why a value cannot be stored in 16 bits; empty if it can, or nothing is known of it."""

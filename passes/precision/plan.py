@@ -81,6 +81,11 @@ class _Planner:
         for node in self.nodes:
             if self.rows[node].role is Role.COMPUTE:
                 self._compute(node)
+        for node in reversed(self.nodes):
+            for value in filter(None, node.outputs):
+                # Users first: a chain of moves may be longer than Python recurses.
+                self._lands(value)
+                self._wants(value)
         # Walking is in topological order within a graph, so producers are decided first.
         for node in self.nodes:
             role = self.rows[node].role

@@ -473,3 +473,10 @@ def test_extents_ignore_what_is_not_finite() -> None:
     extent.add(np.array([1.0, -np.inf, np.nan], np.float32))
     extent.add(np.array([[-3.0, 2.0]], np.float32))
     assert (extent.low, extent.high, extent.largest) == (-3.0, 2.0, 3.0)
+
+
+def test_deep_graphs_are_walked_without_recursion() -> None:
+    glue = " ".join(f"g{i + 1} = Abs(g{i}) h{i + 1} = MatMul(h{i}, w)" for i in range(600))
+    text = f"g (float[2,8] x) => (float[2,8] y) <float[8,8] w> {{ g0 = MatMul(x, w) h0 = MatMul(x, w) {glue} s = Add(g600, h600) y = MatMul(s, w) }}"
+    graph, _ = lower(text)
+    assert dtypes(graph, "MatMul") == {"float16"}

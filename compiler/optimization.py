@@ -1,0 +1,149 @@
+"""From ONNX to ONNX: the passes that leave a model to any runtime."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from burnish.check import compare
+from burnish.check.reference import Reference
+from burnish.check.stages import candidates
+from burnish.check.tolerances import Numerics
+from burnish.driver import histogram, import_model, optimize
+from burnish.errors import AccuracyError, InvalidInputError, UsageError
+from burnish.export import save
+from burnish.options import STORAGES, CompileOptions
+from burnish.passes.base import PassContext
+from burnish.precision.quantize import Progress
+from burnish.precision.ranges import MeasuredRanges
+
+if TYPE_CHECKING:
+    from burnish.check import ComparisonReport
+    from burnish.ir import Graph
+    from burnish.passes.manager import PassRecord
+
+
+@dataclass(frozen=True)
+class OptimizeReport:
+    """What was done.
+
+    Attributes:
+        output: The file.
+        before: Nodes of the model by operator.
+        after: Nodes of the result by operator.
+        passes: One record for each run of a pass.
+        notes: Lines of the importer and the passes.
+        kept: Why nodes stay in float32 although 16 bits were asked for, by original name.
+        comparison: The comparison of a model in 16 bits with the original, if it was made.
+    """
+
+    output: str
+    before: dict[str, int]
+    after: dict[str, int]
+    passes: tuple[PassRecord, ...]
+    notes: tuple[str, ...]
+    kept: dict[str, str] = field(default_factory=dict)
+    comparison: ComparisonReport | None = None
+
+
+def optimize_model(
+    model: str,
+    output: str | os.PathLike[str],
+    options: CompileOptions,
+    *,
+    only: tuple[str, ...] = (),
+    progress: Progress = lambda *_: None,
+) -> OptimizeReport:
+    """Rewrite a model and write it as ONNX.
+
+    A model in 16 bits is compared with the original on onnxruntime before it is written, on
+    calibration samples that nothing was measured on where there are some, if ``options.check`` asks
+    for it. Operators compute there in float32 and round their results to 16 bits: onnxruntime's CPU
+    provider has no kernels for bfloat16, and does not round float16 between operators.
+
+    Args:
+        model: Path of an ONNX file.
+        output: The file to write.
+        options: Level, precision, calibration data, checks and dumps.
+        only: Names of the passes that run; empty for all.
+        progress: Gets (phase, done, total).
+
+    Raises:
+        UsageError: The precision is none of a whole model.
+        CalibrationError: The samples do not fit the model, or are too few.
+        PassError: A pass failed, or changes the results.
+        AccuracyError: The model in 16 bits differs by more than the tolerance, or gives NaN or
+            infinities that the original does not; nothing is written.
+    """
+    if options.precision not in STORAGES:
+        raise UsageError(
+            f"optimize writes no {options.precision}",
+            hint="burnish quantize writes a model in 8 bits",
+        )
+    graph, notes = import_model(model, options)
+    before, context = histogram(graph), PassContext()
+    ranges = MeasuredRanges.of(graph, model, options, progress)
+    records = optimize(
+        graph, options, model, model, measure=ranges, only=only, progress=progress, context=context
+    )
+    notes += [note for record in records for note in record.notes]
+    comparison = None
+    if options.check and options.precision != "fp32":
+        progress("compare", 0, 1)
+        comparison = _compared(graph, model, options, ranges, notes)
+        if comparison is not None and not comparison.passed:
+            raise _beyond(comparison, options)
+    save(graph, Path(output))
+    return OptimizeReport(
+        os.fspath(output),
+        before,
+        histogram(graph),
+        tuple(records),
+        tuple(dict.fromkeys(notes)),
+        dict(context.kept),
+        comparison,
+    )
+
+
+def _beyond(comparison: ComparisonReport, options: CompileOptions) -> AccuracyError:
+    """The error of a result that differs by too much, with what helps."""
+    try:
+        comparison.raise_if_failed()
+    except AccuracyError as error:
+        hint = "keep fp32, or use --precision bf16, which has its range"
+        if options.precision == "bf16":
+            hint = "keep fp32, or use --precision fp16, which has more bits"
+        if options.calibration_data is None:
+            hint = "give samples with --calibration-data: what they show to need fp32 keeps it"
+        return AccuracyError(error.message, at=error.at, hint=hint)
+    raise AssertionError("the comparison passed")
+
+
+def _compared(
+    graph: Graph,
+    model: str,
+    options: CompileOptions,
+    ranges: MeasuredRanges | None,
+    notes: list[str],
+) -> ComparisonReport | None:
+    """Compare a graph with the model; None, and a note, if no inputs could be drawn."""
+    row: Numerics = "bf16" if options.precision == "bf16" else "fp16"
+    with tempfile.TemporaryDirectory(prefix="burnish-optimize-") as folder:
+        path = Path(folder) / "result.onnx"
+        save(graph, path, widened=True)
+        with Reference(path) as result:
+            if ranges is not None:
+                samples, note = ranges.samples.for_judgement()
+                notes.append(note)
+                return compare(result, model, samples, numerics=row)
+            refusal = ""
+            for inputs in candidates(model, result.get_inputs(), graph.dim_bounds):
+                try:
+                    return compare(result, model, inputs, numerics=row)
+                except InvalidInputError as error:
+                    refusal = error.message
+    notes.append(f"not compared: {refusal}; use burnish compare --inputs")
+    return None
