@@ -73,7 +73,7 @@ def _info(
     wider = target.computes.get(computes) if call.computes else None
     computed = wider or PRECISIONS.get(computes, computes)
     reason = ""
-    if precision != "fp32" and storage == "fp32" and computed != "int8":
+    if storage == "fp32" and computed != "int8":
         reason = _reason(call.node, nodes, precision, kept)
     return NodeInfo(
         name=call.outputs[0] if call.outputs else call.kernel,
@@ -96,6 +96,8 @@ def _reason(op: str, nodes: Sequence[str], precision: str, kept: Mapping[str, st
     """Why an operation is in fp32."""
     if found := next((kept[name] for name in nodes if name in kept), ""):
         return found
+    if precision == "fp32":
+        return ""
     if precision not in INTEGERS:
         return _AT_BORDER
     return _NO_KERNEL if is_product(op) else _NO_PRODUCT

@@ -17,6 +17,7 @@ from burnish.passes.precision import FORMATS, Measure, MixedPrecision
 from burnish.passes.quantization.attention import IntegerAttention
 from burnish.passes.quantization.imported import QuantizedForms, WeightForms
 from burnish.passes.quantization.integer import IntegerProducts, IntegerResults
+from burnish.passes.quantization.leftovers import QuantizedLeftovers
 from burnish.passes.quantization.sums import IntegerSums
 from burnish.passes.quantization.weight_only import ExpandWeightOnly, WeightOnlyProducts
 from burnish.passes.shapes import EliminateShapes
@@ -63,15 +64,9 @@ def pipeline(
         return [DeadCode(), Canonicalize(), *lower]
     passes: list[Pass | Fixpoint] = [DeadCode()]
     integers = integers and level >= 2
-    if integers or (weight_only and level >= 2):
-        # Before folding, which would make float32 of quantized weights.
-        folded = replace(fold, dequantize=False)
-        passes.append(Fixpoint("weights", (Canonicalize(), WeightForms(), folded)))
-    if integers:
-        passes += [QuantizedForms(), IntegerProducts(), IntegerSums()]
-    if weight_only and level >= 2:
-        passes.append(WeightOnlyProducts())
-    elif not weight_only:
+    if level >= 2:
+        passes += _stored_in_8_bits(fold, integers, weight_only)
+    if not weight_only:
         passes.append(ExpandWeightOnly())
     passes.append(clean_up(fold))
     if level >= 2:
@@ -89,9 +84,28 @@ def pipeline(
     return passes
 
 
+def _stored_in_8_bits(
+    fold: FoldConstants, integers: bool, weight_only: bool
+) -> list[Pass | Fixpoint]:
+    """What reads tensors as they are stored; before folding, which would make float32 of them."""
+    passes: list[Pass | Fixpoint] = []
+    if integers or weight_only:
+        folded = replace(fold, dequantize=False)
+        passes.append(Fixpoint("weights", (Canonicalize(), WeightForms(), folded)))
+    if integers:
+        passes += [QuantizedForms(), IntegerProducts(), IntegerSums()]
+    if weight_only:
+        passes.append(WeightOnlyProducts())
+    if integers:
+        passes.append(QuantizedLeftovers())
+    return passes
+
+
 def _composites(integers: bool) -> list[Pass | Fixpoint]:
     """The fusions, around them those of quantized tensors."""
-    return [IntegerAttention(), *fusions(), IntegerResults()] if integers else [*fusions()]
+    if not integers:
+        return [*fusions()]
+    return [IntegerAttention(), *fusions(), IntegerResults(), QuantizedLeftovers(late=True)]
 
 
 def clean_up(fold: FoldConstants) -> Fixpoint:

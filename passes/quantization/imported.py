@@ -3,7 +3,7 @@
 ::
 
     QLinearConv(x, w, b)          =  quantize(Conv(dequantize(x), dequantize(w), dequantize(b)))
-    Mul(Cast(w) - z, s)           =  dequantize(w, s, z),      w constant in 8 bits
+    (Cast(w) - z) * s             =  dequantize(w, s, z),      w constant in 8 bits
     transpose(dequantize(w))      =  dequantize(transpose(w)), w constant
     gather(dequantize(w), i)      =  dequantize(gather(w, i))
     x @ dequantize(w, s, z)       =  x @ dequantize(w', s) - (x @ 1) * (s * z'),
@@ -119,7 +119,7 @@ class DequantizeCastWeights(Rule):
         """Find the codes, and the axis that scales and zero points lie along."""
         for index in (0, 1):
             factor, scale = node.required(index), node.required(1 - index)
-            found = _cast_codes(factor)
+            found = _cast_codes(b, factor)
             if found is not None and scale.is_const:
                 break
         else:
@@ -145,16 +145,18 @@ class DequantizeCastWeights(Rule):
         return Replacement({node.output: y}, (*covered, node))
 
 
-def _cast_codes(value: Value) -> tuple[Value, Value | None, tuple[Node, ...]] | None:
+def _cast_codes(b: Builder, value: Value) -> tuple[Value, Value | None, tuple[Node, ...]] | None:
     """Constant codes behind a Cast to float32, with a zero point that is subtracted."""
     node = value.producer
     zero: Value | None = None
     covered: tuple[Node, ...] = ()
-    if node is not None and node.key == "Sub" and node.required(1).is_const:
-        zero, covered = node.required(1), (node,)
-        if not node.output.t.same_shape(node.required(0).t):
+    if node is not None and node.key in ("Add", "Sub"):
+        shift = node.required(1)
+        if not shift.is_const or not node.output.t.same_shape(node.required(0).t):
             return None
-        node = node.required(0).producer
+        # The canonical form of a difference with a constant is a sum.
+        zero = shift if node.op == "Sub" else b.constant(-shift.array, shift.name)
+        covered, node = (node,), node.required(0).producer
     if node is None or node.key != "Cast" or node.output.dtype != "float32":
         return None
     codes = node.required(0)

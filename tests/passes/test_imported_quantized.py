@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from burnish.ir import Graph
+from burnish.passes.base import PassContext
+from burnish.passes.manager import PassManager
+from burnish.passes.pipelines import pipeline
 from tests.passes.test_integer_products import keys, optimized, same
 from tests.support.golden import parse
 
@@ -131,3 +134,102 @@ def test_sums_of_products_are_exact(x: str, w: str, zero: str, w_zero: str) -> N
     assert found["MatMulInteger"] == 0
     assert products == (1 if w == "int8" and w_zero == "none" else 2)
     become(text, feeds, {"burnish::QMatMul": products})
+
+
+def notes_of(text: str) -> tuple[list[str], dict[str, str]]:
+    """The notes of the passes, and why nodes stay in floating point."""
+    graph, context = parse(text, seed=2), PassContext()
+    records = PassManager(pipeline(3, integers=True), verify_ir=True).run(graph, context)
+    return [note for record in records for note in record.notes], context.kept
+
+
+def product(weights: str, data: str = "DequantizeLinear(q, s, z)", op: str = "MatMul") -> str:
+    """A product of an activation and weights as given, with constants for both."""
+    return f"""g (uint8[4,6] q, uint16[4,6] q16, float[4,6] f) => (float[4,5] y)
+<float s = {{0.05}}, uint8 z = {{9}}, uint16 z16 = {{9}}, int8[6,5] w = {numbers(codes(6, 5, dtype="int8"))},
+ int8[5,6] wt = {numbers(codes(5, 6, dtype="int8"))}, float ws = {{0.02}},
+ float[6] rows = {{0.1,0.2,0.1,0.3,0.2,0.1}}, float[5] columns = {{0.1,0.2,0.1,0.3,0.2}}> {{
+    a = {data}
+    b = {weights}
+    y = {op}(a, b)
+}}"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            product("DequantizeLinear(w, ws)", "DequantizeLinear(q16, s, z16)"),
+            "MatMul of quantized tensors in floating point: the type is uint16",
+        ),
+        (
+            product("DequantizeLinear<axis=0>(w, rows)"),
+            "the weights' scales do not lie along the output channels",
+        ),
+        (
+            product("DequantizeLinear<axis=0>(wt, columns)", op="Gemm<transB=1,alpha=2.0>"),
+            "the left operand is transposed or scaled",
+        ),
+        (product("DequantizeLinear(w, ws)", "Relu(f)"), "its activation is not quantized"),
+    ],
+    ids=["16-bit", "rows", "alpha", "activation"],
+)
+def test_what_stays_in_floating_point_has_its_reason(text: str, reason: str) -> None:
+    notes, kept = notes_of(text)
+    assert any(reason in note for note in notes), notes
+    assert any(reason.endswith(why) for why in kept.values())
+
+
+def test_products_of_two_activations_have_their_reason() -> None:
+    notes, _ = notes_of("""g (uint8[2,4,6] q, uint8[2,6,5] r) => (float[2,4,5] y)
+<float s = {0.05}, uint8 z = {9}> {
+    a = DequantizeLinear(q, s, z)
+    b = DequantizeLinear(r, s, z)
+    y = MatMul(a, b)
+}""")
+    assert any("both operands are activations" in note for note in notes), notes
+
+
+WEIGHTS = {
+    "transposed": "Transpose<perm=[1,0]>(d)|DequantizeLinear<axis=0>(wt, columns)",
+    "rounded": "DequantizeLinear(d, columns, zeros)|QuantizeLinear(f, columns, zeros)",
+    "cast": "Mul(d, columns)|Cast<to=1>(w)",
+    "shifted": "Mul(columns, d)|Sub(c, shift)|Cast<to=1>(w)",
+    "reshaped": "Reshape(d, shape)|DequantizeLinear<axis=2>(w3, columns)",
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_forms_of_weights(name: str) -> None:
+    last, *before = WEIGHTS[name].split("|")
+    # Steps are written backwards; the first is `c` if there are two.
+    steps = "\n".join(f"{to} = {step}" for to, step in zip("dc", before, strict=False))
+    steps = "\n".join(reversed(steps.split("\n")))
+    text = f"""g (uint8[4,6] q) => (float[4,5] y)
+<float s = {{0.05}}, uint8 z = {{9}}, int8[6,5] w = {numbers(codes(6, 5, dtype="int8"))},
+ int8[5,6] wt = {numbers(codes(5, 6, dtype="int8"))}, float[6,5] f, float[1] shift = {{99.0}},
+ int8[2,3,5] w3 = {numbers(codes(2, 3, 5, dtype="int8"))}, int64[2] shape = {{6,5}},
+ float[5] columns = {{0.1,0.2,0.1,0.3,0.2}}, int8[5] zeros = {{0,0,0,0,0}}> {{
+    a = DequantizeLinear(q, s, z)
+    {steps}
+    b = {last}
+    y = MatMul(a, b)
+}}"""
+    products = 2 if name == "shifted" else 1
+    become(text, {"q": codes(4, 6)}, {"burnish::QMatMul": products})
+
+
+@pytest.mark.parametrize("scale", ["one = {0.02}", "[5] one = {0.1,0.2,0.1,0.3,0.2}", "rows"])
+def test_tables_of_embeddings_are_read_as_they_are_stored(scale: str) -> None:
+    rows = f"[7,1] one = {numbers(RNG.uniform(0.01, 0.2, 7).round(3))}"
+    scale = rows if scale == "rows" else scale
+    text = f"""g (int64[2,3] i) => (float[2,3,5] y)
+<int8[7,5] w = {numbers(codes(7, 5, dtype="int8"))}, float{scale if scale[0] == "[" else " " + scale}> {{
+    c = Cast<to=1>(w)
+    d = Mul(c, one)
+    y = Gather(d, i)
+}}"""  # noqa: E501
+    graph = become(text, {"i": RNG.integers(0, 7, (2, 3))}, {})
+    constants = {str(v.type) for n in graph.nodes for v in n.inputs if v is not None and v.is_const}
+    assert "int8[7,5]" in constants
+    assert "float32[7,5]" not in constants

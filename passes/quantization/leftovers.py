@@ -1,0 +1,102 @@
+"""Products of quantized tensors that stay in floating point, each with its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from burnish.ir import Graph, Node, Value
+from burnish.passes.base import Pass, PassContext
+from burnish.passes.patterns import NoMatch
+from burnish.passes.quantization.imported import ExpandQLinearConv, ExpandQLinearMatMul
+from burnish.passes.quantization.integer import MakeQConv, MakeQMatMul
+from burnish.passes.quantization.plan import MOVES
+from burnish.passes.quantization.sums import MakeSumsOfConv, MakeSumsOfProduct
+from burnish.passes.rewrite import Rule, apply_rule
+
+#: What would have taken each product, or why nothing does.
+_RULES: dict[str, Rule | str] = {
+    "Conv": MakeQConv(),
+    "ConvTranspose": "transposed convolutions have no integer kernel",
+    "Gemm": MakeQMatMul(),
+    "MatMul": MakeQMatMul(),
+    "QLinearConv": ExpandQLinearConv(),
+    "QLinearMatMul": ExpandQLinearMatMul(),
+    "ConvInteger": MakeSumsOfConv(),
+    "MatMulInteger": MakeSumsOfProduct(),
+}
+#: Products of two activations, which integer attention takes.
+_LATE = ("MatMul", "burnish::BatchMatMul", "burnish::Attention")
+_BETWEEN_ACTIVATIONS = "both operands are activations, and not those of a quantized attention"
+
+
+@dataclass(frozen=True)
+class QuantizedLeftovers(Pass):
+    """Say which products of quantized tensors compute in floating point, and why.
+
+    Before: DequantizeLinear -> Conv, of a form that integer products do not take.
+    After: the same; the report and the manifest have the reason.
+    Keeps: everything.
+    Numerics: exact.
+
+    Attributes:
+        late: Whether it looks at products of two activations, after attention was fused, and not
+            at all others, before constant weights are folded.
+    """
+
+    name = "quantized-leftovers"
+    late: bool = False
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """Ask the rules."""
+        found: Counter[tuple[str, str]] = Counter()
+        for node in list(graph.walk()):
+            reason = _between_activations(node) if self.late else _reason(node)
+            if reason:
+                found[node.op, reason] += 1
+                ctx.kept.update(dict.fromkeys(node.location.names or (node.name,), reason))
+        for (op, reason), count in found.most_common():
+            ctx.note(f"{count} x {op} of quantized tensors in floating point: {reason}")
+        return False
+
+
+def _reason(node: Node) -> str:
+    """Why a product with constant weights is no integer one; empty if it is none of these."""
+    rule = _RULES.get(node.key)
+    if rule is None:
+        return ""
+    if node.key in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        data, weights = node.required(0), node.required(1)
+        if not (_restored(data) or _restored(weights)):
+            return ""
+        if not (_constant(weights) or _constant(data)):
+            return ""
+        if not _restored(data):
+            return "its activation is not quantized"
+    if isinstance(rule, str):
+        return rule
+    refused = apply_rule(rule, node)
+    return refused.reason if isinstance(refused, NoMatch) else ""
+
+
+def _between_activations(node: Node) -> str:
+    if node.key not in _LATE:
+        return ""
+    operands = [v for v in node.inputs[:3] if v is not None]
+    return _BETWEEN_ACTIVATIONS if any(map(_restored, operands)) else ""
+
+
+def _restored(value: Value) -> bool:
+    """Whether a value is dequantized, perhaps moved after that."""
+    node = value.producer
+    while node is not None and not node.domain and node.op in MOVES and node.op != "Concat":
+        node = node.required(0).producer
+    return node is not None and node.key == "DequantizeLinear"
+
+
+def _constant(value: Value) -> bool:
+    """Whether a value is a constant, or one that is dequantized."""
+    node = value.producer
+    return value.is_const or (
+        node is not None and node.key == "DequantizeLinear" and node.required(0).is_const
+    )
