@@ -205,6 +205,11 @@ class CodeEpilogue(ScaledEpilogue):
     rounding: Rounding
     unit: float
 
+    def units(self, value: Expr, offset: Index, channel: Index, valid: int | None = None) -> Expr:
+        """Results in units of codes, with the arguments of :meth:`start`."""
+        real = self.start(value, offset, channel, valid)
+        return real if self.unit == 1.0 else real * constant(1.0 / self.unit, lanes_of(real))
+
     def store_row(
         self,
         y: Tensor,
@@ -219,8 +224,7 @@ class CodeEpilogue(ScaledEpilogue):
         made = []
         for v, value in enumerate(values):
             valid = tail if v == len(values) - 1 else None
-            real = self.start(value, offset + v * lanes, channel + v * lanes, valid)
-            made.append(real if self.unit == 1.0 else real * constant(1.0 / self.unit, lanes))
+            made.append(self.units(value, offset + v * lanes, channel + v * lanes, valid))
         count = (len(values) - 1) * lanes + (lanes if tail is None else tail)
         store_codes(y, place, self.rounding.codes(self.isa, made), count)
 
@@ -269,15 +273,23 @@ def pack_affine(
         spec: The kernel.
         isa: The instruction set.
     """
+    zero = 0 if spec.depthwise else spec.read_zero
+    factors, offset = scale_and_offset(w, scale, bias, spec, zero)
+    return pack_channel(factors, isa), pack_channel(offset, isa)
+
+
+def scale_and_offset(
+    w: Codes8, scale: F32Array, bias: F32Array | None, spec: QuantizedSpec, zero: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What :func:`pack_affine` packs; ``zero`` is the code of 0 that the sums were made with."""
     factors = np.broadcast_to(scale.astype(np.float64), (w.shape[0],))
     offset = np.zeros(w.shape[0]) if bias is None else bias.astype(np.float64)
-    if not spec.depthwise:
-        total = w.astype(np.int64).reshape(w.shape[0], -1).sum(axis=1)
-        offset = offset - spec.read_zero * total * factors
+    total = w.astype(np.int64).reshape(w.shape[0], -1).sum(axis=1)
+    offset = offset - zero * total * factors
     chain = spec.in_codes
     if chain is not None:
         factors, offset = factors / spec.y_scale, offset / spec.y_scale + chain.shift
-    return pack_channel(factors, isa), pack_channel(offset, isa)
+    return factors, offset
 
 
 def is_bounded(w: Codes8, scale: F32Array, bias: F32Array | None, spec: QuantizedSpec) -> bool:
@@ -319,7 +331,7 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
             words = spec.words(isa)
             depth = words.ic * conv.kernel[0] * conv.kernel[1]
             w = k.input("w", (PACK * packed_size(depth, conv.oc, isa),), "int8")
-        epilogue = _declare(k, spec, shape)
+        epilogue = declare_epilogue(k, spec, shape, vector_count(conv.oc, isa) * isa.lanes)
         y = k.output("y", shape, spec.y_dtype)
         to = None
         if spec.staged:
@@ -339,8 +351,17 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
     return k.result
 
 
-def _declare(k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index]) -> Epilogue:
-    channels = vector_count(spec.conv.oc, k.isa) * k.isa.lanes
+def declare_epilogue(
+    k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index], channels: int
+) -> Epilogue:
+    """Declare scales, offsets and operands of post-ops as the next inputs.
+
+    Args:
+        k: The kernel.
+        spec: What it computes.
+        shape: Of the result.
+        channels: Constants of each kind.
+    """
     if spec.y_dtype == "int32":
         return SumEpilogue((), 0, k.input("offset", (channels,), "int32"))
     scale = k.input("scale", (channels,), "float32")

@@ -22,6 +22,12 @@ from burnish.backends.cpu.quantized import (
     pad_codes,
     quantized_conv,
 )
+from burnish.backends.cpu.quantized_depthwise import (
+    pack_affine_taps,
+    pack_taps,
+    quantized_depthwise,
+    takes,
+)
 from burnish.ir.postops import PostOp, parse_postops
 from tests.support import reference
 from tests.support.cpu_kernels import build, run
@@ -81,6 +87,24 @@ CASES = {
     "sums": Case(64, 40, size=(1, 1, 37), zero=3, y="int32"),
     "sums-signed": Case(8, 20, (3, 3), pads=(1, 1, 1, 1), x="int8", zero=-128, y="int32"),
     "sums-depthwise": Case(24, 24, (3, 3), pads=(1, 1, 1, 1), groups=24, zero=5, y="int32"),
+    "depthwise-groups": Case(
+        144, 144, (3, 3), pads=(1, 1, 1, 1), groups=144, size=(2, 9, 12), zero=7, y="int8",
+        postops=parse_postops(["Relu"]),
+    ),
+    "depthwise-rest": Case(
+        105, 105, (5, 5), (2, 2), (2, 2, 2, 2), groups=105, size=(1, 13, 11), y="uint8",
+        postops=parse_postops(["HardSwish"]),
+    ),
+    "depthwise-wide": Case(
+        64, 64, (6, 3), pads=(3, 1, 2, 1), groups=64, size=(1, 9, 11), x="int8", zero=-9, y="int8"
+    ),
+    "depthwise-line": Case(
+        40, 40, (1, 5), pads=(0, 1, 0, 3), groups=40, size=(1, 1, 21), zero=9, y="uint8"
+    ),
+    "depthwise-residual": Case(
+        24, 24, (3, 3), pads=(1, 1, 1, 1), groups=24, zero=5, y="uint8",
+        postops=parse_postops(["Add:quantized:0.7:11.0"]),
+    ),
     "depthwise-signed": Case(
         19, 19, (3, 3), (2, 2), (1, 1, 1, 1), groups=19, x="int8", zero=4, y="int8"
     ),
@@ -109,12 +133,17 @@ def pieces(case: Case, isa: Isa) -> tuple[QuantizedSpec, list[Any], Any]:
         x.astype(np.float64) - case.zero, w, case.strides, case.pads, (1, 1), case.groups
     )
     real = sums * scale.astype(np.float64) + bias
-    packed = (
-        pack_depthwise(w.astype("f4"), conv, isa) if spec.depthwise else pack_codes(w, spec, isa)
-    )
+    columns = takes(spec, isa)
+    if columns:
+        packed = pack_taps(w, spec, isa)
+    elif spec.depthwise:
+        packed = pack_depthwise(w.astype("f4"), conv, isa)
+    else:
+        packed = pack_codes(w, spec, isa)
     if case.y == "int32":
         return spec, [x, packed, pack_sums(w, spec, isa)], sums
-    arguments = [x, packed, *pack_affine(w, scale, bias, spec, isa)]
+    affine = pack_affine_taps if columns else pack_affine
+    arguments = [x, packed, *affine(w, scale, bias, spec, isa)]
     raw = []
     for post in case.postops:
         if post.operand == "quantized":
@@ -132,7 +161,8 @@ def test_against_exact_sums(isa: Isa, name: str) -> None:
         pytest.skip(f"this CPU has no {isa.name}")
     case = CASES[name]
     spec, arguments, want = pieces(case, isa)
-    library = build({"k": quantized_conv(isa, spec)}, isa)
+    template = quantized_depthwise if takes(spec, isa) else quantized_conv
+    library = build({"k": template(isa, spec)}, isa)
     outputs = [np.full(want.shape, 77, case.y)]
     outputs += [np.full(want.shape, 77, np.float32)] * spec.staged
     y, *_ = run(library, "k", arguments, outputs)

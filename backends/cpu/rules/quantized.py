@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from burnish.backends.cpu.depthwise import depthwise_tile, pack_depthwise
 from burnish.backends.cpu.dot8 import PACK
 from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
 from burnish.backends.cpu.gemm import packed_size
+from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.quantized import (
     PadSpec,
     QuantizedSpec,
@@ -25,6 +27,14 @@ from burnish.backends.cpu.quantized import (
     pack_sums,
     pad_codes,
     quantized_conv,
+)
+from burnish.backends.cpu.quantized_depthwise import (
+    pack_affine_taps,
+    pack_taps,
+    packed_taps_size,
+    pixels_of,
+    quantized_depthwise,
+    takes,
 )
 from burnish.backends.cpu.rules.dynamic import (
     DYNAMIC_QUANTIZE,
@@ -86,6 +96,29 @@ class _Call:
     output_dims: tuple[Dim, ...]
     weights: Value
     spec: QuantizedSpec
+
+
+@dataclass(frozen=True)
+class _Template:
+    """A kernel, with the layout of its packed constants.
+
+    Attributes:
+        family: Its name.
+        build: The kernel of an instruction set and a spec.
+        pack: Weights [OC, IC/groups, KH, KW], the spec and the instruction set to what it reads.
+        affine: The same for scales and offsets (:func:`quantized.pack_affine`).
+        layout: What the packed form depends on besides spec and instruction set.
+        size: Elements of the packed weights.
+        detail: What was chosen, for the report.
+    """
+
+    family: str
+    build: Callable[[Isa, QuantizedSpec], Any]
+    pack: Callable[[np.ndarray, QuantizedSpec, Isa], np.ndarray]
+    affine: Callable[..., tuple[np.ndarray, np.ndarray]]
+    layout: Hashable
+    size: int
+    detail: str
 
 
 def _emit_conv(ctx: NodeContext, node: Node) -> None:
@@ -155,19 +188,18 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
     bounded = not is_sum(node) and _is_bounded(node, call)
     call = replace(call, spec=replace(call.spec, bounded=bounded))
     spec, conv = call.spec, call.spec.conv
-    if spec.depthwise:
-        family, layout, dtype = "qdepthwise", isa.lanes, "float32"
-        tile = depthwise_tile(conv, isa)
-    else:
-        columns = spec.words(isa).columns(isa)
-        family, layout, dtype = "qconv", columns, "int8"
-        tile = columns[0].tile
-    weights = _weights(ctx, node, call, (family, layout), dtype)
-    affine = [_sums(ctx, call)] if is_sum(node) else [*_affine(ctx, node, call)]
+    template = _template(spec, isa)
+    weights = ctx.weight(
+        call.weights,
+        (template.family, template.layout),
+        lambda array: template.pack(_filters(call, array), spec, isa),
+        (template.size,),
+    )
+    affine = [_sums(ctx, call)] if is_sum(node) else [*_affine(ctx, node, call, template)]
 
     def build(shapes: CallShapes) -> Any:
         n, h, width, _ = shapes.inputs[0]
-        return quantized_conv(isa, replace(spec, conv=replace(conv, n=n, h=h, w=width)))
+        return template.build(isa, replace(spec, conv=replace(conv, n=n, h=h, w=width)))
 
     view = (conv.kernel, conv.strides, conv.pads, conv.dilations, conv.groups, conv.oc)
     stored = (spec.y_dtype, spec.y_scale, spec.y_zero, spec.bounded)
@@ -176,15 +208,42 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
     if spec.staged:
         outputs.append(TensorType("float32", call.output_dims))
     result, *_ = ctx.call(
-        family,
-        (view, layout, codes, postops_key(conv.postops)),
+        template.family,
+        (view, template.layout, codes, postops_key(conv.postops)),
         build,
         [x, weights, *affine, *_operands(ctx, node, call)],
         outputs,
         flops=product([*call.output_dims, 2 * prod(_taps(call))]),
-        detail=f"{'float32' if spec.depthwise else isa.dot8}, tile {tile.rows}x{tile.vectors}",
+        detail=template.detail,
     )
     ctx.set(ctx.reshape(result, node.output.shape))
+
+
+def _template(spec: QuantizedSpec, isa: Isa) -> _Template:
+    """The kernel for a product."""
+    conv = spec.conv
+    if takes(spec, isa):
+        detail = f"{isa.dot8}, tile {pixels_of(conv, isa)}x4"
+        size = packed_taps_size(conv, isa)
+        return _Template(
+            "qdepthwise", quantized_depthwise, pack_taps, pack_affine_taps, isa.lanes, size, detail
+        )
+    if spec.depthwise:
+        tile = depthwise_tile(conv, isa)
+        detail = f"float32, tile {tile.rows}x{tile.vectors}"
+        size = packed_size(prod(conv.kernel), conv.oc, isa)
+        return _Template(
+            "qdepthwise_float32", quantized_conv, _pack_float, pack_affine, isa.lanes, size, detail
+        )
+    columns = spec.words(isa).columns(isa)
+    tile = columns[0].tile
+    detail = f"{isa.dot8}, tile {tile.rows}x{tile.vectors}"
+    size = PACK * packed_size(conv.ic // PACK * prod(conv.kernel), conv.oc, isa)
+    return _Template("qconv", quantized_conv, pack_codes, pack_affine, columns, size, detail)
+
+
+def _pack_float(filters: np.ndarray, spec: QuantizedSpec, isa: Isa) -> np.ndarray:
+    return pack_depthwise(filters.astype(np.float32), spec.conv, isa)
 
 
 def _taps(call: _Call) -> tuple[int, ...]:
@@ -229,21 +288,6 @@ def _filters(call: _Call, array: np.ndarray) -> np.ndarray:
     return array.reshape(conv.oc, -1, *conv.kernel)
 
 
-def _weights(ctx: NodeContext, node: Node, call: _Call, key: Any, dtype: str) -> Lowered:
-    spec, isa = call.spec, ctx.isa
-
-    def pack(array: np.ndarray) -> np.ndarray:
-        filters = _filters(call, array)
-        if dtype == "float32":
-            return pack_depthwise(filters.astype(np.float32), spec.conv, isa)
-        return pack_codes(filters, spec, isa)
-
-    if dtype == "float32":
-        return ctx.weight(call.weights, key, pack)
-    depth = spec.conv.ic // PACK * prod(spec.conv.kernel)
-    return ctx.weight(call.weights, key, pack, (PACK * packed_size(depth, spec.conv.oc, isa),))
-
-
 def _factors(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
     """What sums are multiplied by, and the bias."""
     bias = node.required(CORE).array.astype(np.float32) if _has_bias(node) else None
@@ -254,20 +298,21 @@ def _is_bounded(node: Node, call: _Call) -> bool:
     return is_bounded(_filters(call, call.weights.array), *_factors(node), call.spec)
 
 
-def _affine(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, Lowered]:
+def _affine(
+    ctx: NodeContext, node: Node, call: _Call, template: _Template
+) -> tuple[Lowered, Lowered]:
     """Scale and offset of the sums, which depend on all constants of the node."""
     factors, bias = _factors(node)
+    owner = (node.name, template.family, template.layout)
 
-    def pack(which: int) -> Any:
-        return lambda array: pack_affine(_filters(call, array), factors, bias, call.spec, ctx.isa)[
-            which
-        ]
+    def packed(which: int, what: str) -> Lowered:
+        def pack(array: np.ndarray) -> np.ndarray:
+            both = template.affine(_filters(call, array), factors, bias, call.spec, ctx.isa)
+            return both[which]
 
-    owner = (node.name, ctx.isa.lanes)
-    return (
-        ctx.weight(call.weights, ("scale", owner), pack(0)),
-        ctx.weight(call.weights, ("offset", owner), pack(1)),
-    )
+        return ctx.weight(call.weights, (what, owner), pack)
+
+    return packed(0, "scale"), packed(1, "offset")
 
 
 def _sums(ctx: NodeContext, call: _Call) -> Lowered:
