@@ -9,32 +9,49 @@ from numpy.typing import NDArray
 
 
 class Channels:
-    """Mean and largest magnitude of each channel.
+    """Range, mean and mean square of each channel.
 
     Args:
         axis: The channels' axis; negative numbers count from the last one.
 
     Attributes:
-        largest: [channels] float64 magnitudes; empty before the first array.
+        low: [channels] float64 smallest numbers; empty before the first array.
+        high: [channels] float64 largest numbers; empty before the first array.
     """
 
     def __init__(self, axis: int) -> None:
         self._axis = axis
         self._sums: NDArray[np.float64] = np.zeros(0)
+        self._squares: NDArray[np.float64] = np.zeros(0)
         self._count = 0
-        self.largest: NDArray[np.float64] = np.zeros(0)
+        self.low: NDArray[np.float64] = np.zeros(0)
+        self.high: NDArray[np.float64] = np.zeros(0)
 
     def add(self, array: NDArray[np.floating[Any]]) -> None:
         """Take an array with the same channels as those before."""
         rows = np.moveaxis(array, self._axis, -1)
         rows = rows.reshape(-1, rows.shape[-1])
         if not self._count:
-            self._sums, self.largest = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+            channels = rows.shape[1]
+            self._sums, self._squares = np.zeros(channels), np.zeros(channels)
+            self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
         self._sums += rows.sum(axis=0, dtype=np.float64)
-        np.maximum(self.largest, np.abs(rows).max(axis=0, initial=0.0), out=self.largest)
+        self._squares += np.einsum("rc,rc->c", rows, rows, dtype=np.float64)
+        np.minimum(self.low, rows.min(axis=0, initial=np.inf), out=self.low)
+        np.maximum(self.high, rows.max(axis=0, initial=-np.inf), out=self.high)
         self._count += rows.shape[0]
+
+    @property
+    def largest(self) -> NDArray[np.float64]:
+        """[channels] largest magnitudes."""
+        return np.maximum(-self.low, self.high)
 
     @property
     def mean(self) -> NDArray[np.float64]:
         """[channels] means."""
         return self._sums / max(self._count, 1)
+
+    @property
+    def square(self) -> NDArray[np.float64]:
+        """[channels] mean squares."""
+        return self._squares / max(self._count, 1)

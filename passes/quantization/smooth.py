@@ -11,73 +11,99 @@ from numpy.typing import NDArray
 
 from burnish.ir import Builder, Graph, Location, Node, Value
 from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.quantization.outliers import Spread, best_factors, smoothing_factors
+from burnish.passes.quantization.plan import ACTIVATIONS
 from burnish.passes.quantization.selection import Selection
 
 VIA = "smooth-quant"
-#: Factors below it come from channels that are nearly zero on all samples.
-_LEAST = 1e-5
 _NORMS = frozenset({"LayerNormalization", "RMSNormalization"})
+#: What computes its result element by element: a Mul behind it is computed where it is.
+_ELEMENTWISE = ACTIVATIONS | {"Add", "Div", "Erf", "Mul", "Pow", "Sub"}
+#: A Mul is worth its place if the expected error falls below this share.
+_WORTH_A_MUL = 0.8
 
 
 @dataclass(frozen=True)
 class SmoothQuant(Pass):
     """Divide normalized activations by a factor of each channel that their weights take over.
 
-    ``s_j = max|x_j|^alpha / max|w_j|^(1 - alpha)`` (G. Xiao et al., *SmoothQuant*, 2022, eq. 4),
-    over the rows of all products that read the activation.
+    With a given ``alpha`` by SmoothQuant's formula; else each activation by the factors whose
+    expected error is least (:mod:`burnish.passes.quantization.outliers`), which may be none. Then
+    what an activation function gives is divided too, by a Mul, where that pays.
 
     Before: LayerNormalization(x, scale, bias) -> MatMul(weights).
     After: LayerNormalization(x, scale / s, bias / s) -> MatMul(weights * s); where something else
         reads the activation too, LayerNormalization -> Mul(1 / s) -> MatMul(weights * s).
     Keeps: products that do not read a normalization over the last axis with a constant scale, or
-        the affine of constants that a decomposed one ends with.
+        the affine of constants that a decomposed one ends with (nor, without a given alpha, what
+        is computed element by element), and those that lose nothing to outliers.
     Numerics: reassociates.
 
     Attributes:
-        alpha: How much of the outliers the weights take, in [0, 1].
-        largest: Largest magnitude of each channel of the last axis, by name of the value, on
-            calibration data.
+        alpha: How much of the outliers the weights take, in [0, 1]; None: what is best for each.
+        spreads: The channels of the last axis on calibration data, by name of the value.
         selection: Which products.
     """
 
     name = "smooth-quant"
     numerics = Numerics.REASSOCIATES
-    alpha: float = 0.5
-    largest: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    alpha: float | None = 0.5
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
     selection: Selection = field(default_factory=Selection)
 
     @property
     def spec(self) -> str:
         """The name with what was chosen, not with all that was measured."""
-        return f"{self.name}{{alpha={self.alpha}}}"
+        return f"{self.name}{{alpha={'best' if self.alpha is None else self.alpha}}}"
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Scale activations and weights."""
-        found, kept = smoothable(graph, self.selection)
-        products = absorbed = 0
-        for value in list(found):
-            if not np.isfinite(self.largest[value.name]).all():
-                kept["its input has no finite range"] += len(found.pop(value))
+        found, kept = smoothable(graph, self.selection, self.alpha)
+        products = absorbed = activations = 0
         for value, readers in found.items():
-            factor = _factors(self.largest[value.name], readers, self.alpha)
+            factor, why = self._factor(value, readers)
+            if factor is None:
+                kept[why] += len(readers)
+                continue
             with ctx.visiting(readers[0]):
-                absorbed += _divide(graph, value, readers, factor)
+                absorbed += divide(graph, value, readers, factor)
                 for node in readers:
-                    _multiply_rows(graph, node, factor)
+                    multiply_rows(graph, node, factor)
+            activations += 1
             products += len(readers)
         line = (
-            f"smooth-quant: {products} products behind {len(found)} activations smoothed "
-            f"({absorbed} in the normalization, {len(found) - absorbed} by a Mul), "
+            f"smooth-quant: {products} products behind {activations} activations smoothed "
+            f"({absorbed} in the normalization, {activations - absorbed} by a Mul), "
             f"{kept.total()} products left"
         )
         if kept:
             line += "; " + "; ".join(f"{n} x {cause}" for cause, n in kept.most_common())
         ctx.note(line)
-        return bool(found)
+        return bool(activations)
+
+    def _factor(self, value: Value, readers: list[Node]) -> tuple[NDArray[np.float64] | None, str]:
+        """[channels] to divide an activation by; None with the reason if it had better stay."""
+        spread = self.spreads[value.name]
+        if not np.isfinite(spread.largest).all():
+            return None, "its input has no finite range"
+        weights = [_rows(node).astype(np.float64) for node in readers]
+        if self.alpha is not None:
+            rows = np.max([np.abs(matrix).max(axis=1) for matrix in weights], axis=0)
+            return smoothing_factors(spread.largest, rows, self.alpha), ""
+        factor, share = best_factors(spread, weights)
+        worth = 1.0 if absorbs(value, readers) else _WORTH_A_MUL
+        return (factor, "") if share < worth else (None, "its input has no outliers that matter")
 
 
-def smoothable(graph: Graph, selection: Selection) -> tuple[dict[Value, list[Node]], Counter[str]]:
+def smoothable(
+    graph: Graph, selection: Selection, alpha: float | None = None
+) -> tuple[dict[Value, list[Node]], Counter[str]]:
     """Activations that can be smoothed.
+
+    Args:
+        graph: Plain ONNX operators.
+        selection: Which products.
+        alpha: As :class:`SmoothQuant` takes it: a given one is for normalizations alone.
 
     Returns:
         Each activation with the products that read it, and why other products stay as they are.
@@ -90,7 +116,7 @@ def smoothable(graph: Graph, selection: Selection) -> tuple[dict[Value, list[Nod
         if not _reads_matrix(node):
             continue
         value = node.required(0)
-        if _scale_and_bias(value) is None:
+        if _scale_and_bias(value) is None and not (alpha is None and _elementwise(value)):
             maker = value.producer.op if value.producer is not None else "the model's input"
             kept[f"its input comes from {maker}"] += 1
         else:
@@ -135,6 +161,12 @@ def _affine(node: Node) -> list[tuple[Node, int]]:
     return [] if inner is None else [(scale, inner), (node, index)]
 
 
+def _elementwise(value: Value) -> bool:
+    """Whether a Mul of a value costs no pass over memory."""
+    node = value.producer
+    return node is not None and not node.domain and node.op in _ELEMENTWISE
+
+
 def _constant_index(node: Node) -> int | None:
     return next((i for i in (1, 0) if node.required(i).is_const), None)
 
@@ -144,30 +176,25 @@ def _per_channel(node: Node, index: int, value: Value) -> bool:
     return constant.is_const and constant.shape == (channels,)
 
 
-def _factors(
-    largest: NDArray[np.float64], readers: list[Node], alpha: float
-) -> NDArray[np.float64]:
-    """[channels] factors; 1 for channels of zeros."""
-    rows = np.max([np.abs(_rows(n)).max(axis=1) for n in readers], axis=0).astype(np.float64)
-    usable = (largest > 0) & (rows > 0)
-    x, w = np.where(usable, largest, 1.0), np.where(usable, rows, 1.0)
-    factor: NDArray[np.float64] = np.maximum(x**alpha / w ** (1 - alpha), _LEAST)
-    return np.where(usable, factor, 1.0)
-
-
 def _rows(node: Node) -> NDArray[np.float32]:
     """A product's weights [input channels, output channels]."""
     weights = node.required(1).array
     return weights.T if node.int_attr("transB") else weights
 
 
-def _divide(graph: Graph, value: Value, readers: list[Node], factor: NDArray[np.float64]) -> bool:
+def absorbs(value: Value, readers: list[Node]) -> bool:
+    """Whether constants that make an activation can be divided instead of it."""
+    only = not value.is_output and set(value.users()) <= set(readers)
+    return only and _scale_and_bias(value) is not None
+
+
+def divide(graph: Graph, value: Value, readers: list[Node], factor: NDArray[np.float64]) -> bool:
     """Divide what the products read; returns whether the normalization itself does it."""
-    places = _scale_and_bias(value)
-    assert places is not None
-    b = Builder(graph, Location(places[-1][0].location.names, (VIA,)))
-    if not value.is_output and set(value.users()) <= set(readers):
-        for node, index in places:
+    producer = value.producer
+    assert producer is not None
+    b = Builder(graph, Location(producer.location.names, (VIA,)))
+    if absorbs(value, readers):
+        for node, index in _scale_and_bias(value) or ():
             constant = node.required(index)
             scaled = (constant.array / factor).astype(np.float32)
             node.set_input(index, b.constant(scaled, f"{constant.name}_smoothed"))
@@ -179,7 +206,8 @@ def _divide(graph: Graph, value: Value, readers: list[Node], factor: NDArray[np.
     return False
 
 
-def _multiply_rows(graph: Graph, node: Node, factor: NDArray[np.float64]) -> None:
+def multiply_rows(graph: Graph, node: Node, factor: NDArray[np.float64]) -> None:
+    """Multiply the rows of a product's weights."""
     weights = node.required(1)
     by = factor[None, :] if node.int_attr("transB") else factor[:, None]
     scaled = (weights.array * by).astype(np.float32)

@@ -16,6 +16,8 @@ from burnish.passes.manager import PassManager
 from burnish.passes.quantization import Equalize, Interval, QuantizeStatic, Selection, SmoothQuant
 from burnish.passes.quantization.bias import channel_axis
 from burnish.passes.quantization.equalize import equalizable
+from burnish.passes.quantization.outliers import Spread, best_factors, expected_error
+from burnish.passes.quantization.parameters import quantize_weights
 from burnish.passes.quantization.plan import make_plan
 from burnish.passes.quantization.smooth import smoothable
 from tests.support.golden import parse
@@ -59,6 +61,9 @@ def test_statistics_of_pieces_are_those_of_the_whole(axis: int) -> None:
     rows = np.moveaxis(array, axis, -1).reshape(-1, 5)
     np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-5)
     np.testing.assert_array_equal(found.largest, np.abs(rows).max(axis=0))
+    np.testing.assert_array_equal(found.low, rows.min(axis=0))
+    np.testing.assert_array_equal(found.high, rows.max(axis=0))
+    np.testing.assert_allclose(found.square, (rows.astype(np.float64) ** 2).mean(axis=0), rtol=1e-5)
 
 
 # --- bias correction -----------------------------------------------------------------------------
@@ -168,6 +173,13 @@ def outliers(graph: Graph) -> Arrays:
     return {"x": array}
 
 
+def spread(array: np.ndarray) -> Spread:
+    """What is measured of an activation."""
+    found = Channels(-1)
+    found.add(array)
+    return Spread(found.low, found.high, found.square)
+
+
 @pytest.mark.parametrize(
     ("text", "note"),
     [
@@ -183,14 +195,14 @@ def test_smoothing_moves_outliers_and_keeps_results(text: str, note: str, alpha:
     graph = parse(text, seed=3)
     feeds = outliers(graph)
     before = values_of(graph, feeds)
-    readers = smoothable(graph, Selection())[0]
-    largest = {v.name: np.abs(before[v.name]).reshape(-1, 6).max(axis=0) for v in readers}
+    readers = smoothable(graph, Selection(), alpha)[0]
+    spreads = {v.name: spread(before[v.name]) for v in readers}
     weights = [
         np.abs(n.required(1).array.T if n.op == "Gemm" else n.required(1).array).max(axis=1)
         for nodes in readers.values()
         for n in nodes
     ]
-    notes = apply(SmoothQuant(alpha, largest), graph)
+    notes = apply(SmoothQuant(alpha, spreads), graph)
     assert note in notes[0]
     after = run(graph, feeds, [])
     for name in after:
@@ -199,7 +211,7 @@ def test_smoothing_moves_outliers_and_keeps_results(text: str, note: str, alpha:
     product = next(n for n in graph.nodes if n.op in ("MatMul", "Gemm"))
     smoothed = product.required(0).name
     found = np.abs(run(graph, feeds, [smoothed])[smoothed]).reshape(-1, 6).max(axis=0)
-    expected = (next(iter(largest.values())) * np.max(weights, axis=0)) ** (1 - alpha)
+    expected = (next(iter(spreads.values())).largest * np.max(weights, axis=0)) ** (1 - alpha)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -209,7 +221,7 @@ def test_smoothing_says_what_it_leaves() -> None:
         a = Relu(r)
         y = MatMul(a, w)
     }"""
-    (note,) = apply(SmoothQuant(), parse(text))
+    (note,) = apply(SmoothQuant(0.5), parse(text))
     assert "0 products behind 0 activations" in note
     assert "1 x its input comes from the model's input" in note
     assert "1 x its input comes from Relu" in note
@@ -218,9 +230,80 @@ def test_smoothing_says_what_it_leaves() -> None:
 def test_channels_of_zeros_stay() -> None:
     graph = parse(RMS, seed=3)
     before = run(graph, outliers(graph), [])
-    apply(SmoothQuant(0.5, {"n": np.array([0.0, 1, 2, 3, 4, 5])}), graph)
+    largest = np.array([0.0, 1, 2, 3, 4, 5])
+    apply(SmoothQuant(0.5, {"n": Spread(-largest, largest, largest**2)}), graph)
     after = run(graph, outliers(graph), [])
     np.testing.assert_allclose(after["y"], before["y"], rtol=1e-4, atol=1e-4)
+
+
+BEHIND_GELU = """g (float[40,48] x) => (float[40,24] y)
+<float[48,32] v, float[32] b, float[32,24] w> {
+    p = MatMul(x, v)
+    a = Add(p, b)
+    n = Gelu(a)
+    y = MatMul(n, w)
+}"""
+
+
+def eight_bits(array: np.ndarray) -> np.ndarray:
+    """An activation rounded to 256 numbers."""
+    low, high = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
+    step = (high - low) / 255
+    rounded: np.ndarray = (np.rint(array / step - np.rint(low / step))) * step
+    return rounded + np.rint(low / step) * step
+
+
+def test_the_expected_error_is_the_one_that_rounding_makes() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((4000, 32)) * np.exp(rng.standard_normal(32))
+    w = rng.standard_normal((32, 64))
+    for factor in (np.ones(32), np.sqrt(np.abs(x).max(axis=0))):
+        scaled = (w * factor[:, None]).astype(np.float32)
+        found = eight_bits(x / factor) @ quantize_weights(scaled, 1).dequantized() - x @ w
+        each = (found**2).mean(axis=0) / ((x @ w) ** 2).mean(axis=0)
+        whole = (found**2).mean() / ((x @ w) ** 2).mean()
+        expected = expected_error(spread(x), [w], factor)
+        assert np.sqrt((each.mean() + whole) / 2) == pytest.approx(expected, rel=0.1)
+
+
+def test_the_best_factors_cut_outliers_and_leave_what_has_none() -> None:
+    rng = np.random.default_rng(5)
+    x, w = rng.standard_normal((500, 32)), rng.standard_normal((32, 8))
+    assert best_factors(spread(x), [w])[1] > 0.8
+    x[:, 3] *= 100
+    factor, share = best_factors(spread(x), [w])
+    assert share < 0.3
+    assert factor[3] > 10 * np.delete(factor, 3).max()
+
+
+@pytest.mark.parametrize("outlier", [1.0, 60.0])
+def test_what_an_activation_function_gives_is_smoothed_where_it_pays(outlier: float) -> None:
+    graph = parse(BEHIND_GELU, seed=3)
+    feeds = {"x": np.random.default_rng(8).standard_normal((40, 48), dtype=np.float32)}
+    weights = graph.nodes[0].required(1)
+    weights.array[:, 7] *= outlier
+    before = values_of(graph, feeds)
+    ranges = {n: Interval(float(a.min()), float(a.max())) for n, a in before.items()}
+
+    def error(graph: Graph) -> float:
+        now = {k: v for k, v in values_of(graph, feeds).items() if k not in ranges}
+        both = ranges | {n: Interval(float(a.min()), float(a.max())) for n, a in now.items()}
+        # Only the second product is in question.
+        only = Selection(nodes_to_exclude=(graph.nodes[0].name,))
+        apply(QuantizeStatic(both, selection=only), graph)
+        after = run(graph, feeds, [])["y"]
+        return float(np.sqrt(((after - before["y"]) ** 2).mean() / (before["y"] ** 2).mean()))
+
+    plain = parse(BEHIND_GELU, seed=3)
+    plain.nodes[0].required(1).array[:, 7] *= outlier
+    (note,) = apply(SmoothQuant(None, {"n": spread(before["n"])}), graph)
+    np.testing.assert_allclose(run(graph, feeds, [])["y"], before["y"], rtol=1e-4, atol=1e-4)
+    if outlier == 1.0:
+        assert "1 x its input has no outliers that matter" in note
+        assert [n.op for n in graph.nodes] == [n.op for n in plain.nodes]
+    else:
+        assert "1 products behind 1 activations smoothed (0 in the normalization, 1 by" in note
+        assert error(graph) < 0.5 * error(plain)
 
 
 # --- equalization --------------------------------------------------------------------------------
