@@ -9,7 +9,7 @@ from burnish.ir import Graph, Node, Value
 from burnish.passes.base import Pass, PassContext
 from burnish.passes.patterns import NoMatch
 from burnish.passes.quantization.imported import ExpandQLinearConv, ExpandQLinearMatMul
-from burnish.passes.quantization.integer import MakeQConv, MakeQMatMul
+from burnish.passes.quantization.integer import MakeQConv, MakeQMatMul, dequantizer
 from burnish.passes.quantization.plan import MOVES
 from burnish.passes.quantization.sums import MakeSumsOfConv, MakeSumsOfProduct
 from burnish.passes.rewrite import Rule, apply_rule
@@ -62,6 +62,10 @@ class QuantizedLeftovers(Pass):
 
 def _reason(node: Node) -> str:
     """Why a product with constant weights is no integer one; empty if it is none of these."""
+    if node.key == "burnish::MatMulNBits" and _restored(node.required(0)):
+        # Its weights are read as they are stored, but what they are multiplied with is float32.
+        found = dequantizer(node.required(0))
+        return found.reason if isinstance(found, NoMatch) else ""
     rule = _RULES.get(node.key)
     if rule is None:
         return ""

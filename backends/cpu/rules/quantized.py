@@ -108,7 +108,7 @@ class _Template:
         pack: Weights [OC, IC/groups, KH, KW], the spec and the instruction set to what it reads.
         affine: The same for scales and offsets (:func:`quantized.pack_affine`).
         layout: What the packed form depends on besides spec and instruction set.
-        size: Elements of the packed weights.
+        size: Elements of the packed weights; None if they are not int8.
         detail: What was chosen, for the report.
     """
 
@@ -117,7 +117,7 @@ class _Template:
     pack: Callable[[np.ndarray, QuantizedSpec, Isa], np.ndarray]
     affine: Callable[..., tuple[np.ndarray, np.ndarray]]
     layout: Hashable
-    size: int
+    size: int | None
     detail: str
 
 
@@ -193,7 +193,7 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
         call.weights,
         (template.family, template.layout),
         lambda array: template.pack(_filters(call, array), spec, isa),
-        (template.size,),
+        None if template.size is None else (template.size,),
     )
     affine = [_sums(ctx, call)] if is_sum(node) else [*_affine(ctx, node, call, template)]
 
@@ -231,9 +231,8 @@ def _template(spec: QuantizedSpec, isa: Isa) -> _Template:
     if spec.depthwise:
         tile = depthwise_tile(conv, isa)
         detail = f"float32, tile {tile.rows}x{tile.vectors}"
-        size = packed_size(prod(conv.kernel), conv.oc, isa)
         return _Template(
-            "qdepthwise_float32", quantized_conv, _pack_float, pack_affine, isa.lanes, size, detail
+            "qdepthwise_float32", quantized_conv, _pack_float, pack_affine, isa.lanes, None, detail
         )
     columns = spec.words(isa).columns(isa)
     tile = columns[0].tile

@@ -1,0 +1,57 @@
+"""Models that onnxruntime's tools quantized run in integers, as onnxruntime computes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import burnish
+from burnish.artifact import NodeInfo
+from tests.support.quantized_models import FORMS, feeds, quantized, reference
+
+#: Cases that run always; all others take as long to compile, and less is new in them.
+QUICK = {
+    ("convolutional", "qdq"),
+    ("convolutional", "qoperator-unsigned"),
+    ("convolutional", "dynamic-unsigned"),
+    ("transformer", "dynamic"),
+    ("recurrent", "dynamic-unsigned"),
+}
+CASES = [
+    pytest.param(net, form, marks=() if (net, form) in QUICK else pytest.mark.slow)
+    for net in ("convolutional", "transformer", "recurrent")
+    for form in FORMS
+    if net != "recurrent" or form.startswith("dynamic")
+]
+_PRODUCT = re.compile(r"conv|gemm|matmul", re.IGNORECASE)
+
+
+def in_floating_point(nodes: tuple[NodeInfo, ...]) -> dict[str, str]:
+    """Kernels of products that compute in floating point, with their reasons."""
+    return {
+        node.name: node.reason
+        for node in nodes
+        if _PRODUCT.search(node.op) and node.kernel and node.precision not in ("int8", "uint8")
+    }
+
+
+@pytest.mark.parametrize(("net", "form"), CASES)
+def test_products_compute_in_integers(net: str, form: str, tmp_path: Path) -> None:
+    source = quantized(net, form, tmp_path)
+    with burnish.compile(source, target="x86", threads=1) as compiled:
+        floating = in_floating_point(compiled.manifest.nodes)
+        for seed in range(3):
+            inputs = feeds(net, seed)
+            (found,), expected = compiled.run(None, inputs), reference(source, inputs)
+            # A number in the middle of two codes may go to either, and so on.
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=0, atol=0.04 * scale)
+            assert np.sqrt(np.mean((found - expected) ** 2)) < 0.015 * scale
+    if form == "qdq-16":
+        assert floating
+        assert set(floating.values()) == {"the type is uint16"}
+    else:
+        assert not floating
