@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burnish import __version__
-from burnish.errors import AccuracyError, InvalidInputError
+from burnish.errors import InvalidInputError
 from burnish.options import CompileOptions, spell_input_shapes
 from burnish.precision.assignment import Assignment
 from burnish.requests import CompileReport, CompileRequest, Progress
@@ -123,6 +123,7 @@ def _optimized(
     from burnish.backends.registry import check_library
     from burnish.export import to_model
     from burnish.precision.build import Lowered, lower_products
+    from burnish.precision.ranges import MeasuredRanges
 
     options, assignment = request.options, request.precisions
     clock.start("import")
@@ -143,6 +144,9 @@ def _optimized(
         if options.verify_passes:
             # What the passes are held to is the quantized model, which is no secret of theirs.
             source = to_model(graph).SerializeToString()
+    ranges = None
+    if assignment.storage != "fp32" and request.measured is None:
+        ranges = MeasuredRanges.of(graph, reference_model(request.model), options, clock.progress)
     clock.start("optimize")
     records = lowered.records + optimize(
         graph,
@@ -151,9 +155,12 @@ def _optimized(
         source,
         target=target,
         assignment=assignment,
+        measure=ranges,
         progress=clock.progress,
         context=context,
     )
+    if ranges is not None and not lowered.samples:
+        lowered.samples, lowered.note = ranges.samples.for_judgement()
     notes += [note for record in records for note in record.notes]
     notes += check_library(target, options.library)
     return graph, order, records, notes, lowered
@@ -419,6 +426,7 @@ def _checked(
     """Run the finished code and compare it with the reference before the artifact gets its name."""
     from burnish.artifact import OutputCheck, Verification, unfit
     from burnish.check import compare
+    from burnish.precision.advice import advice
     from burnish.runtime import load, missing_device
 
     elsewhere = unfit(manifest.target) or missing_device(manifest.target)
@@ -444,13 +452,7 @@ def _checked(
     outputs = tuple(
         OutputCheck(o.name, o.max_abs, o.max_rel, o.bounds, o.passed) for o in comparison.outputs
     )
-    try:
-        comparison.raise_if_failed()
-    except AccuracyError as error:
-        if not lowered.quantized:
-            raise
-        hint = "another --calibration-method, more samples, --nodes-to-exclude, --precision auto"
-        raise AccuracyError(error.message, at=error.at, hint=hint) from None
+    comparison.raise_if_failed(advice(request.options, quantized=lowered.quantized))
     verification = Verification(comparison.reference, True, outputs)
     return replace(manifest, verification=verification), comparison.to_dict()
 

@@ -13,10 +13,11 @@ from burnish.check.reference import Reference
 from burnish.check.stages import candidates
 from burnish.check.tolerances import Numerics
 from burnish.driver import histogram, import_model, optimize
-from burnish.errors import AccuracyError, InvalidInputError, UsageError
+from burnish.errors import InvalidInputError, UsageError
 from burnish.export import save
 from burnish.options import STORAGES, CompileOptions
 from burnish.passes.base import PassContext
+from burnish.precision.advice import advice
 from burnish.precision.quantize import Progress
 from burnish.precision.ranges import MeasuredRanges
 
@@ -94,8 +95,8 @@ def optimize_model(
     if options.check and options.precision != "fp32":
         progress("compare", 0, 1)
         comparison = _compared(graph, model, options, ranges, notes)
-        if comparison is not None and not comparison.passed:
-            raise _beyond(comparison, options)
+        if comparison is not None:
+            comparison.raise_if_failed(advice(options))
     save(graph, Path(output))
     return OptimizeReport(
         os.fspath(output),
@@ -106,20 +107,6 @@ def optimize_model(
         dict(context.kept),
         comparison,
     )
-
-
-def _beyond(comparison: ComparisonReport, options: CompileOptions) -> AccuracyError:
-    """The error of a result that differs by too much, with what helps."""
-    try:
-        comparison.raise_if_failed()
-    except AccuracyError as error:
-        hint = "keep fp32, or use --precision bf16, which has its range"
-        if options.precision == "bf16":
-            hint = "keep fp32, or use --precision fp16, which has more bits"
-        if options.calibration_data is None:
-            hint = "give samples with --calibration-data: what they show to need fp32 keeps it"
-        return AccuracyError(error.message, at=error.at, hint=hint)
-    raise AssertionError("the comparison passed")
 
 
 def _compared(

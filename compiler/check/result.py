@@ -111,8 +111,11 @@ class ComparisonReport:
     def __bool__(self) -> bool:
         return self.passed
 
-    def raise_if_failed(self) -> None:
+    def raise_if_failed(self, hint: str | None = None) -> None:
         """Do nothing if all is equal.
+
+        Args:
+            hint: What helps; None: another tolerance.
 
         Raises:
             AccuracyError: Names each output that differs, and by how much.
@@ -123,7 +126,7 @@ class ComparisonReport:
             raise AccuracyError(
                 f"{len(failures)} of {len(self.outputs)} outputs differ from {self.reference}",
                 at="\n      ".join(lines),
-                hint="compare with explicit --atol/--rtol if the difference is acceptable",
+                hint=hint or "compare with explicit --atol/--rtol if the difference is acceptable",
             )
 
     def to_dict(self) -> dict[str, Any]:
