@@ -153,7 +153,7 @@ def pack_codes(codes: npt.NDArray[np.integer[Any]], spec: NBitsSpec, isa: Isa) -
         group = group + np.uint8(8)
         group = group[:, :4] | (group[:, 4:] << np.uint8(4))
     words = np.ascontiguousarray(group.transpose(0, 2, 1)).view(np.int32)[..., 0]
-    packed: I32Array = pack_columns(words, spec.columns(isa), isa)  # type: ignore[arg-type,assignment]
+    packed: I32Array = pack_columns(words, spec.columns(isa), isa)
     return packed
 
 

@@ -93,13 +93,19 @@ _HOW = (
         "--weights-only",
         type=click.Choice(["int8", "int4"]),
         help="Store constant weights of matrix products in blocks of this type; leave activations. "
-        "Needs no calibration data (given, they are what the result is compared on).",
+        "Needs no calibration data; --weight-method says what they are good for.",
     ),
     click.option(
         "--block-size",
         type=int,
         metavar="ROWS",
         help="Rows that share a scale with --weights-only: 16, 32, 64, 128 or 256.  [default: 32]",
+    ),
+    click.option(
+        "--weight-method",
+        type=click.Choice(["rtn", "awq"]),
+        help="How --weights-only rounds: rtn to the nearest; awq so that the products lose least "
+        "on the calibration data.  [default: awq with --calibration-data, else rtn]",
     ),
     click.option(
         "--format",

@@ -85,7 +85,10 @@ def lower_products(
     if assignment.has("int4"):
         chosen = _holding(how, assignment.held("int4"))
         weights = replace(_plain(chosen), weights_only="int4", block_size=how.block_size)
-        done.records += quantize_graph(graph, None, weights, ctx)[0]
+        records, _ = quantize_graph(
+            graph, samples, weights, ctx, measured=measured, progress=progress
+        )
+        done.records += records
     if assignment.has("int8"):
         chosen = _holding(how, assignment.held("int8"))
         records, _ = quantize_graph(

@@ -12,7 +12,7 @@ from burnish.errors import UsageError
 from burnish.options import DimSpec
 from burnish.passes.quantization import Selection
 from burnish.passes.quantization.parameters import LIMITS
-from burnish.passes.quantization.weights import BITS, BLOCK_SIZES, FORMATS
+from burnish.passes.quantization.weights import BITS, BLOCK_SIZES, FORMATS, METHODS
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class QuantizeOptions:
         weights_only: ``int8`` or ``int4``: store weights of matrix products in blocks of this type
             and leave activations; None quantizes activations too.
         block_size: Rows of a block, with ``weights_only``; None for 32.
+        weight_method: How ``weights_only`` rounds: ``rtn`` to the nearest; ``awq`` by what weights
+            multiply on the calibration data: ranges of blocks that lose least, and normalized
+            activations divided by factors that weights take over. None: ``awq`` where there are
+            data, else ``rtn``.
         weight_format: How weights are read, with ``weights_only``: ``dequantize``
             (DequantizeLinear of ONNX, the default) or ``matmulnbits`` (onnxruntime's operator).
         input_shapes: Input name to dims, as in :class:`burnish.options.CompileOptions`.
@@ -55,6 +59,7 @@ class QuantizeOptions:
     equalize: bool = False
     weights_only: str | None = None
     block_size: int | None = None
+    weight_method: str | None = None
     weight_format: str | None = None
     input_shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
     min_cosine: float | None = None
@@ -82,23 +87,30 @@ class QuantizeOptions:
             "--bias-correction": self.bias_correction,
             "--smooth-quant": self.smooth_quant is not None,
             "--equalize": self.equalize,
+            "--weight-method awq": self.weight_method == "awq",
         }
         return [option for option, given in wanted.items() if given]
 
     def _check_weights(self) -> None:
         if self.weights_only is None:
-            given = {"--block-size": self.block_size, "--format": self.weight_format}
+            given = {
+                "--block-size": self.block_size,
+                "--weight-method": self.weight_method,
+                "--format": self.weight_format,
+            }
             if alone := [option for option, value in given.items() if value is not None]:
                 raise UsageError(f"{alone[0]} is of use with --weights-only only")
             return
-        if self.corrections:
+        activations = [name for name in self.corrections if not name.startswith("--weight")]
+        if activations:
             raise UsageError(
-                f"{self.corrections[0]} corrects 8-bit activations, --weights-only leaves them",
+                f"{activations[0]} corrects 8-bit activations, --weights-only leaves them",
                 hint="choose one of the two",
             )
         for value, known, what in (
             (self.weights_only, BITS, "type of weights"),
             (self.block_size or 32, BLOCK_SIZES, "block size"),
+            (self.weight_method or METHODS[0], METHODS, "method for weights"),
             (self.weight_format or FORMATS[0], FORMATS, "format of weights"),
         ):
             if value not in known:

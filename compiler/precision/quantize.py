@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -63,6 +63,7 @@ class Measured:
         means: Means of channels, by name and axis.
         equalized: Largest magnitudes of channels that are evened out.
         smoothed: Channels of the activations that may be smoothed.
+        squares: Mean squares of the channels that weights in blocks multiply.
     """
 
     ranges: dict[str, Interval] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Measured:
     means: dict[tuple[str, int], Any] = field(default_factory=dict)
     equalized: dict[str, np.ndarray] | None = None
     smoothed: dict[str, Spread] | None = None
+    squares: dict[str, np.ndarray] | None = None
 
 
 def prepare(graph: Graph, ctx: PassContext) -> list[PassRecord]:
@@ -112,14 +114,13 @@ def quantize_graph(
             hint="give samples with --calibration-data",
         )
     known = Measured() if measured is None else measured
+    quantizer = _Quantizer(graph, data or (), how, known, progress)
     if how.weights_only is not None:
-        block, form = how.block_size or 32, how.weight_format or FORMATS[0]
-        weights = QuantizeWeights(how.weights_only, block, how.symmetric, form, how.selection)
-        return records + _run([weights], graph, ctx), known
+        aware = how.weight_method != "rtn" and (data is not None or measured is not None)
+        return records + _run([quantizer.weights(aware=aware)], graph, ctx), known
     if data is None and measured is None:
         dynamic = QuantizeDynamic(how.selection, how.per_channel)
         return records + _run([dynamic], graph, ctx), known
-    quantizer = _Quantizer(graph, data or (), how, known, progress)
     if how.equalize:
         records += _run([quantizer.equalize()], graph, ctx)
     if how.smooth_quant is not None:
@@ -171,6 +172,20 @@ class _Quantizer:
     how: QuantizeOptions
     known: Measured
     progress: Progress
+
+    def weights(self, *, aware: bool) -> QuantizeWeights:
+        """Stores weights alone; ``aware`` of what they multiply."""
+        how = self.how
+        assert how.weights_only is not None
+        block, form = how.block_size or 32, how.weight_format or FORMATS[0]
+        plain = QuantizeWeights(how.weights_only, block, how.symmetric, form, how.selection)
+        if not aware or (self.known.squares is None and not self.data):
+            return plain
+        if self.known.squares is None:
+            values = {n.required(0).name: n.required(0) for n in plain.products(self.graph)}
+            found = self._channels(list(values.values()), -1)
+            self.known.squares = {name: c.square for name, c in found.items()}
+        return replace(plain, squares=self.known.squares)
 
     def equalize(self) -> Equalize:
         """Evens the ranges of channels out."""

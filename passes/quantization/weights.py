@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -11,13 +13,17 @@ from numpy.typing import NDArray
 
 from burnish.ir import Attr, Builder, Graph, Location, Node, Value
 from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.quantization.balance import best_balance
 from burnish.passes.quantization.selection import Selection
+from burnish.passes.quantization.smooth import absorbs, divide, multiply_rows, smoothable
 
 VIA = "quantize-weights"
 #: Bits by name of the type.
 BITS = {"int8": 8, "int4": 4}
 #: Rows of a block.
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+#: How weights are rounded: to the nearest, or by what they multiply.
+METHODS = ("rtn", "awq")
 #: How the model reads the weights.
 FORMATS = ("dequantize", "matmulnbits")
 _TYPES: dict[tuple[int, bool], np.dtype] = {
@@ -27,6 +33,9 @@ _TYPES: dict[tuple[int, bool], np.dtype] = {
     (4, False): np.dtype(ml_dtypes.uint4),
 }
 _LEAST_SCALE = 2.0**-60
+_TINY = 1e-30
+#: Shares of a block's range that are tried: beyond them, numbers are cut off.
+_SHARES = tuple(1.0 - 0.05 * step for step in range(9))
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,12 @@ class Blocks:
 
 
 def quantize_blocks(
-    weights: NDArray[np.float32], bits: int, block: int, *, symmetric: bool
+    weights: NDArray[np.float32],
+    bits: int,
+    block: int,
+    *,
+    symmetric: bool,
+    importance: NDArray[np.float64] | None = None,
 ) -> Blocks:
     """Round weights to the nearest numbers of their block.
 
@@ -54,15 +68,44 @@ def quantize_blocks(
         bits: 4 or 8.
         block: Rows of a block.
         symmetric: Whether the middle represents 0 in all blocks.
+        importance: [K] weights of squared errors: the mean square of what each row multiplies.
+            With them, the range of each block is the share of its whole range whose error is
+            least; without, it is the whole range.
     """
     rows, columns = weights.shape
     count = -(-rows // block)
     padded = np.zeros((count * block, columns), np.float32)
     padded[:rows] = weights
     blocks = padded.reshape(count, block, columns)
+    if importance is None:
+        found = _rounded(blocks, bits, 1.0, symmetric=symmetric)
+    else:
+        heights = np.zeros(count * block, np.float32)
+        heights[:rows] = importance / max(float(importance.max()), _TINY)
+        heights = heights.reshape(count, block, 1)
+        found = _searched(blocks, bits, heights, symmetric=symmetric)
+    values, scale, zero = found
+    flat = values.astype(np.uint8).reshape(-1, columns)[:rows]
+    return Blocks(flat, scale, zero.astype(np.uint8))
+
+
+def dequantized(blocks: Blocks, block: int) -> NDArray[np.float32]:
+    """What blocks stand for, [K, N]."""
+    rows = np.arange(blocks.values.shape[0]) // block
+    centered = blocks.values - blocks.zero.astype(np.float32)[rows]
+    real: NDArray[np.float32] = centered * blocks.scale[rows]
+    return real
+
+
+_Rounded: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+def _rounded(blocks: NDArray[np.float32], bits: int, share: float, *, symmetric: bool) -> _Rounded:
+    """Codes, scales and zero points of blocks [count, rows, N] over a share of their range."""
     most, middle = 2**bits - 1, 2 ** (bits - 1)
     # Zero is within the range: it pads the last block.
-    low, high = np.minimum(blocks.min(axis=1), 0.0), np.maximum(blocks.max(axis=1), 0.0)
+    low = share * np.minimum(blocks.min(axis=1), 0.0)
+    high = share * np.maximum(blocks.max(axis=1), 0.0)
     if symmetric:
         scale = np.maximum(-low, high) / (middle - 1)
     else:
@@ -72,8 +115,51 @@ def quantize_blocks(
     if not symmetric:
         zero = np.clip(np.rint(-low / scale), 0, most)
     values = np.clip(np.rint(blocks / scale[:, None]) + zero[:, None], 0, most)
-    flat = values.astype(np.uint8).reshape(-1, columns)[:rows]
-    return Blocks(flat, scale, zero.astype(np.uint8))
+    return values, scale, zero
+
+
+def _searched(
+    blocks: NDArray[np.float32], bits: int, heights: NDArray[np.float32], *, symmetric: bool
+) -> _Rounded:
+    """The rounding of each block that loses least, errors counted by ``heights``."""
+    best, least = None, None
+    for share in _SHARES:
+        found = _fitted(blocks, heights, _rounded(blocks, bits, share, symmetric=symmetric))
+        error = _error(blocks, heights, found)
+        if best is None or least is None:
+            best, least = found, error
+            continue
+        better = error < least
+        least = np.where(better, error, least)
+        values, scale, zero = best
+        best = (
+            np.where(better[:, None], found[0], values),
+            np.where(better, found[1], scale),
+            np.where(better, found[2], zero),
+        )
+    assert best is not None
+    return best
+
+
+def _fitted(blocks: NDArray[np.float32], heights: NDArray[np.float32], found: _Rounded) -> _Rounded:
+    """The same codes with the scales of the least squared error."""
+    values, scale, zero = found
+    centered = values - zero[:, None]
+    along = np.einsum("brn,brn->bn", heights * blocks, centered)
+    length = np.einsum("brn,brn->bn", heights * centered, centered)
+    usable = (length > 0) & (along > 0)
+    fitted = np.where(usable, along / np.where(usable, length, 1.0), scale)
+    return values, np.maximum(fitted, _LEAST_SCALE).astype(np.float32), zero
+
+
+def _error(
+    blocks: NDArray[np.float32], heights: NDArray[np.float32], found: _Rounded
+) -> NDArray[np.float32]:
+    """[count, N] weighted squared errors."""
+    values, scale, zero = found
+    off = (values - zero[:, None]) * scale[:, None] - blocks
+    error: NDArray[np.float32] = np.einsum("brn,brn->bn", heights * off, off)
+    return error
 
 
 @dataclass(frozen=True)
@@ -85,7 +171,8 @@ class QuantizeWeights(Pass):
         (ONNX DequantizeLinear-21), or com.microsoft::MatMulNBits.
     Keeps: products that the selection excludes, of other types, without a constant matrix, or whose
         weights have fewer rows than a block, each with its reason.
-    Numerics: quantizes: weights are rounded to 16 or 256 numbers over the range of their block.
+    Numerics: quantizes: weights are rounded to 16 or 256 numbers over the range of their block, or
+        over the part of it that loses least where it is known what they multiply.
 
     Attributes:
         dtype: A key of :data:`BITS`.
@@ -93,6 +180,8 @@ class QuantizeWeights(Pass):
         symmetric: Whether the middle of the type represents 0.
         form: Of :data:`FORMATS`.
         selection: Which nodes.
+        squares: Mean square of each channel that a product multiplies, by name of the value; for
+            others, and if there are none, weights are rounded to the nearest.
     """
 
     name = "quantize-weights"
@@ -102,15 +191,21 @@ class QuantizeWeights(Pass):
     symmetric: bool = False
     form: str = "dequantize"
     selection: Selection = field(default_factory=Selection)
+    squares: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> str:
+        """The name with what was chosen, not with all that was measured."""
+        return f"{self.name}{{dtype={self.dtype},block={self.block}}}"
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Replace the weights."""
         kept: Counter[str] = Counter()
-        rewriter = _Rewriter(self)
+        rewriter = _Rewriter(self, balanced := self._balance(graph))
         for node in list(graph.walk()):
             if node.domain or node.op not in self.selection.op_types_to_quantize:
                 continue
-            reason = self.selection.refuses(node) or self._unfit(node)
+            reason = self.selection.refuses(node) or self.unfit(node)
             if reason:
                 kept[f"{node.op}: {reason}"] += 1
                 ctx.kept.update(dict.fromkeys(node.location.names or (node.name,), reason))
@@ -121,12 +216,52 @@ class QuantizeWeights(Pass):
             f"{self.dtype} weights in blocks of {self.block}: {rewriter.count} products, "
             f"{kept.total()} kept in fp32"
         )
+        if self.squares:
+            line += f"; {len(balanced)} normalized activations divided by what their weights take"
         if kept:
             line += "; " + "; ".join(f"{n} x {cause}" for cause, n in kept.most_common())
         ctx.note(line)
         return rewriter.count > 0
 
-    def _unfit(self, node: Node) -> str:
+    def products(self, graph: Graph) -> list[Node]:
+        """The main graph's products whose weights will be stored."""
+        types, refuses = self.selection.op_types_to_quantize, self.selection.refuses
+        nodes = (n for n in graph.nodes if not n.domain and n.op in types)
+        return [n for n in nodes if not refuses(n) and not self.unfit(n)]
+
+    def _balance(self, graph: Graph) -> dict[str, NDArray[np.float64]]:
+        """Divide activations, where a normalization does it, by what their weights take over.
+
+        Returns:
+            The factors by name of the activation.
+        """
+        if not self.squares:
+            return {}
+
+        def rounding(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+            blocks = quantize_blocks(matrix, self.bits, self.block, symmetric=self.symmetric)
+            return dequantized(blocks, self.block)
+
+        found: dict[str, NDArray[np.float64]] = {}
+        for value, readers in smoothable(graph, self.selection, 0.5)[0].items():
+            squares = self.squares.get(value.name)
+            if squares is None or not absorbs(value, readers) or any(map(self.unfit, readers)):
+                continue
+            factor = best_balance(squares, [weights_of(node) for node in readers], rounding)
+            if factor is not None:
+                divide(graph, value, readers, factor)
+                for node in readers:
+                    multiply_rows(graph, node, factor)
+                found[value.name] = factor
+        return found
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight."""
+        return BITS[self.dtype]
+
+    def unfit(self, node: Node) -> str:
+        """Why a product cannot have its weights stored so; empty if it can."""
         if node.op not in ("MatMul", "Gemm"):
             return "its weights are not a matrix"
         left, right = node.required(0), node.required(1)
@@ -136,7 +271,7 @@ class QuantizeWeights(Pass):
             return "its weights are not a matrix"
         if left.dtype != "float32":
             return f"it computes in {left.dtype}"
-        if _matrix(node).shape[0] < self.block:
+        if weights_of(node).shape[0] < self.block:
             return f"its weights have fewer than {self.block} rows"
         scaled = node.float_attr("alpha", 1.0) != 1.0 or node.float_attr("beta", 1.0) != 1.0
         if self.form == "matmulnbits" and (scaled or node.int_attr("transA")):
@@ -144,15 +279,15 @@ class QuantizeWeights(Pass):
         return ""
 
 
-def _matrix(node: Node) -> NDArray[np.float32]:
-    """Weights [K, N]."""
+def weights_of(node: Node) -> NDArray[np.float32]:
+    """Weights [K, N] of a MatMul or Gemm."""
     weights = node.required(1).array
     return weights.T if node.int_attr("transB") else weights
 
 
 class _Rewriter:
-    def __init__(self, how: QuantizeWeights) -> None:
-        self.how, self.bits = how, BITS[how.dtype]
+    def __init__(self, how: QuantizeWeights, balanced: Mapping[str, NDArray[np.float64]]) -> None:
+        self.how, self.bits, self.balanced = how, how.bits, balanced
         self.count = 0
         # Tied weights are stored once.
         self._weights: dict[tuple[Graph, int, int], Value] = {}
@@ -171,8 +306,14 @@ class _Rewriter:
         node.set_input(1, self._weights[key])
 
     def _blocks(self, node: Node) -> Blocks:
-        how = self.how
-        return quantize_blocks(_matrix(node), self.bits, how.block, symmetric=how.symmetric)
+        how, name = self.how, node.required(0).name
+        squares = how.squares.get(name)
+        if squares is not None:
+            squares = squares / self.balanced.get(name, 1.0) ** 2
+            squares = squares if np.isfinite(squares).all() else None
+        return quantize_blocks(
+            weights_of(node), self.bits, how.block, symmetric=how.symmetric, importance=squares
+        )
 
     def _dequantized(self, b: Builder, weights: Value, found: Blocks, axis: int) -> Value:
         symmetric = self.how.symmetric

@@ -107,7 +107,11 @@ def test_without_data_products_are_quantized_by_the_range_of_each_call(
         (["--min-cosine", "7"], 2, "a cosine lies in [-1, 1]"),
         (["--bias-correction"], 2, "--bias-correction measures activations"),
         (["--equalize"], 2, "give samples with --calibration-data"),
-        (["--calibration-data", "DATA", "--smooth-quant", "1.5"], 2, "a share in [0, 1], not 1.5"),
+        (
+            ["--calibration-data", "DATA", "--smooth-quant", "1.5"],
+            2,
+            "a share in [0, 1] or auto, not 1.5",
+        ),
         (["--weights-only", "int4", "--block-size", "48"], 2, "48 is no block size"),
         (["--weights-only", "int4", "--smooth-quant", "0.5"], 2, "--weights-only leaves them"),
         (["--weights-only", "int2"], 2, "'int2' is not one of 'int8', 'int4'"),
@@ -201,3 +205,25 @@ def test_weights_only_is_smaller_and_near(
     (found,) = ort.InferenceSession(separable.with_name("int8.onnx")).run(None, {"x": x})
     (wanted,) = ort.InferenceSession(separable).run(None, {"x": x})
     assert 0 < np.abs(found - wanted).max() < 0.2 * np.abs(wanted).max()
+
+
+def test_weights_only_may_know_what_they_multiply(quantize: Command, separable: Path) -> None:
+    data = str(separable.with_name("data.npz"))
+    found = []
+    for method in ("rtn", "awq"):
+        options = ["--weights-only", "int4", "--weight-method", method, "--json", "-"]
+        done = quantize(separable, *options, "--calibration-data", data, "--overwrite")
+        assert done.exit_code == 0, done.errors
+        found.append(json.loads(done.output))
+    assert found[0]["cosine"]["y"] < found[1]["cosine"]["y"] < 1
+    assert not any("divided" in note for note in found[0]["notes"])
+    assert any("activations divided" in note for note in found[1]["notes"])
+
+
+def test_what_weights_multiply_is_measured_on_data(quantize: Command, separable: Path) -> None:
+    done = quantize(separable, "--weights-only", "int4", "--weight-method", "awq")
+    assert done.exit_code == 2
+    assert "--weight-method awq measures activations" in done.errors
+    done = quantize(separable, "--weight-method", "rtn")
+    assert done.exit_code == 2
+    assert "--weight-method is of use with --weights-only only" in done.errors

@@ -6,12 +6,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from burnish.check.reference import Reference
 from burnish.export import to_model
 from burnish.ir import Graph
 from burnish.passes.base import PassContext
 from burnish.passes.manager import PassManager
 from burnish.passes.quantization import QuantizeWeights, Selection
-from burnish.passes.quantization.weights import BITS, quantize_blocks
+from burnish.passes.quantization.weights import BITS, dequantized, quantize_blocks
 from tests.support.golden import parse
 
 TEXT = """g (float[n,80] x) => (float[n,24] y, float[n,7] z)
@@ -112,3 +113,70 @@ def test_reasons_are_given_for_what_is_kept() -> None:
     (record,) = PassManager([item]).run(graph, ctx)
     assert "int4 weights in blocks of 32: 1 products" in record.notes[0]
     assert "its weights have fewer than 32 rows" in ctx.kept.values()
+
+
+def uneven(columns: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [96, columns], and activations some of whose channels are much larger."""
+    rng = np.random.default_rng(12)
+    w = rng.standard_normal((96, columns)).astype(np.float32)
+    return w, rng.standard_normal((300, 96)) * np.exp(1.5 * rng.standard_normal(96))
+
+
+def loss(x: np.ndarray, w: np.ndarray, real: np.ndarray) -> float:
+    """Mean square error of the product, relative to the product."""
+    return float(np.square(x @ (real - w)).mean() / np.square(x @ w).mean())
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_that_know_what_they_multiply_lose_less(bits: int, symmetric: bool) -> None:
+    w, x = uneven()
+    squares = (x**2).mean(axis=0)
+    found = [
+        loss(x, w, dequantized(quantize_blocks(w, bits, 32, symmetric=symmetric, importance=s), 32))
+        for s in (None, squares)
+    ]
+    assert found[1] < (0.75 if bits == 4 else 1.0) * found[0]
+
+
+def test_channels_that_are_always_zero_do_not_matter() -> None:
+    w, x = uneven()
+    squares = (x**2).mean(axis=0)
+    squares[:40] = 0
+    found = dequantized(quantize_blocks(w, 4, 32, symmetric=False, importance=squares), 32)
+    assert np.isfinite(found).all()
+    assert loss(x[:, 40:], w[40:], found[40:]) < 0.01
+
+
+NORMALIZED = """g (float[n,96] x) => (float[n,24] y) <float[96] s, float[96] b, float[96,24] w> {
+    h = LayerNormalization<axis=-1>(x, s, b)
+    y = MatMul(h, w)
+}"""
+
+
+def test_normalizations_are_divided_by_what_weights_take_over() -> None:
+    w, _ = uneven()
+    x = np.random.default_rng(9).standard_normal((200, 96)).astype(np.float32)
+    losses, notes = [], []
+    for aware in (False, True):
+        graph = parse(NORMALIZED, seed=1)
+        norm = graph.nodes[0]
+        norm.set_input(1, graph.constant(np.exp(1.5 * w[:, 0]).astype(np.float32), "s2"))
+        wanted, h = evaluated(graph, x), evaluated(graph, x, "h")
+        item = QuantizeWeights(squares={"h": (h**2).mean(axis=0)} if aware else {})
+        (record,) = PassManager([item], verify_ir=True).run(graph, PassContext())
+        losses.append(np.square(evaluated(graph, x) - wanted).mean() / np.square(wanted).mean())
+        notes += record.notes
+    assert losses[1] < 0.6 * losses[0]
+    assert "1 normalized activations divided by what their weights take" in notes[1]
+    assert "normalized" not in notes[0]
+
+
+def evaluated(graph: Graph, x: np.ndarray, name: str = "y") -> np.ndarray:
+    """A value of a graph on onnxruntime, without its own optimizations."""
+    before = graph.outputs
+    graph.set_outputs([next(v for n in graph.nodes for v in n.outputs if v and v.name == name)])
+    with Reference(to_model(graph)) as reference:
+        (found,) = reference.run(None, {"x": x})
+    graph.set_outputs(before)
+    return np.asarray(found, np.float64)
