@@ -43,7 +43,10 @@ def test_balanced_results_have_unit_deviation(tmp_path: Path) -> None:
     graph = helper.make_graph(
         nodes, "g", [value("x", 1, [1, 3, 8, 8])], [value("y", 1, [1, 4, 6, 6])], constants
     )
-    onnx.save(helper.make_model(graph, ir_version=10), tmp_path / "m.onnx")
+    onnx.save(
+        helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]),
+        tmp_path / "m.onnx",
+    )
     feeds = {"x": rng.standard_normal((1, 3, 8, 8)).astype("f4")}
     balance(tmp_path / "m.onnx", tmp_path / "b.onnx", feeds)
     session = ort.InferenceSession(tmp_path / "b.onnx", providers=["CPUExecutionProvider"])
