@@ -1,4 +1,4 @@
-"""Statistics of each channel of a value, whose memory does not grow with the samples."""
+"""Statistics of the channels of a value, whose memory does not grow with the samples."""
 
 from __future__ import annotations
 
@@ -55,3 +55,26 @@ class Channels:
     def square(self) -> NDArray[np.float64]:
         """[channels] mean squares."""
         return self._squares / max(self._count, 1)
+
+
+class Moments:
+    """Mean products of every two channels of the last axis."""
+
+    def __init__(self) -> None:
+        self._sums: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+        self._count = 0
+
+    def add(self, array: NDArray[np.floating[Any]]) -> None:
+        """Take an array with the same channels as those before."""
+        rows = array.reshape(-1, array.shape[-1])
+        products = rows.T @ rows
+        if self._count:
+            self._sums += products
+        else:
+            self._sums = products
+        self._count += rows.shape[0]
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """[channels, channels] mean products."""
+        return self._sums / np.float32(max(self._count, 1))

@@ -17,6 +17,7 @@ from burnish.passes.quantization.bias import (
     has_plain_bias,
     mean_shift,
 )
+from burnish.passes.quantization.compensate import compensated, multiplies_last_axis
 from burnish.passes.quantization.parameters import (
     Interval,
     Parameters,
@@ -51,6 +52,8 @@ class QuantizeStatic(Pass):
         per_channel: Whether each output channel of the weights has its own scale.
         means: Means of channels, by name of the value and axis of the channels: biases are
             corrected where they are known.
+        moments: Mean products of channels of the last axis, by name of the value: where they are
+            known, later rows of a matrix make up for what earlier ones lose (GPTQ).
     """
 
     name = "quantize-static"
@@ -62,6 +65,7 @@ class QuantizeStatic(Pass):
     symmetric: bool = False
     per_channel: bool = True
     means: Mapping[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict)
+    moments: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def spec(self) -> str:
@@ -82,6 +86,9 @@ class QuantizeStatic(Pass):
         if self.means:
             left = len(plan.products) - rewriter.corrected
             ctx.note(f"bias correction: {rewriter.corrected} products corrected, {left} left")
+        if self.moments:
+            left = len(plan.products) - rewriter.compensated
+            ctx.note(f"gptq: weights of {rewriter.compensated} products compensated, {left} left")
         return True
 
 
@@ -102,9 +109,9 @@ class _Rewriter:
             value: activation_parameters(interval, how.activation_type, symmetric=how.symmetric)
             for value, interval in plan.intervals.items()
         }
-        self._weights: dict[tuple[int, bytes], Value] = {}
-        #: Products whose bias was corrected.
-        self.corrected = 0
+        self._weights: dict[tuple[int, bytes, bytes], Value] = {}
+        #: Products whose bias was corrected, and whose weights make up for what they lose.
+        self.corrected = self.compensated = 0
 
     def run(self, ctx: PassContext) -> None:
         for node, data in self.plan.products.items():
@@ -140,6 +147,10 @@ class _Rewriter:
         found = quantize_weights(
             weights.array, axis, bias=None if bias is None else bias.array, input_scale=scale
         )
+        moments = self.how.moments.get(node.required(data[0]).name)
+        if moments is not None and multiplies_last_axis(node):
+            found = compensated(node, found, moments)
+            self.compensated += 1
         self._correct(node, data[0], found)
         node.set_input(index, self._dequantized(weights, found, node))
         bias = self._bias(node)
@@ -185,7 +196,7 @@ class _Rewriter:
 
     def _dequantized(self, weights: Value, found: QuantizedWeights, node: Node) -> Value:
         """Weights behind a DequantizeLinear, shared by all products that read them alike."""
-        key = (id(weights.const), found.scale.tobytes())
+        key = (id(weights.const), found.scale.tobytes(), found.values.tobytes())
         if key not in self._weights:
             self._weights[key] = self._dequantize(
                 weights.name, found.values, found.scale, found.axis, node

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from burnish.calibration import Channels
+from burnish.calibration.channels import Moments
 from burnish.check.reference import Reference
 from burnish.export import to_model
 from burnish.ir import Graph
@@ -382,3 +383,76 @@ def test_pairs_that_cannot_be_equalized(old: str, new: str, cause: str | None) -
     assert len(pairs) == 1
     assert (cause is None) == (not kept)
     assert all(cause is not None and cause in reason for reason in kept)
+
+
+# --- compensated rounding ------------------------------------------------------------------------
+
+TIED = """g (float[4,6] x) => (float[4,6] y) <float[6,6] w> {
+    a = MatMul(x, w)
+    r = Relu(a)
+    y = MatMul(r, w)
+}"""
+
+
+def together(rows: int, channels: int, seed: int) -> np.ndarray:
+    """An activation of few causes, with a little of its own in each channel."""
+    causes = np.random.default_rng(0).standard_normal((channels // 4, channels))
+    rng = np.random.default_rng(seed)
+    noise = 0.2 * rng.standard_normal((rows, channels))
+    return (rng.standard_normal((rows, channels // 4)) @ causes + noise).astype(np.float32)
+
+
+def moments(array: np.ndarray) -> np.ndarray:
+    """What is measured of an activation."""
+    found = Moments()
+    for piece in np.array_split(array, 3):
+        found.add(piece)
+    np.testing.assert_allclose(found.mean, array.T @ array / len(array), rtol=1e-3, atol=1e-3)
+    return found.mean
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm<transB=1>"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_later_rows_make_up_for_earlier_ones(op: str, per_channel: bool) -> None:
+    shape = "40,300" if "transB" in op else "300,40"
+    text = f"g (float[N,300] x) => (float[N,40] y) <float[{shape}] w> {{ y = {op}(x, w) }}"
+    x, unseen = together(900, 300, 1), together(500, 300, 2)
+    w = parse(text, seed=3).nodes[0].required(1).array
+    exact = unseen @ (w.T if "transB" in op else w)
+    errors = []
+    for known in ({}, {"x": moments(x)}):
+        graph = parse(text, seed=3)
+        ranges = {"x": Interval(float(x.min()), float(x.max()))}
+        apply(QuantizeStatic(ranges, per_channel=per_channel, moments=known), graph)
+        quantized, scale = (
+            graph.nodes[-1].required(1).producer.inputs[i].array.astype(np.float32) for i in (0, 1)
+        )
+        transposed = "transB" in op
+        weights = quantized * (scale[:, None] if transposed and per_channel else scale)
+        errors.append(np.square(unseen @ (weights.T if transposed else weights) - exact).mean())
+    assert errors[1] < 0.35 * errors[0]
+
+
+def test_products_that_share_weights_round_them_for_themselves() -> None:
+    graph = parse(TIED, seed=3)
+    x = np.random.default_rng(1).standard_normal((4, 6), dtype=np.float32)
+    arrays = values_of(graph, {"x": x})
+    ranges = {n: Interval(float(a.min()), float(a.max())) for n, a in arrays.items()}
+    known = {n: moments(np.repeat(arrays[n], 3, axis=0)) for n in ("x", "r")}
+    notes = apply(QuantizeStatic(ranges, moments=known), graph)
+    assert notes[-1] == "gptq: weights of 2 products compensated, 0 left"
+    found = run(graph, {"x": x}, [])["y"]
+    assert np.abs(found - arrays["y"]).max() < 0.05 * np.abs(arrays["y"]).max()
+
+
+def test_channels_that_are_never_there_do_not_hinder() -> None:
+    x = together(50, 40, 1)
+    x[:, ::3] = 0
+    graph = parse("g (float[N,40] x) => (float[N,5] y) <float[40,5] w> { y = MatMul(x, w) }")
+    apply(QuantizeStatic({"x": Interval(-9.0, 9.0)}, moments={"x": np.zeros((40, 40))}), graph)
+    graph = parse("g (float[N,40] x) => (float[N,5] y) <float[40,5] w> { y = MatMul(x, w) }")
+    wanted = run(graph, {"x": x}, [])["y"]
+    ranges = {"x": Interval(float(x.min()), float(x.max()))}
+    apply(QuantizeStatic(ranges, moments={"x": moments(x)}), graph)
+    found = run(graph, {"x": x}, [])["y"]
+    assert 0 < np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
