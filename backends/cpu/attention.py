@@ -26,7 +26,7 @@ from burnish.backends.cpu.attention_mask import Mask
 from burnish.backends.cpu.attention_spec import AttentionSpec
 from burnish.backends.cpu.attention_task import MOST_ROWS, Buffers, Place, Range, row_tiles
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.microkernel import RegisterTile
+from burnish.backends.cpu.microkernel import F32, Dot, RegisterTile
 from burnish.backends.cpu.rows import is_number
 from burnish.backends.cpu.tile_transpose import transpose_vectors
 from burnish.backends.cpu.tir import (
@@ -61,17 +61,19 @@ _FEW_QUERIES = 3
 _KEY_BLOCK = 504
 #: Up to so many keys (known at compile time) are one block.
 _ONE_BLOCK = 640
-_LOG2_E = math.log2(math.e)
+LOG2_E = math.log2(math.e)
 
 
-def attention(isa: Isa, spec: AttentionSpec, name: str = "attention") -> Kernel:
-    """Build the kernel of ``spec``; arguments as in the module's docstring."""
+def attention(
+    isa: Isa, spec: AttentionSpec, name: str = "attention", blocks: type[Blocks] | None = None
+) -> Kernel:
+    """Build the kernel of ``spec`` with some kind of blocks; arguments as in the docstring."""
     with kernel(name, isa, spec.dtype) as k:
         args = [k.input(f"x{i}", shape) for i, shape in enumerate(spec.arguments)]
         mask = Mask.declare(k, spec)
         out = k.output("out", spec.output_shape())
         k.symbols(spec.queries, spec.keys, spec.batch, spec.causal_offset)
-        Blocks(isa, spec, args, mask, out).emit_all()
+        (blocks or Blocks)(isa, spec, args, mask, out).emit_all()
     return k.result
 
 
@@ -106,7 +108,14 @@ class Blocks:
             self.sizes = {b - a for a, b in itertools.pairwise(ends)}
             if len(self.sizes) == 1 and self.queries == self.vectors * self.lanes:
                 self.block_queries = min(self.sizes) * self.lanes
+        #: What is multiplied.
+        self.dot: Dot = F32
         self.acc: Acc
+
+    @property
+    def block_keys(self) -> Index:
+        """Keys of a block, at most."""
+        return self.keys if self.one_block else _KEY_BLOCK
 
     def emit_all(self) -> None:
         """One parallel loop over all blocks of all heads."""
@@ -167,12 +176,11 @@ class Blocks:
 
     def _allocate(self) -> Buffers:
         self.acc = Acc(self.isa.registers, self.lanes)
-        keys = self.keys if self.one_block else _KEY_BLOCK
         partial = None
         if not self.one_block:
             partial = scratch(self.stride * self.value_vectors * self.lanes)
         packed = scratch(self.spec.width * self.stride)
-        scores = scratch((keys + MOST_ROWS) * self.stride)
+        scores = scratch((self.block_keys + MOST_ROWS) * self.stride)
         tops, scales, sums, factors = (local(self.stride) for _ in range(4))
         return Buffers(packed, scores, tops, scales, sums, factors, partial)
 
@@ -220,7 +228,7 @@ class Blocks:
         """``packed[d, query]`` = scale * q; positions past the end repeat the last query."""
         where, lanes, width = self.spec.q, self.lanes, self.spec.width
         base = place.start(where)
-        scale = self.spec.scale * (_LOG2_E if self.powers_of_two else 1.0)
+        scale = self.spec.scale * (LOG2_E if self.powers_of_two else 1.0)
         factor = None if scale == 1.0 else constant(scale, lanes)
         with serial(size) as c:
             rows = [
@@ -290,7 +298,7 @@ class Blocks:
         vectors: int,
     ) -> Callable[[int, int], Expr]:
         """Scaled products of keys, which begin at ``starts``, with queries from ``column`` on."""
-        tile = RegisterTile.zero(len(keys), vectors, self.acc)
+        tile = RegisterTile.zero(len(keys), vectors, self.acc, self.dot)
         self._dot_keys(tile, starts, buffers.packed, column)
         return tile.at
 
@@ -336,19 +344,36 @@ class Blocks:
                 scale = self._exp(load(buffers.scales, column, lanes) - top)
                 store(buffers.scales, column, scale)
                 store(total, 0, load(total, 0, lanes) * scale)
-        with serial(part.keys) as t:
+        self._exponential_rows(buffers, part.keys, totals, tops, columns)
+        for total, column in zip(totals, columns, strict=True):
+            store(buffers.sums, column, let(load(total, 0, lanes)))
+
+    def _exponential_rows(
+        self,
+        buffers: Buffers,
+        keys: Index,
+        totals: list[Any],
+        tops: list[Expr],
+        columns: list[Index],
+    ) -> None:
+        """Exponentials of the scores of all keys, added to ``totals``."""
+        lanes = self.lanes
+        with serial(keys) as t:
             for total, top, column in zip(totals, tops, columns, strict=True):
                 at = let(t * self.stride + column)
                 e = self._exp(load(buffers.scores, at, lanes) - top)
                 store(total, 0, load(total, 0, lanes) + e)
-                store(buffers.scores, at, select(is_number(e), e, zero) if clean else e)
-        for total, column in zip(totals, columns, strict=True):
-            store(buffers.sums, column, let(load(total, 0, lanes)))
+                store(buffers.scores, at, self._weight(e))
+
+    def _weight(self, e: Expr) -> Expr:
+        """What an exponential counts: with ``nan_to_zero`` 0 if it is not a number."""
+        zero = constant(0.0, self.lanes)
+        return select(is_number(e), e, zero) if self.spec.nan_to_zero else e
 
     def _exp(self, x: Expr) -> Expr:
         """The exponential of a score less the largest one."""
         if not self.powers_of_two:
-            x = x * constant(_LOG2_E, self.lanes)
+            x = x * constant(LOG2_E, self.lanes)
         return vmath.exp2_of_negative(let(x))
 
     def _invert(self, buffers: Buffers, vectors: Index) -> None:
@@ -408,7 +433,7 @@ class Blocks:
         self, buffers: Buffers, queries: list[Index], column: int, vectors: int
     ) -> RegisterTile:
         """A tile of zeros, or of what was summed up before the block of keys."""
-        tile = RegisterTile.zero(len(queries), vectors, self.acc)
+        tile = RegisterTile.zero(len(queries), vectors, self.acc, self.dot)
         if self.one_block:
             return tile
         for r, query in enumerate(queries):

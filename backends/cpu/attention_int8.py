@@ -29,7 +29,7 @@ from burnish.backends.cpu.codes import Words, coded
 from burnish.backends.cpu.dot8 import PACK, dot8
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import Dot, RegisterTile
-from burnish.backends.cpu.tile_transpose import transpose_vectors
+from burnish.backends.cpu.tile_transpose import transpose_words
 from burnish.backends.cpu.tir import (
     Acc,
     Expr,
@@ -218,7 +218,7 @@ class _Blocks8(Blocks):
             for d in range(0, depth, lanes):
                 valid = min(lanes, depth - d)
                 read = [let(load(self.q_words, r + d, lanes, valid)) for r in rows]
-                for i, column in enumerate(_transposed(read)[:valid]):
+                for i, column in enumerate(transpose_words(read)[:valid]):
                     store(packed, (d + i) * self.stride + c * lanes, column)
 
     def _keys(self, place: Place, buffers: Buffers, part: Range) -> None:
@@ -399,11 +399,3 @@ def _alias(tensor: Tensor, dtype: str, align: int) -> Any:
     """A 1-D alias of codes with elements of another type."""
     size = tensor.size if dtype == "uint8" else floordiv(tensor.size, PACK)
     return T.decl_buffer((i64(size),), dtype, data=tensor.buffer.data, align=align)
-
-
-def _transposed(words: list[Expr]) -> list[Expr]:
-    """Columns of a square of words."""
-    lanes = len(words)
-    kind, float_kind = with_lanes("int32", lanes), with_lanes("float32", lanes)
-    columns = transpose_vectors([let(tirx.reinterpret(float_kind, word)) for word in words])
-    return [let(tirx.reinterpret(kind, column)) for column in columns]

@@ -72,7 +72,7 @@ class AttentionSpec:
         nan_to_zero: Probabilities that are not a number count as 0.
         heads_first: The output is [batch, heads, queries, value_width], else
             [batch, queries, heads * value_width].
-        dtype: Element type of the tensors, ``float32`` or ``float16``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
         mask_dtype: Element type of a mask of floats: ``float32``, or None for that of the tensors.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir.prim import Shuffle
 
-from burnish.backends.cpu.tir import Expr, Index, dtype_of, let, load, store
+from burnish.backends.cpu.tir import Expr, Index, dtype_of, let, load, store, with_lanes
 
 
 def _fence(value: Expr) -> Expr:
@@ -37,6 +37,13 @@ def transpose_vectors(rows: Sequence[Expr]) -> list[Expr]:
                 vectors[i + width] = _fence(Shuffle(pair, second))
         width *= 2
     return vectors
+
+
+def transpose_words(rows: Sequence[Expr]) -> list[Expr]:
+    """Transpose ``n`` vectors of ``n`` int32."""
+    words, floats = (with_lanes(base, len(rows)) for base in ("int32", "float32"))
+    columns = transpose_vectors([let(tirx.reinterpret(floats, row)) for row in rows])
+    return [let(tirx.reinterpret(words, column)) for column in columns]
 
 
 def transpose_tile(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.cpu.attention import attention
+from burnish.backends.cpu.attention_bf16 import PairBlocks, multiplies_pairs
 from burnish.backends.cpu.attention_spec import AttentionSpec, merged_heads
 from burnish.backends.cpu.rules.common import refuse_dtype
 from burnish.ir import Dim, Node, Value
@@ -155,9 +156,12 @@ class AttentionCall:
 
 def _emit(ctx: NodeContext, node: Node) -> None:
     call = AttentionCall.of(ctx, node)
+    steps = [step for o in call.operands[:2] for step in (o.total, o.offset)]
+    pairs = multiplies_pairs(ctx.isa, node.required(0).dtype, (call.widths[0], *steps))
+    ctx.computes = "bfloat16" if pairs else "float32"
 
     def build(shapes: CallShapes) -> Any:
-        return attention(ctx.isa, call.spec(shapes))
+        return attention(ctx.isa, call.spec(shapes), blocks=PairBlocks if pairs else None)
 
     ctx.set(*ctx.call("attention", call.key, build, call.inputs, [node.output.t], flops=call.flops))
 
