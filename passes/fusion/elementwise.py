@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from burnish.ir import UNKNOWN, Builder, Dim, Graph, Location, Node, Value
-from burnish.ir.opinfo import Kind, attribute_inputs, info
+from burnish.ir.opinfo import Kind, OpInfo, attribute_inputs, info
 from burnish.passes.axes import aligned_blocks, elements_of, permutation_of
 from burnish.passes.base import Pass, PassContext, all_graphs
 from burnish.passes.rewrite import remove_dead
 from burnish.passes.rows import has_rank
 
 VIA = "fuse-elementwise"
+#: Conversions to and from codes by one scale.
+_CONVERSION = OpInfo(Kind.ELEMENTWISE, 4)
 _PERMUTATIONS = frozenset({"Transpose", "DepthToSpace", "SpaceToDepth"})
 
 
@@ -82,7 +84,7 @@ class FuseElementwise(Pass):
                 continue
             joined = self._joins(node, owners)
             if not joined:
-                if info(node).kind in (Kind.VIEW, Kind.GENERATOR):
+                if work_of(node).kind in (Kind.VIEW, Kind.GENERATOR):
                     continue
                 joined = [Group(node)]
                 found += joined
@@ -100,8 +102,10 @@ class FuseElementwise(Pass):
             return []
         if any(index in attribute_inputs(user) for user, index in node.output.uses):
             return []
+        if work_of(node) is _CONVERSION and any(u.op in _PERMUTATIONS for u in users):
+            return []  # what permutes codes has kernels of its own, and moves fewer bytes
         groups = list(dict.fromkeys(g for u in users for g in owners[u]))
-        cost = info(node).cost
+        cost = work_of(node).cost
         for group in groups:
             own = elements_of(node.output)
             repeated = group.evaluations_of(node) - own
@@ -114,9 +118,18 @@ class FuseElementwise(Pass):
         return [] if len(groups) > 1 and dear and cost else groups
 
 
+def work_of(node: Node) -> OpInfo:
+    """What kind of work a node is in a group, where 8 bits are read and written as well."""
+    if node.key not in ("QuantizeLinear", "DequantizeLinear") or node.required(0).is_const:
+        return info(node)
+    parameters = node.inputs[1:]
+    scalar = all(v is None or (v.is_const and v.array.size == 1) for v in parameters)
+    return _CONVERSION if scalar else info(node)
+
+
 def groupable(node: Node) -> bool:
     """Whether a node may be part of a group at all."""
-    kind = info(node).kind
+    kind = work_of(node).kind
     if kind is Kind.OTHER or len(node.outputs) != 1 or not has_rank(node.output):
         return False
     if any(v is not None and (not has_rank(v) or v.dtype == "string") for v in node.inputs):
@@ -185,7 +198,7 @@ def _trim(group: Group) -> None:
     """Leave views of what comes from outside to the outside: there they cost nothing."""
     for node in reversed(list(group.nodes)):
         source = node.inputs[0] if node.inputs else None
-        if info(node).kind is not Kind.VIEW or source is None:
+        if work_of(node).kind is not Kind.VIEW or source is None:
             continue
         if source.producer not in group.nodes and _slice_of_split(source) is None:
             del group.nodes[node]
@@ -193,9 +206,9 @@ def _trim(group: Group) -> None:
 
 def _worth_it(group: Group) -> bool:
     """Whether a kernel is saved: more than one operator that computes or moves."""
-    work = [n for n in group.nodes if info(n).kind in (Kind.ELEMENTWISE, Kind.MOVEMENT)]
-    ranges = [n for n in group.nodes if info(n).kind is Kind.GENERATOR]
-    useful = any(info(n).kind is Kind.ELEMENTWISE for n in work) or all(
+    work = [n for n in group.nodes if work_of(n).kind in (Kind.ELEMENTWISE, Kind.MOVEMENT)]
+    ranges = [n for n in group.nodes if work_of(n).kind is Kind.GENERATOR]
+    useful = any(work_of(n).kind is Kind.ELEMENTWISE for n in work) or all(
         n.op in _PERMUTATIONS for n in work
     )
     return group.root in group.nodes and useful and len(work) + len(ranges) > 1
@@ -222,7 +235,7 @@ def _is_free(value: Value) -> bool:
     node = value.producer
     if node is None or not groupable(node):
         return False
-    kind = info(node).kind
+    kind = work_of(node).kind
     return kind is Kind.GENERATOR or (kind is Kind.VIEW and _is_free(node.required(0)))
 
 

@@ -55,6 +55,11 @@ X = "g (float[N,4] x) => (float[N,4] y)"
         ("g (float[512,512] x) => (float[512,512] y, float[512,512] z) { a = Exp(x) b = Neg(a) y = Abs(b) c = Sin(a) z = Abs(c) }", ["Exp", "Neg Abs", "Sin Abs"]),
         # Gathered rows join.
         ("g (int64[2,3] i) => (float[2,3,4] y) <float[9,4] t, float[3,4] p> { a = Gather<axis=0>(t, i) y = Add(a, p) }", ["Gather Add"]),
+        # Codes are read and written; several scales are left alone, and what permutes codes.
+        ("g (uint8[N,4] x) => (uint8[N,4] y) <float s={0.1}, uint8 z={9}> { a = DequantizeLinear(x, s, z) b = HardSwish(a) y = QuantizeLinear(b, s, z) }", ["DequantizeLinear HardSwish QuantizeLinear"]),
+        ("g (int8[N,4] x, float[N,4] w) => (float[N,4] y, float[N,4] v) <float s={0.1}> { a = DequantizeLinear(x, s) b = Sin(a) y = Exp(b) c = Mul(a, w) v = Cos(c) }", ["DequantizeLinear Sin Exp", "DequantizeLinear Mul Cos"]),
+        ("g (uint8[N,2] x) => (float[N,2] y) <float[2] s={0.1,0.2}> { a = DequantizeLinear<axis=1>(x, s) y = Exp(a) }", ["DequantizeLinear", "Exp"]),
+        ("g (float[N,4] x) => (uint8[4,N] y) <float s={0.1}, uint8 z={9}> { a = QuantizeLinear(x, s, z) y = Transpose<perm=[1,0]>(a) }", ["QuantizeLinear", "Transpose"]),
         # A value that is another node's shape or bounds is no part of a group.
         (f"{X} <int64[1] k={{1}}, int64[1] e={{3}}, int64[2] pads={{0,1}}> {{ b = Add(k, k) a = Slice(x, k, e, k) c = Exp(a) y = Concat<axis=1>(c, x) }}".replace("float[N,4] y", "float[N,6] y"), ["Slice Exp Concat"]),
     ],
