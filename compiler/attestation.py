@@ -56,7 +56,10 @@ def summary(infos: Sequence[NodeInfo]) -> str:
         f"{count} in {storage}" + (f" (computed in {precision})" if precision != storage else "")
         for (storage, precision), count in pairs.most_common()
     ]
-    return f"kernels store their results: {', '.join(parts)}"
+    line = f"kernels store their results: {', '.join(parts)}"
+    for kind, count in Counter(i.weights for i in infos if i.weights).most_common():
+        line += f"; {count} read weights in {kind}"
+    return line
 
 
 def _info(
@@ -74,7 +77,7 @@ def _info(
     computed = wider or PRECISIONS.get(computes, computes)
     reason = ""
     if storage == "fp32" and computed != "int8":
-        reason = _reason(call.node, nodes, precision, kept)
+        reason = _reason(call, nodes, precision, kept)
     return NodeInfo(
         name=call.outputs[0] if call.outputs else call.kernel,
         op=call.node,
@@ -89,10 +92,11 @@ def _info(
         why=call.why,
         flops=str(call.flops),
         nbytes=str(call.nbytes),
+        weights=call.weights,
     )
 
 
-def _reason(op: str, nodes: Sequence[str], precision: str, kept: Mapping[str, str]) -> str:
+def _reason(call: KernelCall, nodes: Sequence[str], precision: str, kept: Mapping[str, str]) -> str:
     """Why an operation is in fp32."""
     if found := next((kept[name] for name in nodes if name in kept), ""):
         return found
@@ -100,46 +104,57 @@ def _reason(op: str, nodes: Sequence[str], precision: str, kept: Mapping[str, st
         return ""
     if precision not in INTEGERS:
         return _AT_BORDER
-    return _NO_KERNEL if is_product(op) else _NO_PRODUCT
+    if call.weights:
+        return f"its weights alone are in {call.weights}"
+    return _NO_KERNEL if is_product(call.node) else _NO_PRODUCT
 
 
-def unmet(infos: Sequence[NodeInfo], precision: str, excluded: Mapping[str, str]) -> list[NodeInfo]:
+def unmet(
+    infos: Sequence[NodeInfo], precision: str, excluded: Mapping[str, str], weights: str = ""
+) -> list[NodeInfo]:
     """Products that are in a higher precision than what was asked for.
 
     Args:
         infos: What is attested.
         precision: What was asked for; ``auto`` asks for 8 bits where it does not exclude a product.
         excluded: Products that were not asked for, by original name.
+        weights: What weights alone were asked to be stored in; empty if not they alone.
     """
     return [
         info
         for info in infos
         if is_product(info.op)
-        and not _reached(info, precision)
+        and not _reached(info, precision, weights)
         and not any(name in excluded for name in info.nodes)
     ]
 
 
-def _reached(info: NodeInfo, precision: str) -> bool:
+def _reached(info: NodeInfo, precision: str, weights: str) -> bool:
     if precision in INTEGERS:
-        return info.precision == "int8"
+        # Four bits are never but for weights alone.
+        return info.precision == "int8" or (
+            info.weights != "" and info.weights in (weights, "int4")
+        )
     # 16 bits may be for storage only, which is what the target has to offer then.
     return precision in (info.storage, info.precision)
 
 
-def check_strict(infos: Sequence[NodeInfo], precision: str, excluded: Mapping[str, str]) -> None:
-    """Refuse what does not have the precision that was asked for.
+def check_strict(
+    infos: Sequence[NodeInfo], precision: str, excluded: Mapping[str, str], weights: str = ""
+) -> None:
+    """Refuse what does not have the precision that was asked for; see :func:`unmet`.
 
     Raises:
         PrecisionError: Names the products, and why.
     """
-    found = unmet(infos, precision, excluded)
+    found = unmet(infos, precision, excluded, weights)
     if not found:
         return
     lines = [f"{'+'.join(i.nodes) or i.name} ({i.op}, {i.precision}: {i.reason})" for i in found]
     products = sum(is_product(info.op) for info in infos)
     raise PrecisionError(
-        f"{len(found)} of {products} products are not in {precision}, as --strict demands",
+        f"{len(found)} of {products} products are not in {weights or precision}, "
+        "as --strict demands",
         at="; ".join(lines) if len(lines) <= _LISTED else first_few(lines, _LISTED),
         hint="exclude them with --nodes-to-exclude, or leave --strict out",
     )

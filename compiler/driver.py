@@ -85,7 +85,9 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         if options.precision != "fp32":
             notes.append(summary(manifest.nodes))
         if options.strict:
-            check_strict(manifest.nodes, options.precision, lowered.excluded)
+            how = options.quantization
+            weights = (how.weights_only or "") if how is not None else ""
+            check_strict(manifest.nodes, options.precision, lowered.excluded, weights)
         nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
         weight_bytes = sum(w.nbytes for w in lowering.weights)
         # The reference loads the whole model once more: what it came from has to go before.

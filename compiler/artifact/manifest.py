@@ -105,6 +105,8 @@ class NodeInfo:
         flops: Operations of a call, multiply-adds as two: a number, or an expression of symbolic
             dims. 0 where nothing is counted.
         nbytes: Bytes that a call reads and writes, each operand once: likewise.
+        weights: What its weights lie in (``int8``, ``int4``), where that is narrower than what it
+            computes in.
     """
 
     name: str
@@ -120,6 +122,7 @@ class NodeInfo:
     why: str = ""
     flops: str = "0"
     nbytes: str = "0"
+    weights: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from burnish.errors import LoweringError
 from burnish.ir import Dim, Node, TensorType, Value
 from burnish.ir.dims import add, product
 from burnish.ir.types import to_numpy
-from burnish.lowering.precision import computed_in
+from burnish.lowering.precision import computed_in, weights_in
 from burnish.lowering.scope import Index, canonical_symbols, index, indices, rename
 from burnish.lowering.te_context import Symbols
 
@@ -105,6 +105,7 @@ class KernelCall:
         nbytes: Size of what it reads and writes, each operand once; a dim.
         tactic: Which of the composite's tactics it belongs to; empty where there are none.
         why: Why that tactic was taken.
+        weights: What its weights are stored in, if that is narrower than what it computes in.
     """
 
     kernel: str
@@ -118,6 +119,7 @@ class KernelCall:
     nbytes: Dim = 0
     tactic: str = ""
     why: str = ""
+    weights: str = ""
 
 
 class External(Protocol):
@@ -325,6 +327,7 @@ class NodeContext:
                 nbytes,
                 choice.tactic.name if choice else "",
                 choice.why if choice else "",
+                weights_in(node),
             )
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from burnish.ir import Graph, Node
 from burnish.ir.opinfo import Kind, info
-from burnish.ir.types import FLOATS
+from burnish.ir.types import BY_NAME, FLOATS
 
 #: Operators that may multiply elements of 16 bits as they are; their sums are float32. All others
 #: widen what they read.
@@ -21,11 +21,18 @@ _MOVES = frozenset({Kind.MOVEMENT, Kind.VIEW, Kind.GENERATOR})
 
 #: Products of 8 bits; what follows in their epilogues is float32.
 _INTEGER = frozenset({"burnish::QAttention", "burnish::QConv", "burnish::QMatMul"})
+#: Products in float32 whose weights alone are stored in less.
+_WEIGHT_ONLY = "burnish::MatMulNBits"
 
 
 def is_product(key: str) -> bool:
     """Whether an operator is a convolution or a matrix product, which lower precisions are for."""
-    return key in _PRODUCTS or key in _INTEGER
+    return key in _PRODUCTS or key in _INTEGER or key == _WEIGHT_ONLY
+
+
+def weights_in(node: Node) -> str:
+    """What weights are stored in that are wider when they are computed with; else empty."""
+    return f"int{BY_NAME[node.required(1).dtype].bits}" if node.key == _WEIGHT_ONLY else ""
 
 
 def only_moves(node: Node) -> bool:

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from burnish.attestation import node_infos, summary
+from burnish.attestation import check_strict, node_infos, summary
 from burnish.backends.registry import resolve_target
+from burnish.errors import PrecisionError
 from burnish.lowering.context import KernelCall
-from burnish.lowering.precision import computed_in
+from burnish.lowering.precision import computed_in, weights_in
 from burnish.passes.fusion import FuseElementwise
 from burnish.passes.precision import MixedPrecision
+from burnish.passes.quantization.weight_only import WeightOnlyProducts
 from tests.support import golden
 
 X86 = resolve_target("x86-64-v3")
@@ -74,3 +76,24 @@ def test_summary_counts_floats_by_storage_and_arithmetic() -> None:
     ]
     text = summary(node_infos(calls, X86, "fp16", {}, {}))
     assert text == "kernels store their results: 3 in fp16 (computed in fp32), 1 in fp16, 1 in fp32"
+
+
+def test_weights_alone_in_less_are_what_was_asked_for_or_not() -> None:
+    graph = golden.parse(
+        "g (float[2,64] x) => (float[2,8] y) <int4[64,8] w, float[2,8] s, int4[2,8] z> "
+        "{ d = DequantizeLinear<axis=0, block_size=32>(w, s, z) y = MatMul(x, d) }"
+    )
+    golden.apply(WeightOnlyProducts(), graph)
+    (node,) = graph.nodes
+    assert weights_in(node) == "int4"
+    made = replace(
+        call(node.key, "float32", computed_in(node, "float32"), "m"), weights=weights_in(node)
+    )
+    (info,) = node_infos([made], X86, "int8", {}, {"m": 0})
+    assert (info.precision, info.storage, info.weights) == ("fp32", "fp32", "int4")
+    assert info.reason == "its weights alone are in int4"
+    assert "1 read weights in int4" in summary([info])
+    check_strict([info], "int8", {}, "int4")
+    check_strict([replace(info, weights="int8")], "int8", {}, "int8")
+    with pytest.raises(PrecisionError, match="1 of 1 products are not in int8"):
+        check_strict([replace(info, weights="int8")], "int8", {})
