@@ -16,7 +16,7 @@ its padding written out (:func:`pad_codes`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,7 @@ from burnish.backends.cpu.dot8 import PACK, dot8
 from burnish.backends.cpu.epilogue import Epilogue, pack_channel
 from burnish.backends.cpu.gemm import emit_gemm, pack_columns, packed_size
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.near import NEAR, ends_near
 from burnish.backends.cpu.requantize import LARGE, Rounding, store_codes
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns, vector_count
 from burnish.backends.cpu.tir import (
@@ -95,7 +96,14 @@ class QuantizedSpec:
     @property
     def staged(self) -> bool:
         """Whether results lie in float32 before they are stored: the kernel has a second output."""
-        return self.stores_codes and any(p.op in LONG for p in self.conv.postops)
+        long = any(p.op in LONG for p in self.conv.postops)
+        return self.stores_codes and long and not self.ends_near
+
+    @property
+    def ends_near(self) -> bool:
+        """Whether the last post-op is a polynomial that suffices for codes."""
+        fits = self.stores_codes and not self.depthwise
+        return fits and ends_near(self.conv.postops, self.y_scale)
 
     @property
     def stores_codes(self) -> bool:
@@ -199,15 +207,19 @@ class CodeEpilogue(ScaledEpilogue):
         isa: The instruction set.
         rounding: How results become codes.
         unit: Distance of neighbouring codes, in what the post-ops compute.
+        last: What follows the steps.
     """
 
     isa: Isa
     rounding: Rounding
     unit: float
+    last: Callable[[Expr], Expr] | None = None
 
     def units(self, value: Expr, offset: Index, channel: Index, valid: int | None = None) -> Expr:
         """Results in units of codes, with the arguments of :meth:`start`."""
         real = self.start(value, offset, channel, valid)
+        if self.last is not None:
+            real = self.last(real)
         return real if self.unit == 1.0 else real * constant(1.0 / self.unit, lanes_of(real))
 
     def store_row(
@@ -368,12 +380,13 @@ def declare_epilogue(
     offset = k.input("offset", (channels,), "float32")
     chain = spec.in_codes
     postops = spec.conv.postops if chain is None else chain.postops
-    plain = Epilogue.declare(k, postops, shape, spec.codes)
+    last = NEAR[postops[-1].op] if spec.ends_near else None
+    plain = Epilogue.declare(k, postops if last is None else postops[:-1], shape, spec.codes)
     if not spec.stores_codes or plain.deferred:
         return ScaledEpilogue(plain.steps, plain.cut, scale, offset)
     whole = Rounding.whole(spec.y_dtype, spec.y_zero)
     rounding, unit = (whole, spec.y_scale) if chain is None else (chain.rounding, 1.0)
-    return CodeEpilogue(plain.steps, plain.cut, scale, offset, k.isa, rounding, unit)
+    return CodeEpilogue(plain.steps, plain.cut, scale, offset, k.isa, rounding, unit, last)
 
 
 def _emit(

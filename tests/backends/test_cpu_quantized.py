@@ -72,6 +72,10 @@ CASES = {
     "hard-swish": Case(16, 72, size=(1, 3, 7), y="uint8", postops=parse_postops(["HardSwish"])),
     "48-columns": Case(16, 48, size=(1, 3, 7), y="int8"),
     "gelu": Case(32, 40, size=(1, 1, 19), zero=9, postops=parse_postops(["Gelu"])),
+    "gelu-last": Case(32, 40, size=(1, 1, 19), zero=9, y="uint8", postops=parse_postops(["Gelu"])),
+    "gelu-tanh-last": Case(
+        8, 24, (3, 3), pads=(1, 1, 1, 1), y="int8", postops=parse_postops(["GeluTanh"])
+    ),
     "gelu-codes": Case(
         32, 40, size=(1, 1, 19), zero=9, y="uint8",
         postops=parse_postops(["Gelu", "Add:quantized:0.3:5.0"]),
