@@ -338,6 +338,22 @@ class CodeForm(Form):
         return r.made([r.stored[r.node.required(0)], *r.node.inputs[1:]])
 
 
+class DynamicCodeForm(Form):
+    """DynamicQuantizeLinear: the data and its codes are members; scale and zero point stay."""
+
+    def inputs(self, node: Node) -> list[Value] | None:
+        """The data."""
+        return [node.required(0)]
+
+    def outputs(self, node: Node) -> list[Value]:
+        """The codes."""
+        return [] if node.outputs[0] is None else [node.outputs[0]]
+
+    def rebuild(self, r: Rebuild) -> list[Value | None]:
+        """The range of permuted data is the same."""
+        return r.made([r.stored[r.node.required(0)]])
+
+
 class RowForm(Form):
     """Row-wise composites and normalizations: all axes but the last may be permuted.
 
@@ -396,6 +412,7 @@ _FORMS: dict[str, Form] = {
     "Gather": GatherForm(),
     "DequantizeLinear": CodeForm(),
     "QuantizeLinear": CodeForm(),
+    "DynamicQuantizeLinear": DynamicCodeForm(),
     **{
         name: ReduceForm()
         for name in (

@@ -233,3 +233,66 @@ def test_tables_of_embeddings_are_read_as_they_are_stored(scale: str) -> None:
     constants = {str(v.type) for n in graph.nodes for v in n.inputs if v is not None and v.is_const}
     assert "int8[7,5]" in constants
     assert "float32[7,5]" not in constants
+
+
+CONV_DYNAMIC = f"""g (float[1,4,6,7] x) => (float[1,5,6,7] y)
+<U[8,4,3,3] w = {numbers(codes(8, 4, 3, 3, dtype="int8"))}, U wz = {{ZERO}}, float ws = {{0.01}},
+ U[5,8,1,1] v = {numbers(codes(5, 8, 1, 1, dtype="int8"))}, float[1,8,1,1] c> {{
+    q, s, z = DynamicQuantizeLinear(x)
+    p = ConvInteger<pads=[1,1,1,1]>(q, w, z, wz)
+    f = Cast<to=1>(p)
+    t = Mul(s, ws)
+    m = Mul(f, t)
+    a = Add(m, c)
+    r = Relu(a)
+    q1, s1, z1 = DynamicQuantizeLinear(r)
+    p1 = ConvInteger(q1, v, z1, wz)
+    f1 = Cast<to=1>(p1)
+    t1 = Mul(s1, ws)
+    y = Mul(f1, t1)
+}}""".replace("U[", "int8[").replace("U wz", "int8 wz")
+
+
+@pytest.mark.parametrize(("zero", "products"), [(0, 2), (-20, 4)])
+def test_dynamic_convolutions_stay_in_one_layout(zero: int, products: int) -> None:
+    x = RNG.standard_normal((1, 4, 6, 7)).astype(np.float32)
+    text = CONV_DYNAMIC.replace("ZERO", str(zero))
+    graph = become(text, {"x": x}, {"burnish::QConv": products}, step=1e-5)
+    # The last group of elementwise operators transposes what it stores.
+    assert keys(graph)["Transpose"] == 1
+    assert {n.str_attr("data_format") for n in graph.nodes if n.op == "QConv"} == {"NHWC"}
+
+
+CONV_SUMS = """g (T[1,6,5,7] x, T z) => (int32[1,6,3,4] y)
+<W[6,IN,3,3] w = WEIGHTS, W wz = {-100}> {
+    y = ConvInteger<pads=[1,0,1,1],strides=[2,2],group=GROUP>(x, w, z, wz)
+}"""
+
+
+@pytest.mark.parametrize("group", [1, 6])
+@pytest.mark.parametrize("x", ["uint8", "int8"])
+@pytest.mark.parametrize("w", ["uint8", "int8"])
+def test_sums_of_convolutions_are_exact(x: str, w: str, group: int) -> None:
+    inner = 6 // group
+    text = CONV_SUMS.replace("T[", f"{x}[").replace("T z", f"{x} z").replace("W[", f"{w}[")
+    text = text.replace("W wz", f"{w} wz").replace(
+        "WEIGHTS", numbers(codes(6, inner, 3, 3, dtype=w))
+    )
+    text = text.replace("IN,", f"{inner},").replace("GROUP", str(group))
+    text = text.replace("-100", "100") if w == "uint8" else text
+    feeds = {"x": codes(1, 6, 5, 7, dtype=x), "z": np.array(-9 if x == "int8" else 200, x)}
+    become(text, feeds, {"burnish::QConv": 2})
+
+
+HALF = f"""g (uint8[4,6] q) => (float16[4,5] y)
+<float16 s = {{10854}}, uint8 z = {{9}}, int8[6,5] w = {numbers(codes(6, 5, dtype="int8"))},
+ float16[5] columns = {{11878,12902,11878,13517,12902}}> {{
+    a = DequantizeLinear(q, s, z)
+    b = DequantizeLinear(w, columns)
+    y = MatMul(a, b)
+}}"""
+
+
+def test_scales_of_16_bits_have_a_reason() -> None:
+    notes, _ = notes_of(HALF)
+    assert any("the scale is float16" in note for note in notes), notes
