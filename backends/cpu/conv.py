@@ -400,7 +400,8 @@ class DirectLoops:
                     return
 
                 def bring_next(j: Index) -> None:
-                    if ahead is not None and len(rows) == tile.rows:
+                    # Each column is passed once, unless pixels are taken one by one.
+                    if ahead is not None and (len(rows) > 1 or tile.rows == 1):
                         prefetch(self.w.flat, ahead + (kh * (kw * ic) + j) * lanes)
 
                 if dw == 1 and spec.groups == 1:  # the window's row is contiguous

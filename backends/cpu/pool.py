@@ -6,12 +6,12 @@ A maximum ignores NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tvm import tirx
 
-from burnish.backends.cpu.codes import LIMITS, coded
+from burnish.backends.cpu.codes import LIMITS, Codes, coded
 from burnish.backends.cpu.gemm import for_columns
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns
@@ -41,6 +41,8 @@ from burnish.backends.cpu.tir import (
 _LOWEST = float("-inf")
 #: Vectors of channels that are pooled together.
 _VECTORS = 4
+#: Lanes of float32 in the vectors of instruction sets that can mask bytes.
+_MASKED_LANES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +61,8 @@ class PoolSpec:
         dilations: Along rows and columns.
         ceil_mode: Round the output size up (ONNX ceil_mode = 1).
         count_include_pad: Average over padded positions too.
-        dtype: Element type of the tensors, ``float32`` or a 16-bit float, of a maximum also ``uint8``
-            or ``int8``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float, of a maximum also
+            ``uint8`` or ``int8``; sums are float32.
     """
 
     kind: Literal["max", "average"]
@@ -101,13 +103,18 @@ class PoolSpec:
 
 def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
     """Build the kernel of ``spec``."""
+    wide = replace(isa, lanes=4 * isa.lanes)
+    narrow = spec.dtype in LIMITS
+    # The rest of a vector of bytes is read under a mask, which AVX2 does not have for bytes.
+    if narrow and (spec.c % wide.lanes == 0 or isa.lanes == _MASKED_LANES):
+        isa, narrow = wide, False
     columns = tuple(
         Columns(f, b, Tile(1, v), t) for f, b, v, t in plan_columns(spec.c, _VECTORS, isa)
     )
     with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", (spec.n, spec.h, spec.w, spec.c))
         y = k.output("y", (spec.n, spec.oh, spec.ow, spec.c))
-        if spec.dtype in LIMITS:
+        if narrow:
             # Codes are compared as the numbers that they are.
             x, y = coded(x), coded(y)
         if spec.kernel is None:
@@ -115,6 +122,17 @@ def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
         else:
             _emit_windows(isa, spec, spec.kernel, columns, x, y)
     return k.result
+
+
+def _started(spec: PoolSpec, x: Tensor, vectors: int, lanes: int) -> Acc:
+    """Accumulators of no element: float32, or of codes if they are read as they are."""
+    if spec.dtype in LIMITS and not isinstance(x.flat, Codes):
+        acc = Acc(vectors, lanes, spec.dtype)
+        acc.fill(LIMITS[spec.dtype][0])
+    else:
+        acc = Acc(vectors, lanes)
+        acc.fill(0.0 if spec.kind == "average" else _LOWEST)
+    return acc
 
 
 def _combine(spec: PoolSpec, acc: Acc, v: int, value: Expr) -> None:
@@ -138,8 +156,7 @@ def _emit_global(
 
         def one(c: Columns, first: Index) -> None:
             vectors = c.tile.vectors
-            acc = Acc(vectors, lanes)
-            acc.fill(0.0 if spec.kind == "average" else _LOWEST)
+            acc = _started(spec, x, vectors, lanes)
             with serial(pixels) as p:
                 base = (image * pixels + p) * spec.c + first * lanes
                 for v in range(vectors):
@@ -194,8 +211,7 @@ def _emit_windows(
 
             def one(c: Columns, first: Index) -> None:
                 vectors = c.tile.vectors
-                acc = Acc(vectors, lanes)
-                acc.fill(0.0 if spec.kind == "average" else _LOWEST)
+                acc = _started(spec, x, vectors, lanes)
                 with serial(row_first, row_last) as kh:
                     row = (image * spec.h + top + kh * spec.dilations[0]) * spec.w + left
                     base = hold(row * spec.c + first * lanes)

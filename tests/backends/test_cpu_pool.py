@@ -65,3 +65,22 @@ def test_global(isa: Isa, kind: Any, symbolic: bool) -> None:
         want = reduce(x.astype("f8"), axis=(1, 2), keepdims=True)
         (y,) = run(library, "k", [x], [dirty(want.shape)])
         np.testing.assert_allclose(y, want, rtol=1e-6, atol=1e-6)
+
+
+@both
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("c", [21, 64, 150])
+def test_largest_codes(isa: Isa, dtype: str, c: int) -> None:
+    limits = np.iinfo(dtype)
+    x = np.random.default_rng(c).integers(limits.min, limits.max // 2, (2, 9, 6, c)).astype(dtype)
+    kernel, strides, pads, dilations, ceil_mode, include = CASES["3x3"]
+    windows = PoolSpec("max", 2, 9, 6, c, kernel, strides, pads, dtype=dtype)
+    whole = PoolSpec("max", 2, 9, 6, c, dtype=dtype)
+    library = build({"windows": pool(isa, windows), "whole": pool(isa, whole)}, isa)
+    want = reference.pool(
+        "max", x.astype("f4"), kernel, strides, pads, dilations, ceil_mode, include
+    )
+    (y,) = run(library, "windows", [x], [np.full(want.shape, 77, dtype)])
+    np.testing.assert_array_equal(y, want)
+    (y,) = run(library, "whole", [x], [np.full((2, 1, 1, c), 77, dtype)])
+    np.testing.assert_array_equal(y, x.max(axis=(1, 2), keepdims=True))
