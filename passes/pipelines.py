@@ -12,6 +12,7 @@ from burnish.passes.common_subexpressions import CommonSubexpressions
 from burnish.passes.dead_code import DeadCode
 from burnish.passes.fold_constants import FoldConstants
 from burnish.passes.fusion import FuseElementwise, fusions
+from burnish.passes.fusion.conv_norm import FuseConvNorm
 from burnish.passes.layout import layouts
 from burnish.passes.precision import FORMATS, Measure, MixedPrecision
 from burnish.passes.quantization.attention import IntegerAttention
@@ -76,6 +77,9 @@ def pipeline(
     if level >= 2:
         # Fusions and layouts leave reshapes of reshapes and constants to fold.
         passes.append(clean_up(fold))
+    elif lower:
+        # What a normalization subtracts must not be rounded before.
+        passes += [FuseConvNorm(), clean_up(fold)]
     # After the composites, which decide what lies in memory; before the groups, which take Casts.
     passes += lower
     if level >= 2:

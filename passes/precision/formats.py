@@ -19,6 +19,7 @@ class Format:
         smallest: Smallest number that has all bits; below it they go one by one.
         bits: Significant bits, the implicit one included.
         short: What wide results do in it, for messages.
+        lacking: Operators that move elements of other types, and in ONNX none of this one.
     """
 
     precision: str
@@ -27,9 +28,10 @@ class Format:
     smallest: float
     bits: int
     short: str
+    lacking: frozenset[str] = frozenset()
 
 
-def _format(precision: str, dtype: str, short: str) -> Format:
+def _format(precision: str, dtype: str, short: str, *lacking: str) -> Format:
     # ml_dtypes knows float16 as well as bfloat16, numpy itself only the former.
     limits = ml_dtypes.finfo(dtype)
     return Format(
@@ -39,6 +41,7 @@ def _format(precision: str, dtype: str, short: str) -> Format:
         float(limits.smallest_normal),
         int(limits.nmant) + 1,
         short,
+        frozenset(lacking),
     )
 
 
@@ -47,7 +50,12 @@ FORMATS: Final = {
     row.precision: row
     for row in (
         _format("fp16", "float16", "may leave the range of float16"),
-        _format("bf16", "bfloat16", "needs more than the 8 bits of bfloat16"),
+        _format(
+            "bf16",
+            "bfloat16",
+            "needs more than the 8 bits of bfloat16",
+            *("Compress", "ReverseSequence"),
+        ),
     )
 }
 

@@ -143,6 +143,9 @@ class _Planner:
         if node.str_attr("reduction", "none") != "none" or not is_wide(node.output):
             return False
         data = [node.required(i) for i in range(len(node.inputs)) if carries(row, node, i)]
+        if node.op in self.stored.lacking:
+            self.plan.kept[node] = f"ONNX has no {node.op} of {self.stored.dtype}"
+            return False
         if self._wanted_high(node) or any(map(self.facts.unfit, (*data, node.output))):
             return False
         moved = data if node.key == "Concat" else data[:1]

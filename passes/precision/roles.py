@@ -9,7 +9,7 @@ All else is *kept* in float32, with a reason.
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from burnish.ir import Node
@@ -35,7 +35,7 @@ class Row:
         data: Positions of the inputs that carry data, None for all of them; the others (sizes,
             indices, scales of a Resize) keep their types.
         inside: For a compute operator, what it computes in float32 whatever it reads and writes.
-        reason: For a kept operator, why; the names of the format's attributes stand in braces.
+        reason: For a kept operator, why; ``dtype`` and ``short`` of the format stand in braces.
     """
 
     role: Role
@@ -49,7 +49,7 @@ class Row:
 
     def why(self, stored: Format) -> str:
         """Why a kept operator is not stored in a format."""
-        return self.reason.format(**asdict(stored))
+        return self.reason.format(dtype=stored.dtype, short=stored.short)
 
 
 def _rows(role: Role, names: str, *data: int, reason: str = "", inside: str = "") -> dict[str, Row]:

@@ -34,6 +34,7 @@ SIZES = {
 CASES = [
     ("arm", "fp32", "cortex-a53"),
     ("arm", "fp16", "cortex-a53"),
+    ("arm", "bf16", "cortex-a53"),
     ("arm:neoverse-n1", "fp32", "neoverse-n1"),
     ("arm:neoverse-n1", "fp16", "neoverse-n1"),
     ("arm:neoverse-v1", "fp32", "max"),
