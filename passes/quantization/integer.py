@@ -181,14 +181,15 @@ class MakeQMatMul(Rule):
 
 
 class SinkDequantize(Rule):
-    """move(dequantize(x)) => dequantize(move(x)); Concat if all of its inputs agree."""
+    """move(dequantize(x)) => dequantize(move(x)); Concat if all of its inputs agree, Split."""
 
     name = "sink-dequantize"
     anchors = tuple(MOVES)
 
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """Move what is stored."""
-        if node.domain or len([v for v in node.outputs if v is not None]) != 1:
+        results = [v for v in node.outputs if v is not None]
+        if node.domain or (len(results) != 1 and node.op != "Split"):
             return NoMatch("it has several results", node)
         indices = MOVES[node.op] or tuple(range(len(node.inputs)))
         found = [dequantizer(node.required(i)) for i in indices]
@@ -209,9 +210,13 @@ class SinkDequantize(Rule):
                 return NoMatch("the padding is not zeros", node)
             zero = b.constant(np.asarray(first[1].zero, np.dtype(first[1].dtype)), "zero_point")
             inputs = [*inputs[:2], zero, *inputs[3:]]
-        moved = b.node(node.op, inputs, node.attrs)
-        result = b.op("DequantizeLinear", moved.output, *sources[0].inputs[1:])
-        return Replacement({node.output: result}, (node,))
+        moved = b.node(node.op, inputs, node.attrs, outputs=len(node.outputs))
+        values = {
+            old: b.op("DequantizeLinear", new, *sources[0].inputs[1:])
+            for old, new in zip(node.outputs, moved.outputs, strict=True)
+            if old is not None
+        }
+        return Replacement(values, (node,))
 
 
 class CancelQuantize(Rule):

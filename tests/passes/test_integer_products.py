@@ -139,6 +139,22 @@ def test_what_only_moves_works_on_what_is_stored() -> None:
     same(parse(MOVES), graph, feeds)
 
 
+def test_parts_are_cut_from_what_is_stored() -> None:
+    text = coded("""g (uint8[2,6] x) => (uint8[2,2] y, uint8[4,2] u)
+    <float s = {0.1}, uint8 z = {7}, int64[2] sizes = {2, 4}, int64[2] shape = {4, 2}> {
+        d = D(x, s, z)
+        p, q = Split<axis=1>(d, sizes)
+        y = Q(p, s, z)
+        r = Reshape(q, shape)
+        u = Q(r, s, z)
+    }""")
+    graph = optimized(parse(text))
+    found = keys(graph)
+    assert found["Split"] == 1
+    assert found["DequantizeLinear"] == found["QuantizeLinear"] == 0
+    same(parse(text), graph, {"x": RNG.integers(0, 255, (2, 6)).astype(np.uint8)})
+
+
 def test_two_scales_do_not_cancel() -> None:
     text = coded("""g (uint8[4] x) => (uint8[4] y)
     <float s = {0.1}, float t = {0.2}, uint8 z = {7}> {
