@@ -53,7 +53,13 @@ def compile_to(
     if options.library != "auto":
         check_library(target, options.library)
     if options.tune:
-        _refuse_tuning_elsewhere(target)
+        _refuse_measuring_elsewhere(
+            target, "tune on the target's machine, and compile here with its --cache-dir"
+        )
+    if options.precision == "auto":
+        _refuse_measuring_elsewhere(
+            target, "compile on the target's machine, or with --precision int8"
+        )
     final = check_destination(output, overwrite=overwrite)
     source: str | bytes
     if isinstance(model, bytes):
@@ -93,7 +99,7 @@ def _calibration(model: str | bytes, options: CompileOptions) -> AbstractContext
     )
 
 
-def _refuse_tuning_elsewhere(target: Target) -> None:
+def _refuse_measuring_elsewhere(target: Target, hint: str) -> None:
     """Refuse to measure what does not run here.
 
     Raises:
@@ -107,14 +113,18 @@ def _refuse_tuning_elsewhere(target: Target) -> None:
         raise UsageError(
             f"kernels for {target.spec} cannot be measured here: {why}",
             at=target.spec,
-            hint="tune on the target's machine, and compile here with its --cache-dir",
+            hint=hint,
         )
 
 
 def _compile(
     request: CompileRequest, progress: Callable[[str, int, int], None] | None
 ) -> CompileReport:
-    report = run_in_worker("burnish.driver:compile_artifact", request, progress=progress)
+    if request.options.precision == "auto":
+        function, preload = "burnish.auto.run:compile_auto", False
+    else:
+        function, preload = "burnish.driver:compile_artifact", True
+    report = run_in_worker(function, request, progress=progress, preload_tvm=preload)
     if not isinstance(report, CompileReport):
         raise CompileError("the compile worker gave no report")
     return report
@@ -171,5 +181,14 @@ def _ingredients(request: CompileRequest, target: Target) -> dict[str, object]:
         "target": described,
         "reference": request.reference if request.options.check else None,
         "calibration": calibration_digest(request.options),
+        "metric": _metric_digest(request.options),
         "toolchain": toolchain(target),
     }
+
+
+def _metric_digest(options: CompileOptions) -> str:
+    """What the script of a metric says; empty for metrics that need none."""
+    from burnish.cache.digest import content_digest
+
+    script = Path(options.budget.metric.rpartition(":")[0]) if options.budget else Path()
+    return content_digest(script) if script.is_file() else ""

@@ -87,7 +87,8 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         if options.strict:
             how = options.quantization
             weights = (how.weights_only or "") if how is not None else ""
-            check_strict(manifest.nodes, options.precision, lowered.excluded, weights)
+            for precision, others in request.precisions.asked(lowered.excluded):
+                check_strict(manifest.nodes, precision, others, weights)
         nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
         weight_bytes = sum(w.nbytes for w in lowering.weights)
         # The reference loads the whole model once more: what it came from has to go before.
@@ -131,7 +132,7 @@ def _optimized(
     clock.start("import")
     graph, notes = import_model(request.model, options)
     order = original_order(graph)
-    lowered, source = Lowered(), request.model
+    lowered, source = Lowered(excluded=assignment.held("int8")), request.model
     if assignment.has("int8") or assignment.has("int4"):
         clock.start("quantize")
         lowered = lower_products(

@@ -71,6 +71,7 @@ class CompileReport:
         kernels_reused: Kernels whose machine code came from the compile cache; None without one.
         kernels_built: The others.
         tuning: A :class:`~burnish.tuning.TuningReport` as plain data, if tactics were measured.
+        precision: A :class:`~burnish.auto.result.AutoReport` as plain data, of ``auto``.
     """
 
     output: str
@@ -89,6 +90,7 @@ class CompileReport:
     kernels_reused: int | None = None
     kernels_built: int | None = None
     tuning: dict[str, Any] | None = None
+    precision: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

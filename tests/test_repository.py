@@ -50,6 +50,7 @@ LAYERS = (
     ("burnish.requests",),
     ("burnish.driver",),
     ("burnish.optimization", "burnish.quantization"),
+    ("burnish.auto",),
     ("burnish.compilation",),
     ("burnish.api",),
     ("burnish.integrations",),

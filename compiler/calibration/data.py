@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pickle
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from burnish.calibration.samples import Sample, named, split
+from burnish.calibration.script import load_function, running
 from burnish.check.inputs import InputRange
-from burnish.errors import BurnishError, CalibrationError, InputFileError, UsageError
+from burnish.errors import CalibrationError, InputFileError, UsageError
 
 _FORMS = "a .npz file, a folder of them, script.py:function, an iterable or a data reader"
 
@@ -166,27 +165,6 @@ def _load(path: Path) -> tuple[str, Any]:
 
 def _call(script: str, function: str) -> Any:
     """What a function of a script returns."""
-    if not Path(script).is_file():
-        raise InputFileError("no such script", at=script)
-    spec = importlib.util.spec_from_file_location(
-        f"burnish_calibration_{Path(script).stem}", script
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    folder = str(Path(script).resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        spec.loader.exec_module(module)
-        found = getattr(module, function, None)
-        if not callable(found):
-            raise UsageError(f"{script} has no function {function!r}")
+    found = load_function(script, function)
+    with running(script, function):
         return found()
-    except BurnishError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"{script}:{function} failed: {type(error).__name__}: {error}", at=script
-        ) from error
-    finally:
-        sys.path.remove(folder)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from burnish.cli.common import (
+    check_output_path,
     emit_json,
     json_option,
     model_argument,
@@ -65,6 +66,14 @@ def _shapes(items: tuple[str, ...], tune: bool) -> dict[str, tuple[int, ...]]:
     if items and not tune:
         raise UsageError("--tune-shapes says what --tune measures with", hint="add --tune")
     return number_shapes(items)
+
+
+def _check_reports(
+    context: click.Context, option: click.Parameter, paths: tuple[str, ...]
+) -> tuple[str, ...]:
+    for path in paths:
+        check_output_path(context, option, path)
+    return paths
 
 
 @click.command("compile")
@@ -147,6 +156,15 @@ def _shapes(items: tuple[str, ...], tune: bool) -> dict[str, tuple[int, ...]]:
     "make equal artifacts.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is an artifact.")
+@click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="F.json|F.svg",
+    callback=_check_reports,
+    help="Write what --precision auto found: the front of accuracy against latency and all "
+    "regions; may be given again.",
+)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Show passes and timings.")
@@ -161,6 +179,7 @@ def command(
     best: bool,
     input_shapes: tuple[str, ...],
     json_path: str | None,
+    reports: tuple[str, ...],
     overwrite: bool,
     quiet: bool,
     verbose: bool,
@@ -176,6 +195,7 @@ def command(
     from burnish.options import CompileOptions, parse_input_shapes
     from burnish.precision.options import take_budget, take_quantize_options
     from burnish.report.compile import print_report
+    from burnish.report.precision import check_report_paths, write_precision
 
     path = pick_model(model, model_option)
     drop_defaults(rest)
@@ -190,9 +210,12 @@ def command(
         tune_shapes=_shapes(tune_shapes, tune),
         **rest,
     )
+    check_report_paths(reports, options.precision)
     out = output or f"{Path(path).stem}.burnish"
     with show_progress(quiet, options.tune_seconds if tune else 0) as progress:
         report = compile_to(path, out, options, overwrite=overwrite, progress=progress)
+    if report.precision is not None:
+        write_precision(report.precision, reports)
     if json_path:
         emit_json(report.to_dict(), json_path)
     elif not quiet:

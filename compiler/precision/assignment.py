@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from burnish.options import INTEGERS
@@ -49,3 +49,14 @@ class Assignment:
             for name, given in self.nodes.items()
             if given == "fp32"
         }
+
+    def asked(self, excluded: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Precisions that products are asked to have, each with those that need not have it.
+
+        Args:
+            excluded: Products that were not asked to have 8 or 4 bits, by original name.
+        """
+        if self.has("int8") or self.has("int4"):
+            yield "int8", excluded
+        if self.storage != "fp32" and self.has(self.storage):
+            yield self.storage, self.held(self.storage)

@@ -34,6 +34,8 @@ class QuantizeOptions:
             [0, 1]; ``auto``: for each activation, those after an activation function too, what
             loses least; None: they stay.
         equalize: Even the ranges of channels out between convolutions.
+        gptq: Let later rows of weights of matrix products make up for what the rounding of earlier
+            ones adds on the calibration data.
         weights_only: ``int8`` or ``int4``: store weights of matrix products in blocks of this type
             and leave activations; None quantizes activations too.
         block_size: Rows of a block, with ``weights_only``; None for 32.
@@ -57,6 +59,7 @@ class QuantizeOptions:
     bias_correction: bool = False
     smooth_quant: float | Literal["auto"] | None = None
     equalize: bool = False
+    gptq: bool = False
     weights_only: str | None = None
     block_size: int | None = None
     weight_method: str | None = None
@@ -87,6 +90,7 @@ class QuantizeOptions:
             "--bias-correction": self.bias_correction,
             "--smooth-quant": self.smooth_quant is not None,
             "--equalize": self.equalize,
+            "--gptq": self.gptq,
             "--weight-method awq": self.weight_method == "awq",
         }
         return [option for option, given in wanted.items() if given]
@@ -160,9 +164,9 @@ class Budget:
                 f"unknown metric {self.metric!r}",
                 hint=f"one of {', '.join(METRICS)}, or script.py:function",
             )
-        if self.max_evals < 2:
+        if self.max_evals < 4:
             raise UsageError(
-                f"--max-evals {self.max_evals} leaves nothing to choose from", hint="at least 2"
+                f"--max-evals {self.max_evals} leaves nothing to choose from", hint="at least 4"
             )
 
     @property

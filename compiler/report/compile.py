@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from burnish.report.console import print_counts, print_line
+from burnish.report.precision import print_precision
 from burnish.report.tuning import print_tuning
 from burnish.requests import CompileReport
 
@@ -19,6 +20,8 @@ def print_report(report: CompileReport, *, verbose: bool = False) -> None:
         print_line(f"kernels: {report.kernels_reused} reused, {report.kernels_built} built")
     if report.tuning is not None and not report.cached:
         print_tuning(report.tuning, verbose=verbose)
+    if report.precision is not None:
+        print_precision(report.precision, verbose=verbose)
     if verbose:
         _print_details(report)
     for note in report.notes:

@@ -1,0 +1,1 @@
+"""``--precision auto``: the fastest precisions that a budget of accuracy allows, measured."""
