@@ -90,6 +90,12 @@ _HOW = (
         help="Even the ranges of channels out between convolutions, for depthwise networks.",
     ),
     click.option(
+        "--gptq",
+        is_flag=True,
+        help="Round weights of matrix products so that later rows make up for what earlier ones "
+        "lose on the calibration data; takes minutes for large models.",
+    ),
+    click.option(
         "--weights-only",
         type=click.Choice(["int8", "int4"]),
         help="Store constant weights of matrix products in blocks of this type; leave activations. "

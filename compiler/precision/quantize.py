@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from burnish.calibration.channels import Channels
+from burnish.calibration.channels import Channels, Moments
 from burnish.calibration.histogram import Histogram
 from burnish.calibration.measure import observe
 from burnish.calibration.samples import Sample
@@ -30,6 +30,7 @@ from burnish.passes.quantization import (
     SmoothQuant,
 )
 from burnish.passes.quantization.bias import channel_axis
+from burnish.passes.quantization.compensate import multiplies_last_axis
 from burnish.passes.quantization.equalize import equalizable
 from burnish.passes.quantization.outliers import Spread
 from burnish.passes.quantization.plan import Plan, make_plan
@@ -61,6 +62,7 @@ class Measured:
         ranges: What each value represents.
         refused: Why values cannot be quantized.
         means: Means of channels, by name and axis.
+        moments: Mean products of channels, by name.
         equalized: Largest magnitudes of channels that are evened out.
         smoothed: Channels of the activations that may be smoothed.
         squares: Mean squares of the channels that weights in blocks multiply.
@@ -69,6 +71,7 @@ class Measured:
     ranges: dict[str, Interval] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     means: dict[tuple[str, int], Any] = field(default_factory=dict)
+    moments: dict[str, np.ndarray] = field(default_factory=dict)
     equalized: dict[str, np.ndarray] | None = None
     smoothed: dict[str, Spread] | None = None
     squares: dict[str, np.ndarray] | None = None
@@ -218,6 +221,7 @@ class _Quantizer:
             how.symmetric,
             how.per_channel,
             known.means,
+            known.moments,
         )
 
     def _measure(self) -> None:
@@ -230,17 +234,21 @@ class _Quantizer:
         plan = make_plan(self.graph, anything, {}, self.how.selection)
         measured = {v.name: Histogram() for v in values.values() if v in plan.intervals}
         channels = _channels_of_products(plan) if self.how.bias_correction else {}
+        moments = _moments_of_products(plan) if self.how.gptq else {}
 
         def observer(name: str, array: Any) -> None:
             measured[name].add(array)
             for statistics in channels.get(name, {}).values():
                 statistics.add(array)
+            if name in moments:
+                moments[name].add(array)
 
         self._observe([values[name] for name in measured], observer)
         self._conclude(measured)
         self.known.means = {
             (name, axis): c.mean for name, by in channels.items() for axis, c in by.items()
         }
+        self.known.moments = {name: m.mean for name, m in moments.items()}
 
     def _conclude(self, measured: Mapping[str, Histogram]) -> None:
         how, known = self.how, self.known
@@ -273,3 +281,9 @@ def _channels_of_products(plan: Plan) -> dict[str, dict[int, Channels]]:
         if axis is not None:
             found.setdefault(node.required(data[0]).name, {}).setdefault(axis, Channels(axis))
     return found
+
+
+def _moments_of_products(plan: Plan) -> dict[str, Moments]:
+    """Statistics to gather of what matrix products read, by name of the value."""
+    names = (n.required(0).name for n in plan.products if multiplies_last_axis(n))
+    return {name: Moments() for name in names}

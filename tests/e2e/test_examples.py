@@ -86,6 +86,23 @@ def test_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_quantize(tmp_path: Path) -> None:
+    for package in ("torch", "onnxscript", "sklearn"):
+        pytest.importorskip(package)
+    printed = run(EXAMPLES / "06_quantize" / "run.py", "--output", str(tmp_path))
+    rows = re.findall(
+        r"(\w+): accuracy ([\d.]+) % of 899 pictures, weights (\d+) kB, ([\d.]+) us", printed
+    )
+    assert [row[0] for row in rows] == ["fp32", "int8"]
+    fp32, int8 = (tuple(map(float, row[1:])) for row in rows)
+    assert fp32[0] > 96
+    assert int8[0] >= fp32[0] - 0.2
+    assert int8[1] < 0.3 * fp32[1], "size of the weights"
+    assert "int8: 4 products quantized, 0 kept in fp32" in printed
+    assert (tmp_path / "int8.burnish" / "manifest.json").exists()
+
+
+@pytest.mark.slow
 def test_ci_gate() -> None:
     printed = run(EXAMPLES / "03_ci_gate" / "run.py")
     assert re.findall(r"^exit code (\d+)$", printed, re.M) == ["0", "0", "10", "11", "12", "13"]
