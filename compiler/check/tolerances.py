@@ -37,6 +37,21 @@ the edges of letters take any value; where an output has such edges, give ``atol
 error is of a ResNet-50 of random weights that multiplies the rounding of its input by 14. The
 bounds are three times the first number and twice the largest mean error.
 
+The numbers of ``bf16`` come from the same networks, stored in bfloat16, products computed by
+``vdpbf16ps`` and summed in float32.
+
+=================================  ==================  ==================
+network                            max error / scale   rms error / scale
+=================================  ==================  ==================
+worst of those that are trained    2.5e-1, 2.2         3.2e-2
+worst of random weights            4.0e-1              1.1e-1
+median                             4e-2                6e-3
+=================================  ==================  ==================
+
+Here too the second number is the text detector. A ResNet-50 and a MobileNetV2 of random weights
+have the largest mean errors, 1.1e-1 and 8e-2; of trained networks it is a text classifier on a
+line that it cannot read. The bounds follow by the same rule.
+
 The numbers of ``int8`` come from networks that are quantized themselves, against onnxruntime on
 these same networks. Sums are exact in both; but a number in the middle of two codes may go to
 either, and what follows spreads that to the level of the noise of quantization, which is what two
@@ -107,7 +122,7 @@ _TABLE: dict[tuple[str, Numerics], Tolerance] = {
     ("float32", "approximates"): Tolerance(5e-5, 5e-5, 1e-5),
     ("float32", "model"): Tolerance(1e-3, 1e-4, 1e-4),
     ("float32", "fp16"): Tolerance(2e-1, 1e-2, 5e-2),
-    ("float32", "bf16"): Tolerance(1.6, 8e-2, 4e-1),
+    ("float32", "bf16"): Tolerance(1.2, 8e-2, 2.2e-1),
     ("float32", "int8"): Tolerance(1.0, 0.0, 2.6e-1),
     ("float32", "quantized"): Tolerance(float("inf"), 0.0, 3e-1),
     ("float16", "exact"): EXACT,

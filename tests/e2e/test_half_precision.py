@@ -177,35 +177,37 @@ def test_a_precision_without_kernels_is_refused() -> None:
     assert error.value.exit_code == 5
 
 
-#: Root-mean-square error relative to the scale, about twice what was measured.
+#: Root-mean-square error relative to the scale, about twice what was measured: fp16, bf16.
 NOISE = {
-    # Of random weights: it multiplies the rounding of its input alone by 14.
-    "resnet50": 5e-2,
-    "mobilenetv2": 2.5e-2,
-    "minilm": 3e-3,
-    "ppocr_cls": 2.5e-2,
-    "opennsfw": 1e-3,
-    "silero_sequence": 1e-2,
-    "basic_pitch": 5e-3,
-    "dnsmos": 5e-3,
-    "bert_dynamic": 2e-3,
-    "convnext": 2e-3,
+    # Of random weights: they multiply the rounding of their inputs alone by 14.
+    "resnet50": (5e-2, 2.2e-1),
+    "mobilenetv2": (2.5e-2, 1.6e-1),
+    "minilm": (3e-3, 2.4e-2),
+    "ppocr_cls": (2.5e-2, 6.5e-2),
+    "opennsfw": (1e-3, 3e-3),
+    "silero_sequence": (1e-2, 4.6e-2),
+    "basic_pitch": (5e-3, 1.2e-2),
+    "dnsmos": (5e-3, 1.1e-2),
+    "bert_dynamic": (2e-3, 1.3e-2),
+    "convnext": (2e-3, 1e-2),
 }
 
 
 @pytest.mark.models
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("name", NOISE)
-def test_real_networks(name: str, tmp_path: Path) -> None:
+def test_real_networks(name: str, precision: str, tmp_path: Path) -> None:
     try:
         source = model_path(name)
     except ModelUnavailable as reason:
         pytest.skip(f"{name}: {reason}")
     zoo = ZOO[name]
-    with burnish.compile(source, target="x86", precision="fp16", threads=1) as compiled:
+    with burnish.compile(source, target="x86", precision=precision, threads=1) as compiled:
         sets = [feeds(zoo, size, seed=seed) for seed, size in enumerate(zoo.sizes)]
         report = burnish.compare(compiled, source, sets)
     report.raise_if_failed()
+    bound = NOISE[name][precision == "bf16"]
     for output in report.outputs:
         assert output.scale > 1e-3, "the output is all but zero: nothing was compared"
-        assert output.rms <= NOISE[name] * output.scale, (output.name, output.rms / output.scale)
+        assert output.rms <= bound * output.scale, (output.name, output.rms / output.scale)
