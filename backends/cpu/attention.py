@@ -56,7 +56,7 @@ from burnish.backends.cpu.tir import (
 )
 
 #: Up to so many queries are computed one by one.
-_FEW_QUERIES = 3
+FEW_QUERIES = 3
 #: Keys in a block, if there are more than fit into one. A multiple of the rows of most tiles.
 _KEY_BLOCK = 504
 #: Up to so many keys (known at compile time) are one block.
@@ -132,7 +132,7 @@ class Blocks:
 
     def emit(self, place: Place, part: Index) -> None:
         """The work of one task: block ``part`` of a head."""
-        few = self.queries <= _FEW_QUERIES
+        few = self.queries <= FEW_QUERIES
         direct = self.spec.k.width == 1 and self.spec.q.width == 1
         if not direct or few is False:
             self._block(place, part)

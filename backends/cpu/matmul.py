@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tvm import tirx
+
+from burnish.backends.cpu.dot2 import DOT2, PAIR, dot_of, pairs
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import accumulators, row_tiles
 from burnish.backends.cpu.gemv import Panel, few_rows
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.microkernel import RegisterTile
-from burnish.backends.cpu.tile_transpose import transpose_vectors
+from burnish.backends.cpu.microkernel import F32, Dot, RegisterTile
+from burnish.backends.cpu.tile_transpose import transpose_vectors, transpose_words
 from burnish.backends.cpu.tiling import Columns, Tile, tile_columns
 from burnish.backends.cpu.tir import (
     Acc,
@@ -43,6 +46,7 @@ from burnish.backends.cpu.tir import (
     serial,
     static,
     store,
+    with_lanes,
 )
 from burnish.errors import CompileError
 from burnish.ir.postops import PostOp
@@ -86,12 +90,18 @@ class MatmulSpec:
         a, b = (_aligned(d, rank) for d in (self.a_batch, self.b_batch))
         return tuple(y if _is_one(x) else x for x, y in zip(a, b, strict=True))
 
+    def dot(self, isa: Isa) -> Dot:
+        """What is multiplied, but for few rows; a ``k`` that is not known may be odd."""
+        k = static(self.k)
+        return dot_of(isa, self.dtype, k) if isinstance(k, int) else F32
+
     def columns(self, isa: Isa) -> tuple[Columns, ...]:
         """Column blocks; of two vectors if the number of columns is not known."""
         m, n, k = (static(d) for d in (self.m, self.n, self.k))
         rows = m if isinstance(m, int) else None
         if isinstance(n, int):
-            return tile_columns(isa, rows, k if isinstance(k, int) else 64, n, dtype=self.dtype)
+            depth = k // self.dot(isa).kpack if isinstance(k, int) else 64
+            return tile_columns(isa, rows, depth, n, dtype=self.dtype)
         tile = Tile(8, 2) if isa.registers >= 32 else Tile(6, 2)
         return (Columns(0, ceildiv(n, 2 * isa.lanes), tile),)
 
@@ -130,6 +140,15 @@ class _Matmul:
     b: Tensor
     y: Tensor
     epilogue: Epilogue | None
+
+    @property
+    def dot(self) -> Dot:
+        return self.spec.dot(self.isa)
+
+    @property
+    def depth(self) -> Index:
+        """Steps of the reduction."""
+        return floordiv(self.sizes[1], self.dot.kpack)
 
     @property
     def sizes(self) -> tuple[Index, Index, Index]:
@@ -207,7 +226,7 @@ class _Matmul:
 
         def packed() -> None:
             wide = c.tile.vectors * isa.lanes
-            buffer = scratch(k * wide)
+            buffer = scratch(self.depth * wide, self.dot.operand)
             self._pack(panel, buffer, wide)
             acc = accumulators((c,), isa)
 
@@ -219,7 +238,10 @@ class _Matmul:
         branch(m <= FEW_ROWS, in_place, packed)
 
     def _pack(self, panel: Panel, buffer: Any, wide: int) -> None:
-        """Columns of ``b`` as [K, columns of the block], times the scale."""
+        """Columns of ``b`` as [K, columns of the block], times the scale or in pairs."""
+        if self.dot is DOT2:
+            self._pack_pairs(panel, buffer, wide)
+            return
         _, k, n = self.sizes
         lanes = self.isa.lanes
         factor = None if self.spec.scale == 1.0 else constant(self.spec.scale, lanes)
@@ -264,20 +286,61 @@ class _Matmul:
             target = (start + i) * wide + v * lanes
             store(buffer, target, value if factor is None else value * factor)
 
+    def _pack_pairs(self, panel: Panel, buffer: Any, wide: int) -> None:
+        """Columns of ``b`` as [K / 2, columns of the block] of pairs."""
+        _, k, n = self.sizes
+        depth, lanes, columns = self.depth, self.isa.lanes, range(panel.vectors)
+        if not self.spec.transpose_b:
+            bits, words = self.b.flat.buffer, with_lanes("int32", lanes)
+            with serial(depth) as step:
+                for v in columns:
+                    at = panel.at[1] + step * (PAIR * n) + panel.column + v * lanes
+                    rows = (load(bits, at + i * n, lanes, panel.valid(v)) for i in range(PAIR))
+                    low, high = (let(tirx.Cast(words, let(row))) for row in rows)
+                    both = low | (high << constant(16, lanes, "int32"))
+                    store(buffer, step * wide + v * lanes, both)
+            return
+        source = pairs(self.b, DOT2)
+
+        def start_of(column: Index) -> Index:
+            # Columns that do not exist repeat the last one; they are not stored.
+            return floordiv(panel.at[1] + minimum(column, n - 1) * k, PAIR)
+
+        def tiles() -> None:
+            # The last tile starts earlier and overlaps the one before.
+            with serial(ceildiv(depth, lanes)) as t:
+                start = hold(minimum(t * lanes, depth - lanes))
+                for v in columns:
+                    first = panel.column + v * lanes
+                    places = [hold(start_of(first + i) + start) for i in range(lanes)]
+                    read = [let(source.load(place, lanes)) for place in places]
+                    for i, value in enumerate(transpose_words(read)):
+                        store(buffer, (start + i) * wide + v * lanes, value)
+
+        def elements() -> None:
+            with serial(depth) as step, serial(wide) as j:
+                store(buffer, step * wide + j, source.load(start_of(panel.column + j) + step))
+
+        branch(depth >= lanes, tiles, elements)
+
     def _tile(self, panel: Panel, acc: Acc, buffer: Any, row: Index, count: int) -> None:
         """One register tile."""
         _, k, _ = self.sizes
-        lanes = self.isa.lanes
-        tile = RegisterTile.zero(count, panel.vectors, acc)
-        starts = [hold(panel.at[0] + (row + r) * k) for r in range(count)]
+        lanes, dot = self.isa.lanes, self.dot
+        tile = RegisterTile.zero(count, panel.vectors, acc, dot)
+        starts = [hold(floordiv(panel.at[0] + (row + r) * k, dot.kpack)) for r in range(count)]
         tile.stream(
-            self.a.flat,
+            pairs(self.a, dot).flat,
             lambda step: [s + step for s in starts],
             buffer,
             lambda step: step * (panel.vectors * lanes),
-            (0, k),
+            (0, self.depth),
         )
-        panel.write(row, count, tile.at)
+        if dot is F32 or self.spec.scale == 1.0:
+            panel.write(row, count, tile.at)
+        else:
+            scale = constant(self.spec.scale, lanes)
+            panel.write(row, count, lambda r, v: tile.at(r, v) * scale)
 
 
 def _for_columns(columns: tuple[Columns, ...], block: Index, run: Any) -> None:

@@ -67,6 +67,7 @@ __all__ = [
     "copy_artifact",
     "cpu_features",
     "cross_compiler",
+    "held_as",
     "is_artifact",
     "link_module",
     "open_artifact",

@@ -1,5 +1,7 @@
 """Kernels on tensors in bfloat16: float32's results, rounded once; products of pairs."""
 
+# ruff: noqa: E501 (a case is a row of a table)
+
 from __future__ import annotations
 
 import re
@@ -19,17 +21,27 @@ from burnish.backends.cpu.dot2 import DOT2, dot_of
 from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm
 from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_BF16, NEON, Isa
+from burnish.backends.cpu.matmul import MatmulSpec, matmul
 from burnish.backends.cpu.microkernel import F32
 from burnish.backends.cpu.te_schedule import schedule_te
 from burnish.backends.cpu.tir import Kernel, kernel
 from burnish.backends.cpu.transpose import TransposeSpec, transpose
-from tests.backends.test_cpu_fp16 import CASES, Case, q
+from tests.backends.test_cpu_fp16 import CASES as FLOAT16_CASES
+from tests.backends.test_cpu_fp16 import Case, q
 from tests.support.cpu_kernels import Array, Library, build, dirty, run
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 both = pytest.mark.parametrize("isa", [AVX512_BF16, AVX2], ids=lambda i: i.name)
 #: The largest relative error of rounding to bfloat16.
 HALF_UNIT = 2.0**-8
+
+
+MORE = {
+    "matmul-pairs": Case(matmul, MatmulSpec((2,), (1,), 10, 36, 21, False, 0.5), ((2, 10, 36), (1, 36, 21)), ((2, 10, 21),)),
+    "matmul-pairs-t": Case(matmul, MatmulSpec((2,), (2,), 10, 72, 37, True, 0.5), ((2, 10, 72), (2, 37, 72)), ((2, 10, 37),)),
+    "matmul-short-t": Case(matmul, MatmulSpec((), (), 9, 6, 40, True), ((9, 6), (40, 6)), ((9, 40),)),
+}  # fmt: skip
+CASES = {**FLOAT16_CASES, **MORE}
 
 
 def draw(rng: np.random.Generator, *shape: int) -> Array:
@@ -89,7 +101,16 @@ def test_code_rounds_by_vectors_without_calls(isa: Isa) -> None:
             assert re.search(r"vcvtneps2bf16\s+%zmm\d+", asm), name
 
 
-PAIRED = ("gemm-gelu", "gemm-row", "conv", "conv-wide", "conv-groups", "conv-dilated", "pointwise")
+PAIRED = (
+    *MORE,
+    "gemm-gelu",
+    "gemm-row",
+    "conv",
+    "conv-wide",
+    "conv-groups",
+    "conv-dilated",
+    "pointwise",
+)
 
 
 @pytest.mark.parametrize("name", PAIRED)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from burnish.backends.base import KernelRule, Refused
-from burnish.backends.cpu.attention import attention
+from burnish.backends.cpu.attention import FEW_QUERIES, attention
 from burnish.backends.cpu.attention_bf16 import PairBlocks, multiplies_pairs
 from burnish.backends.cpu.attention_spec import AttentionSpec, merged_heads
 from burnish.backends.cpu.rules.common import refuse_dtype
@@ -158,7 +158,9 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     call = AttentionCall.of(ctx, node)
     steps = [step for o in call.operands[:2] for step in (o.total, o.offset)]
     pairs = multiplies_pairs(ctx.isa, node.required(0).dtype, (call.widths[0], *steps))
-    ctx.computes = "bfloat16" if pairs else "float32"
+    queries = node.output.shape[1]
+    few = isinstance(queries, int) and queries <= FEW_QUERIES
+    ctx.computes = "bfloat16" if pairs and not few else "float32"
 
     def build(shapes: CallShapes) -> Any:
         return attention(ctx.isa, call.spec(shapes), blocks=PairBlocks if pairs else None)

@@ -13,10 +13,11 @@ from tvm import tirx
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of, refuse_batches, refuse_matrix
 from burnish.backends.cpu.costs import NOMINAL_SIZE, nominal
-from burnish.backends.cpu.dot2 import computes, detail_of
+from burnish.backends.cpu.dot2 import computes, detail_of, dot_of
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm, packed_size
 from burnish.backends.cpu.gemm_plans import GemmPlan, gemm_plans
-from burnish.backends.cpu.matmul import MatmulSpec, matmul
+from burnish.backends.cpu.matmul import FEW_ROWS, MatmulSpec, matmul
+from burnish.backends.cpu.microkernel import F32
 from burnish.backends.cpu.rules.common import lower_operands, refuse_dtype, refuse_operands
 from burnish.ir import Node
 from burnish.ir.dims import is_static, product
@@ -92,6 +93,11 @@ def _emit_batched(ctx: NodeContext, node: Node) -> None:
     postops = postops_of(node)
     transposed = bool(node.int_attr("transB"))
     scale = node.float_attr("alpha", 1.0)
+    depth = a.dims[-1]
+    rows = node.output.shape[-2] if len(node.output.shape) > 1 else 1
+    few = isinstance(rows, int) and rows <= FEW_ROWS
+    dot = dot_of(ctx.isa, a.dtype, depth) if isinstance(depth, int) and not few else F32
+    ctx.computes = computes(dot)
 
     def build(shapes: CallShapes) -> Any:
         (*a_batch, m, k), (*b_batch, _, _) = shapes.inputs[:2]
