@@ -90,6 +90,32 @@ class Words(Coded):
         raise TypeError("words of codes are only read")
 
 
+@dataclass(frozen=True)
+class ByteWords(Coded):
+    """:class:`Words` that begin at any byte.
+
+    Attributes:
+        buffer: 1-D buffer of the codes.
+        signed: Whether the codes are int8; they are read with 128 added.
+    """
+
+    buffer: Any
+    signed: bool = False
+
+    def load(self, offset: Index, lanes: int, valid: Index | None) -> Expr:
+        """The word of four codes from ``offset`` on."""
+        word = tirx.reinterpret("int32", load(self.buffer, offset, 4))
+        return word ^ constant(_SIGN_BITS, 1, "int32") if self.signed else word
+
+    def store(self, offset: Index, value: Expr, valid: Index | None) -> None:
+        """Words are only read.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError("words of codes are only read")
+
+
 def coded(tensor: Tensor, scale: float = 1.0, zero: int = 0) -> Tensor:
     """A tensor of 8 bits that is read and written as real numbers."""
     return replace(tensor, flat=Codes(tensor.flat, scale, zero))

@@ -233,7 +233,7 @@ def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """Where a task stands: its block of channels and one row of output pixels."""
 
     acc: Acc
@@ -283,7 +283,7 @@ class DirectLoops:
 
             def one(c: Columns, first: Index) -> None:
                 with serial(begin, end) as oh:
-                    self._row(_Row(acc, c, first, group, image, oh))
+                    self._row(Row(acc, c, first, group, image, oh))
 
             for_columns(self.columns, block, one)
 
@@ -299,7 +299,7 @@ class DirectLoops:
             return int(max(1, min(spec.oh, max(want, share))))
         return int(want)
 
-    def _row(self, row: _Row) -> None:
+    def _row(self, row: Row) -> None:
         """One row of output pixels, one block of channels."""
         spec = self.spec
         ow = spec.ow
@@ -360,7 +360,7 @@ class DirectLoops:
             )
         for_powers(hold(whole * step), ow, step, lambda at, count: tile(at, count, False))
 
-    def _tile(self, row: _Row, begin: Index, count: int, inside: bool) -> None:
+    def _tile(self, row: Row, begin: Index, count: int, inside: bool) -> None:
         """One register tile: ``count`` pixels from column ``begin``."""
         spec, lanes = self.spec, self.isa.lanes
         vectors = row.columns.tile.vectors
@@ -374,7 +374,7 @@ class DirectLoops:
             offset, place = (pixel + r) * spec.oc + channel, (pixel + r) * spec.line + channel
             self.epilogue.store_row(self.y, values, offset, place, channel, row.columns.tail)
 
-    def _reduce(self, row: _Row, tile: RegisterTile, begin: Index, inside: bool) -> None:
+    def _reduce(self, row: Row, tile: RegisterTile, begin: Index, inside: bool) -> None:
         """Sum over the kernel window."""
         spec, lanes = self.spec, self.isa.lanes
         kw, dw, ic = spec.kernel[1], spec.dilations[1], self.ic
@@ -431,7 +431,7 @@ class DirectLoops:
             else:
                 _border(*bounds, taps)
 
-    def _ahead(self, row: _Row, panel: Index, begin: Index) -> Index | None:
+    def _ahead(self, row: Row, panel: Index, begin: Index) -> Index | None:
         """Where in the next block of large weights this tile prefetches, a line in each step.
 
         They come from memory once in a run of a model, while the block before is in use.

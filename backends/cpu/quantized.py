@@ -10,7 +10,7 @@ If ``y`` is int32 it is the sums: in place of ``scale`` and ``offset`` stands th
 
 The loops are those of the float32 templates, with channels counted in words of four codes. They
 skip taps outside of the image, which stand for the real number 0: a zero point other than 0 needs
-its padding written out (:func:`pad_codes`).
+its padding written out (:func:`pad_codes.pad_codes`).
 """
 
 from __future__ import annotations
@@ -40,20 +40,13 @@ from burnish.backends.cpu.tir import (
     Kernel,
     KernelBuilder,
     Tensor,
-    branch,
     constant,
     floordiv,
-    floormod,
-    hold,
     i64,
     kernel,
     lanes_of,
     let,
-    load,
-    parallel,
-    serial,
     static,
-    store,
     with_lanes,
 )
 from burnish.backends.cpu.vmath import LONG
@@ -344,12 +337,7 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
             depth = words.ic * conv.kernel[0] * conv.kernel[1]
             w = k.input("w", (PACK * packed_size(depth, conv.oc, isa),), "int8")
         epilogue = declare_epilogue(k, spec, shape, vector_count(conv.oc, isa) * isa.lanes)
-        y = k.output("y", shape, spec.y_dtype)
-        to = None
-        if spec.staged:
-            # Steps in a loop of their own read what they have not rounded yet.
-            to = coded(y, spec.y_scale, spec.y_zero)
-            y = k.output("staged", shape, "float32")
+        y, to = declare_results(k, spec, shape)
         if spec.depthwise:
             tile = depthwise_tile(conv, isa)
             columns = tuple(
@@ -361,6 +349,17 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
         else:
             _emit(isa, spec, x, w, y, epilogue, to)
     return k.result
+
+
+def declare_results(
+    k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index]
+) -> tuple[Tensor, Tensor | None]:
+    """Declare the outputs: where a tile is stored, and where deferred steps store it then."""
+    y = k.output("y", shape, spec.y_dtype)
+    if not spec.staged:
+        return y, None
+    # Steps in a loop of their own read what they have not rounded yet.
+    return k.output("staged", shape, "float32"), coded(y, spec.y_scale, spec.y_zero)
 
 
 def declare_epilogue(
@@ -399,8 +398,8 @@ def _emit(
     to: Tensor | None,
 ) -> None:
     words = spec.words(isa)
-    x = replace(x, flat=Words(_as_words(x), spec.x_dtype == "int8"))
-    w = replace(w, flat=_as_words(w))
+    x = replace(x, flat=Words(as_words(x), spec.x_dtype == "int8"))
+    w = replace(w, flat=as_words(w))
     columns = words.columns(isa)
     if words.pointwise:
         rows = static(x.shape[0] * x.shape[1] * x.shape[2])
@@ -410,67 +409,7 @@ def _emit(
         DirectLoops(isa, words, columns, x, w, y, epilogue, to).emit()
 
 
-def _as_words(tensor: Tensor) -> object:
+def as_words(tensor: Tensor) -> object:
     """A 1-D int32 alias of a tensor of codes."""
     size = i64(floordiv(tensor.size, PACK))
     return T.decl_buffer((size,), "int32", data=tensor.buffer.data, align=PACK)
-
-
-@dataclass(frozen=True, eq=False)
-class PadSpec:
-    """A padded copy.
-
-    Attributes:
-        n: Batch.
-        h: Rows.
-        w: Columns.
-        c: Channels.
-        pads: Top, left, bottom, right.
-        channels: Channels of the copy.
-        value: The code that fills the padding.
-        dtype: ``uint8`` or ``int8``.
-    """
-
-    n: Index
-    h: Index
-    w: Index
-    c: int
-    pads: tuple[int, int, int, int]
-    channels: int
-    value: int
-    dtype: str
-
-
-def pad_codes(isa: Isa, spec: PadSpec, name: str = "pad_codes") -> Kernel:
-    """A copy of ``x`` [N, H, W, C] with the padding of a convolution written out."""
-    top, left, bottom, right = spec.pads
-    height, width = static(spec.h + (top + bottom)), static(spec.w + (left + right))
-    with kernel(name, isa) as k:
-        x = k.input("x", (spec.n, spec.h, spec.w, spec.c), spec.dtype)
-        y = k.output("y", (spec.n, height, width, spec.channels), spec.dtype)
-        fill = tirx.const(spec.value, spec.dtype)
-        with parallel(spec.n * height) as task:
-            image, row = hold(floordiv(task, height)), hold(floormod(task, height))
-            inside = tirx.all(i64(row) >= top, i64(row) < spec.h + top)
-            with serial(width) as column:
-                to = hold((task * width + column) * spec.channels)
-                within = tirx.all(i64(column) >= left, i64(column) < spec.w + left)
-
-                def copy(to: Index = to, column: Index = column) -> None:
-                    source = ((image * spec.h + (row - top)) * spec.w + (column - left)) * spec.c
-                    at = hold(source)
-                    with serial(spec.c) as c:
-                        store(y.flat, to + c, load(x.flat, at + c))
-                    _fill(y, to + spec.c, spec.channels - spec.c, fill)
-
-                def blank(to: Index = to) -> None:
-                    _fill(y, to, spec.channels, fill)
-
-                branch(tirx.all(inside, within), copy, blank)
-    return k.result
-
-
-def _fill(y: Tensor, at: Index, count: int, value: Expr) -> None:
-    if count:
-        with serial(count) as c:
-            store(y.flat, at + c, value)

@@ -12,14 +12,13 @@ from burnish.artifact import cpu_features
 from burnish.backends.cpu.conv import ConvSpec
 from burnish.backends.cpu.depthwise import pack_depthwise
 from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, Isa
+from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
 from burnish.backends.cpu.quantized import (
-    PadSpec,
     QuantizedSpec,
     is_bounded,
     pack_affine,
     pack_codes,
     pack_sums,
-    pad_codes,
     quantized_conv,
 )
 from burnish.backends.cpu.quantized_depthwise import (
@@ -28,6 +27,7 @@ from burnish.backends.cpu.quantized_depthwise import (
     quantized_depthwise,
     takes,
 )
+from burnish.backends.cpu.quantized_rows import beyond, pack_rows, quantized_rows, takes_rows
 from burnish.ir.postops import PostOp, parse_postops
 from tests.support import reference
 from tests.support.cpu_kernels import build, run
@@ -221,6 +221,56 @@ def test_what_no_integer_holds_saturates(isa: Isa) -> None:
     bounded, found = exact(isa, y="uint8", zero=3, sums=sums, bias=bias, scale=1e20)
     assert not bounded
     assert found == [255, 0, 255, 7, 0]
+
+
+@dataclass(frozen=True)
+class First:
+    c: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    x: str = "uint8"
+    zero: int = 0
+    postops: tuple[PostOp, ...] = ()
+
+
+@ISAS
+@pytest.mark.parametrize(
+    "case",
+    [
+        First(3, (7, 7), (2, 2), (3, 3, 3, 3), zero=114, postops=parse_postops(["Relu"])),
+        First(3, (3, 3), (1, 1), (1, 0, 1, 2), x="int8", zero=-5),
+        First(1, (5, 2), (2, 3), (0, 0, 0, 0), zero=255),
+        First(6, (1, 3), (1, 1), (0, 0, 0, 0), postops=parse_postops(["Silu"])),
+    ],
+    ids=str,
+)
+def test_words_of_whole_rows(isa: Isa, case: First) -> None:
+    if not set(isa.features) <= cpu_features():
+        pytest.skip(f"this CPU has no {isa.name}")
+    rng = np.random.default_rng(case.c)
+    x = rng.integers(*RANGE[case.x], (2, 12, 17, case.c)).astype(case.x)
+    w = rng.integers(-128, 128, (35, case.c, *case.kernel)).astype(np.int8)
+    spread = beyond(ConvSpec(1, 1, 1, case.c, 35, case.kernel))
+    top, left, bottom, right = case.pads
+    padded = np.pad(
+        x, [(0, 0), (top, bottom), (left, right + spread), (0, 0)], constant_values=case.zero
+    )
+    conv = ConvSpec(*padded.shape[:3], case.c, 35, case.kernel, case.strides, postops=case.postops)
+    scale, bias = np.full(35, 2e-4, np.float32), rng.standard_normal(35).astype(np.float32)
+    spec = QuantizedSpec(conv, case.x, case.zero, "uint8", 0.05, 99)
+    assert takes_rows(spec)
+    sums = reference.conv(x.astype(np.float64) - case.zero, w, case.strides, case.pads, (1, 1), 1)
+    want = reference.postops(sums * scale.astype(np.float64) + bias, case.postops, [])
+    arguments = [padded, pack_rows(w, spec, isa), *pack_affine(w, scale, bias, spec, isa)]
+    outputs = [np.full(want.shape, 77, np.uint8)]
+    outputs += [np.full(want.shape, 77, np.float32)] * spec.staged
+    y, *_ = run(build({"k": quantized_rows(isa, spec)}, isa), "k", arguments, outputs)
+    codes = np.clip(np.rint(want / spec.y_scale) + spec.y_zero, 0, 255)
+    difference = np.abs(y.astype(np.int64) - codes)
+    assert difference.max() <= 1
+    assert np.mean(difference) < 0.01
+    assert len(np.unique(y)) > 30
 
 
 @pytest.mark.parametrize("channels", [3, 8])

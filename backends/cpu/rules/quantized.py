@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -13,19 +13,19 @@ from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of
 from burnish.backends.cpu.codes import LIMITS
 from burnish.backends.cpu.conv import ConvSpec
+from burnish.backends.cpu.costs import nominal
 from burnish.backends.cpu.depthwise import depthwise_tile, pack_depthwise
 from burnish.backends.cpu.dot8 import PACK
 from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
 from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
 from burnish.backends.cpu.quantized import (
-    PadSpec,
     QuantizedSpec,
     is_bounded,
     pack_affine,
     pack_codes,
     pack_sums,
-    pad_codes,
     quantized_conv,
 )
 from burnish.backends.cpu.quantized_depthwise import (
@@ -35,6 +35,14 @@ from burnish.backends.cpu.quantized_depthwise import (
     pixels_of,
     quantized_depthwise,
     takes,
+)
+from burnish.backends.cpu.quantized_rows import (
+    beyond,
+    pack_rows,
+    packed_rows_size,
+    quantized_rows,
+    rows_tile,
+    takes_rows,
 )
 from burnish.backends.cpu.rules.dynamic import (
     DYNAMIC_QUANTIZE,
@@ -48,6 +56,7 @@ from burnish.ir.definitions.quantized import CORE, is_sum
 from burnish.ir.dims import add, product
 from burnish.ir.postops import operands
 from burnish.lowering.context import CallShapes, Lowered, NodeContext
+from burnish.lowering.tactics import Tactic, by_tactics
 
 
 def _refuse_core(node: Node) -> Refused | None:
@@ -234,6 +243,11 @@ def _template(spec: QuantizedSpec, isa: Isa) -> _Template:
         return _Template(
             "qdepthwise_float32", quantized_conv, _pack_float, pack_affine, isa.lanes, None, detail
         )
+    if takes_rows(spec):
+        detail = f"{isa.dot8}, words of rows, tile {rows_tile(spec, isa)}"
+        size = packed_rows_size(spec, isa)
+        layout = (conv.kernel, rows_tile(spec, isa))
+        return _Template("qconv_rows", quantized_rows, pack_rows, pack_affine, layout, size, detail)
     columns = spec.words(isa).columns(isa)
     tile = columns[0].tile
     detail = f"{isa.dot8}, tile {tile.rows}x{tile.vectors}"
@@ -257,12 +271,17 @@ def _padded(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, _Call]:
     spec, conv = call.spec, call.spec.conv
     if spec.depthwise:
         return x, call
+    rows = takes_rows(spec)
     short = conv.ic % PACK != 0
     if not short and not (any(conv.pads) and spec.read_zero):
         return x, call
     n, h, w, c = call.dims
-    wide = -(-conv.ic // PACK) * PACK
-    pads = conv.pads if spec.read_zero else (0, 0, 0, 0)
+    wide = conv.ic if rows else -(-conv.ic // PACK) * PACK
+    written = bool(spec.read_zero) or rows
+    pads = conv.pads if written else (0, 0, 0, 0)
+    left_over = (0, 0, 0, 0) if written else conv.pads
+    if rows:
+        pads = (*pads[:3], pads[3] + beyond(conv))
     top, left, bottom, right = pads
     dims = (n, add(h, top + bottom), add(w, left + right), wide)
 
@@ -273,7 +292,6 @@ def _padded(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, _Call]:
 
     key = (pads, wide, spec.x_zero)
     (copy,) = ctx.call("pad_codes", key, build, [x], [TensorType(spec.x_dtype, dims)])
-    left_over = (0, 0, 0, 0) if spec.read_zero else conv.pads
     sizes = any_size(dims)[:3]
     inner = replace(conv, n=sizes[0], h=sizes[1], w=sizes[2], ic=wide, pads=left_over)
     return copy, replace(call, spec=replace(spec, conv=inner))
@@ -338,8 +356,27 @@ def _operands(ctx: NodeContext, node: Node, call: _Call) -> list[Lowered]:
     return found
 
 
+def qconv_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """The integer template."""
+    yield Tactic("integers", _cycles(ctx, node), lambda: _emit_conv(ctx, node))
+
+
+def qmatmul_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """The integer template."""
+    yield Tactic("integers", _cycles(ctx, node), lambda: _emit_matmul(ctx, node))
+
+
+def _cycles(ctx: NodeContext, node: Node) -> float:
+    """Estimated cycles of one core, at two dot products in each."""
+    w = node.required(1).shape
+    taps = w[:1] if node.op == "QMatMul" else w[1:]
+    products = prod(map(nominal, (*node.output.shape, *taps)))
+    # Without the instruction, a dot product of four bytes takes several.
+    return products / (2 * ctx.isa.lanes * (PACK if ctx.isa.dot8 == "vnni" else 1))
+
+
 QUANTIZED_RULES = (
-    KernelRule("burnish::QConv", _accepts_conv, _emit_conv),
-    KernelRule("burnish::QMatMul", _accepts_matmul, _emit_matmul),
+    KernelRule("burnish::QConv", _accepts_conv, by_tactics(qconv_tactics)),
+    KernelRule("burnish::QMatMul", _accepts_matmul, by_tactics(qmatmul_tactics)),
     DYNAMIC_QUANTIZE,
 )
