@@ -48,6 +48,11 @@ class CalibrationData:
         self._read, self._inputs, self._count, self._what = read, tuple(inputs), count, what
         self._spool: Any = tempfile.TemporaryFile() if once else None  # noqa: SIM115
         self._started = self._spooled = False
+        self._found = 0
+
+    def __length_hint__(self) -> int:
+        """How many samples there are; 0 if that is not known before the first time."""
+        return self._count or self._found
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples, each checked.
@@ -78,6 +83,7 @@ class CalibrationData:
                 hint="give more, or ask for fewer with --calibration-samples",
             )
         self._spooled = self._spool is not None
+        self._found = taken
 
     def _samples(self) -> Iterator[Sample]:
         for where, item in self._read():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from burnish.ir.types import to_numpy
 MEMORY = 512 << 20
 #: Taken for a size that only a run tells.
 _UNKNOWN_SIZE = 64
+
+#: Samples that may still come, where their number is not known.
+_MORE = 32
 
 #: Gets a value's name and its array for every sample.
 Observer = Callable[[str, Any], None]
@@ -77,7 +81,7 @@ def observe(
     made = [value for value in values if value.name not in inputs]
     given = [value.name for value in values if value.name in inputs]
     first: Sample | None = None
-    runs = 0
+    runs, expected = 0, length_hint(data)
     groups: list[list[Value]] = [made]
     for index, sample in enumerate(data):
         if first is None:
@@ -89,8 +93,11 @@ def observe(
             session = _Session(graph, groups[0])
         session.run(sample, observer, index)
         runs += 1
-        progress(runs, runs * len(groups))
+        # Where nobody knows how many there are, some more are always to come.
+        left = max(expected - runs, 0) if expected else _MORE
+        progress(runs, (runs + left) * len(groups))
     samples = runs
+    progress(runs, samples * len(groups))
     for group in groups[1:]:
         session = _Session(graph, group)
         for index, sample in enumerate(data):

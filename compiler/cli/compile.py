@@ -190,7 +190,7 @@ def command(
     **rest: Any,
 ) -> int:
     """Compile MODEL (an ONNX file) into an artifact that 'burnish run' and burnish.load take."""
-    from burnish.cli.progress import show_progress
+    from burnish.cli.progress import compile_weights, show_progress
     from burnish.compilation import compile_to
     from burnish.options import CompileOptions, parse_input_shapes
     from burnish.precision.options import take_budget, take_quantize_options
@@ -212,7 +212,11 @@ def command(
     )
     check_report_paths(reports, options.precision)
     out = output or f"{Path(path).stem}.burnish"
-    with show_progress(quiet, options.tune_seconds if tune else 0) as progress:
+    weights = compile_weights(
+        tune_seconds=options.tune_seconds if tune else 0,
+        calibrates=options.calibration_data is not None,
+    )
+    with show_progress(quiet, weights) as progress:
         report = compile_to(path, out, options, overwrite=overwrite, progress=progress)
     if report.precision is not None:
         write_precision(report.precision, reports)

@@ -78,7 +78,7 @@ def command(
     json_path: str | None,
 ) -> int:
     """Rewrite the ONNX model IN and write it to OUT, for any runtime."""
-    from burnish.cli.progress import show_progress
+    from burnish.cli.progress import MEASURE_WEIGHTS, show_progress
     from burnish.errors import InputFileError, UsageError
     from burnish.optimization import optimize_model
     from burnish.options import INTEGERS, CompileOptions, parse_input_shapes
@@ -112,7 +112,7 @@ def command(
     if os.path.exists(output) and not overwrite:
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
     check_output_path(click.get_current_context(), click.Argument(["output"]), output)
-    with show_progress(quiet) as progress:
+    with show_progress(quiet, MEASURE_WEIGHTS) as progress:
         report = optimize_model(path, output, options, only=only_pass, progress=progress)
     if json_path:
         emit_json(_result(report), json_path)

@@ -50,7 +50,7 @@ def command(
 
     Weights and activations go to 8 bits; with --weights-only, weights alone to 8 or 4.
     """
-    from burnish.cli.progress import show_progress
+    from burnish.cli.progress import MEASURE_WEIGHTS, show_progress
     from burnish.errors import InputFileError, UsageError
     from burnish.options import parse_input_shapes
     from burnish.precision.options import take_quantize_options
@@ -68,7 +68,7 @@ def command(
         calibration_samples=calibration_samples,
         min_cosine=min_cosine,
     )
-    with show_progress(quiet) as progress:
+    with show_progress(quiet, MEASURE_WEIGHTS) as progress:
         report = quantize_model(path, output, calibration_data, options, progress=progress)
     if json_path:
         emit_json({"schema_version": 1, **asdict(report)}, json_path)

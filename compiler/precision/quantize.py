@@ -175,6 +175,8 @@ class _Quantizer:
     how: QuantizeOptions
     known: Measured
     progress: Progress
+    #: Times that the samples were gone through.
+    rounds: int = 0
 
     def weights(self, *, aware: bool) -> QuantizeWeights:
         """Stores weights alone; ``aware`` of what they multiply."""
@@ -267,10 +269,14 @@ class _Quantizer:
         return found
 
     def _observe(self, values: Sequence[Value], observer: Callable[[str, Any], None]) -> None:
+        how = self.how
+        rounds = 1 + (not how.weights_only and how.equalize + (how.smooth_quant is not None))
+
         def report(done: int, total: int) -> None:
-            self.progress("calibrate", done, total)
+            self.progress("calibrate", self.rounds * total + done, rounds * total)
 
         observe(self.graph, values, self.data, observer, progress=report)
+        self.rounds += 1
 
 
 def _channels_of_products(plan: Plan) -> dict[str, dict[int, Channels]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import length_hint
 
 from burnish.calibration.samples import Sample
 
@@ -29,6 +30,10 @@ class SplitSamples:
         self._first: list[Sample] = []
         #: Samples that are measured with; known after the first time.
         self.measured = 0
+
+    def __length_hint__(self) -> int:
+        """How many samples there are at most; 0 if that is not known."""
+        return length_hint(self._data)
 
     def __iter__(self) -> Iterator[Sample]:
         """The samples to measure with."""
