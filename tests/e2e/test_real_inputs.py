@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from burnish.check import Reference
 from burnish.check.metrics import compare_output
 from tests.models import file_path, model_path
+from tests.models.decisions import magika_bytes
 from tests.models.sounds import SAMPLE_RATE, sounds
 from tests.models.text import page
 from tests.models.wordpiece import WordPiece
@@ -67,15 +68,6 @@ def test_wordpiece_splits_as_bert_does() -> None:
     tokenizer = WordPiece(file_path("minilm/vocab.txt"))
     # Ids of bert-base-uncased: [CLS] hello , token ##izer ##s ! [SEP]
     assert tokenizer.encode("Hello, tokenizers!") == [101, 7592, 1010, 19204, 17629, 2015, 999, 102]
-
-
-def magika_bytes(content: bytes) -> NDArray[np.int32]:
-    """The first and the last 1024 bytes without outer white space, padded with 256."""
-    head = content[:4096].lstrip() if len(content) > 4096 else content.strip()
-    tail = content[-4096:].rstrip() if len(content) > 4096 else content.strip()
-    first, last = list(head[:1024]), list(tail[-1024:])
-    padded = first + [256] * (2048 - len(first) - len(last)) + last
-    return np.array([padded], np.int32)
 
 
 FILES = {

@@ -20,12 +20,12 @@ def sounds(samples: int) -> dict[str, Clip]:
         "tone": 0.3 * np.sin(2 * np.pi * 440 * time),
         "noise": 0.1 * rng.standard_normal(samples),
         "silence": 1e-4 * rng.standard_normal(samples),
-        "vowel": 0.1 * _vowel(time),
+        "vowel": 0.1 * voice(time),
     }
     return {name: clip.astype(np.float32) for name, clip in clips.items()}
 
 
-def _vowel(time: NDArray[np.float64], pitch: float = 140.0) -> NDArray[np.float64]:
+def voice(time: NDArray[np.float64], pitch: float = 140.0) -> NDArray[np.float64]:
     """Harmonics of a trembling pitch under formants, three syllables a second."""
     vibrato = 0.3 * np.sin(2 * np.pi * 5 * time)
     voice = np.zeros_like(time)
