@@ -16,6 +16,7 @@ from burnish.passes.fusion.conv_norm import FuseConvNorm
 from burnish.passes.layout import layouts
 from burnish.passes.precision import FORMATS, Measure, MixedPrecision
 from burnish.passes.quantization.attention import IntegerAttention
+from burnish.passes.quantization.batch_products import IntegerBatchProducts
 from burnish.passes.quantization.imported import QuantizedForms, WeightForms
 from burnish.passes.quantization.integer import IntegerProducts, IntegerResults
 from burnish.passes.quantization.leftovers import QuantizedLeftovers
@@ -109,7 +110,13 @@ def _composites(integers: bool) -> list[Pass | Fixpoint]:
     """The fusions, around them those of quantized tensors."""
     if not integers:
         return [*fusions()]
-    return [IntegerAttention(), *fusions(), IntegerResults(), QuantizedLeftovers(late=True)]
+    return [
+        IntegerAttention(),
+        IntegerBatchProducts(),
+        *fusions(),
+        IntegerResults(),
+        QuantizedLeftovers(late=True),
+    ]
 
 
 def clean_up(fold: FoldConstants) -> Fixpoint:

@@ -20,7 +20,9 @@ _MOVES = frozenset({Kind.MOVEMENT, Kind.VIEW, Kind.GENERATOR})
 
 
 #: Products of 8 bits; what follows in their epilogues is float32.
-_INTEGER = frozenset({"burnish::QAttention", "burnish::QConv", "burnish::QMatMul"})
+_INTEGER = frozenset(
+    {"burnish::QAttention", "burnish::QBatchMatMul", "burnish::QConv", "burnish::QMatMul"}
+)
 #: Products in float32 whose weights alone are stored in less.
 _WEIGHT_ONLY = "burnish::MatMulNBits"
 

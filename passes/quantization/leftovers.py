@@ -25,9 +25,10 @@ _RULES: dict[str, Rule | str] = {
     "ConvInteger": MakeSumsOfConv(),
     "MatMulInteger": MakeSumsOfProduct(),
 }
-#: Products of two activations, which integer attention takes.
+#: Products of two activations, which are made later than others.
 _LATE = ("MatMul", "burnish::BatchMatMul", "burnish::Attention")
-_BETWEEN_ACTIVATIONS = "both operands are activations, and not those of a quantized attention"
+_BETWEEN_ACTIVATIONS = "an operand is not quantized, or there are different numbers of matrices"
+_ATTENTION = "its scores, its weights or its values are not quantized"
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,15 @@ def _reason(node: Node) -> str:
 def _between_activations(node: Node) -> str:
     if node.key not in _LATE:
         return ""
-    operands = [v for v in node.inputs[:3] if v is not None]
-    return _BETWEEN_ACTIVATIONS if any(map(_restored, operands)) else ""
+    restored = [v for v in node.inputs[:3] if v is not None and _restored(v)]
+    for value in restored:
+        found = dequantizer(value)
+        direct = value.producer is not None and value.producer.key == "DequantizeLinear"
+        if direct and isinstance(found, NoMatch):
+            return found.reason
+    if not restored:
+        return ""
+    return _ATTENTION if node.op == "Attention" else _BETWEEN_ACTIVATIONS
 
 
 def _restored(value: Value) -> bool:

@@ -180,14 +180,32 @@ def test_what_stays_in_floating_point_has_its_reason(text: str, reason: str) -> 
     assert any(reason.endswith(why) for why in kept.values())
 
 
-def test_products_of_two_activations_have_their_reason() -> None:
-    notes, _ = notes_of("""g (uint8[2,4,6] q, uint8[2,6,5] r) => (float[2,4,5] y)
-<float s = {0.05}, uint8 z = {9}> {
+ACTIVATIONS = """g (uint8[2,4,6] q, int8[RIGHT] r, float[2,6,5] f) => (TYPE y)
+<float s = {0.05}, uint8 z = {9}, float t = {0.2}, int8 u = {-7}> {
     a = DequantizeLinear(q, s, z)
-    b = DequantizeLinear(r, s, z)
-    y = MatMul(a, b)
-}""")
-    assert any("both operands are activations" in note for note in notes), notes
+    b = DequantizeLinear(r, t, u)
+    STEP
+}"""
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_products_of_two_activations(stored: bool) -> None:
+    step = "m = MatMul(a, b) y = QuantizeLinear(m, t, u)" if stored else "y = MatMul(a, b)"
+    text = (
+        ACTIVATIONS.replace("STEP", step).replace("RIGHT", "2,6,5").replace(", float[2,6,5] f", "")
+    )
+    text = text.replace("TYPE", "int8[2,4,5]" if stored else "float[2,4,5]")
+    feeds = {"q": codes(2, 4, 6), "r": codes(2, 6, 5, dtype="int8")}
+    graph = become(text, feeds, {}, step=1.0 if stored else 0.0)
+    assert keys(graph) == {"burnish::QBatchMatMul": 1}
+
+
+@pytest.mark.parametrize(("right", "step"), [("2,6,5", "MatMul(a, f)"), ("6,5", "MatMul(a, b)")])
+def test_products_of_two_activations_have_their_reason(right: str, step: str) -> None:
+    text = ACTIVATIONS.replace("STEP", f"y = {step}").replace("RIGHT", right)
+    notes, _ = notes_of(text.replace("TYPE", "float[2,4,5]"))
+    reason = "an operand is not quantized, or there are different numbers of matrices"
+    assert any(reason in note for note in notes), notes
 
 
 WEIGHTS = {

@@ -87,18 +87,27 @@ def _number(net: Net, value: float) -> str:
 
 
 def transformer(seed: int = 2) -> onnx.ModelProto:
-    """Projections, a feed-forward block with GELU, normalization; any number of rows."""
+    """Attention, a feed-forward block with GELU, normalization; any number of rows."""
     net = Net(("rows", 32), seed)
 
     def linear(x: str, k: int, n: int) -> str:
         product = net.op("MatMul", x, net.weight(k, n, scale=k**-0.5))
         return net.op("Add", product, net.weight(n))
 
-    inner = linear("x", 32, 96)
+    def heads(x: str, perm: list[int]) -> str:
+        return net.op("Transpose", net.op("Reshape", x, net.ints(-1, 4, 8)), perm=perm)
+
+    q, k, v = (linear("x", 32, 32) for _ in range(3))
+    scores = net.op("MatMul", heads(q, [1, 0, 2]), heads(k, [1, 2, 0]))
+    weights = net.op("Softmax", net.op("Div", scores, _number(net, 8**0.5)), axis=-1)
+    mixed = net.op("MatMul", weights, heads(v, [1, 0, 2]))
+    mixed = net.op("Reshape", net.op("Transpose", mixed, perm=[1, 0, 2]), net.ints(-1, 32))
+    x = net.op("Add", linear(mixed, 32, 32), "x")
+    inner = linear(x, 32, 96)
     half = net.op("Div", inner, _number(net, float(np.sqrt(2.0))))
     erf = net.op("Add", net.op("Erf", half), _number(net, 1.0))
     gelu = net.op("Mul", net.op("Mul", inner, erf), _number(net, 0.5))
-    y = net.op("Add", linear(gelu, 96, 32), "x")
+    y = net.op("Add", linear(gelu, 96, 32), x)
     y = net.op("LayerNormalization", y, net.weight(32, scale=1.0), net.weight(32))
     return net.model(linear(y, 32, 7), 2)
 

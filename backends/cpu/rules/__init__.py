@@ -16,6 +16,7 @@ from burnish.backends.cpu.rules.movement import MOVEMENT_RULES
 from burnish.backends.cpu.rules.nbits import MATMUL_NBITS
 from burnish.backends.cpu.rules.pool import POOL_RULES
 from burnish.backends.cpu.rules.quantized import QUANTIZED_RULES
+from burnish.backends.cpu.rules.quantized_batch import QUANTIZED_BATCH
 from burnish.backends.cpu.rules.recurrent import RECURRENT_RULES
 from burnish.backends.cpu.rules.rows import ROW_RULES
 from burnish.lowering.tactics import ByTactics, Source
@@ -29,6 +30,7 @@ RULES: dict[str, KernelRule] = {
         CONV,
         CONV_TRANSPOSE,
         MATMUL_NBITS,
+        QUANTIZED_BATCH,
         *MATMUL_RULES,
         *MOVEMENT_RULES,
         *POOL_RULES,

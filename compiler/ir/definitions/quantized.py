@@ -115,3 +115,20 @@ def _parameters(b: Builder, node: Node, name: str, dtype: str) -> tuple[Value, V
     zero = np.asarray(node.int_attr(f"{name}_zero_point"), to_numpy(dtype))
     scale = scalar_constant(b, node.float_attr(f"{name}_scale"), "float32")
     return scale, b.constant(zero)
+
+
+@define("QBatchMatMul")
+def qbatch_matmul(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    """``QBatchMatMul(x, u)``: the product of two activations [..., M, K] and [..., K, N] in 8 bits.
+
+    Both have as many matrices. ``a_scale``, ``a_zero_point``, ``b_scale``, ``b_zero_point`` say how
+    they are stored; ``y_dtype`` is ``float32``, or ``uint8`` or ``int8`` with ``y_scale`` and
+    ``y_zero_point``.
+    """
+    operands = []
+    for name, value in zip("ab", inputs, strict=True):
+        assert value is not None
+        scale = scalar_constant(b, node.float_attr(f"{name}_scale"), "float32")
+        zero = np.asarray(node.int_attr(f"{name}_zero_point"), to_numpy(value.dtype))
+        operands.append(b.op("DequantizeLinear", value, scale, b.constant(zero)))
+    return [_stored(b, node, b.op("MatMul", *operands))]
