@@ -49,6 +49,15 @@ def node_infos(
     return tuple(_info(call, target, precision, kept, order) for call in calls)
 
 
+def emulation(target: Target, precision: str) -> list[str]:
+    """A line where the target lacks instructions for a precision that others have."""
+    wider = target.computes.get("bfloat16") if precision == "bf16" else None
+    if wider is None:
+        return []
+    line = f"{target.spec} does not multiply bf16: tensors are stored in bf16, computed in {wider}"
+    return [line]
+
+
 def summary(infos: Sequence[NodeInfo]) -> str:
     """How many kernels lie and compute in which precision, in one line."""
     pairs = Counter((i.storage, i.precision) for i in infos if i.kernel and i.storage in _FLOATS)
@@ -158,3 +167,19 @@ def check_strict(
         at="; ".join(lines) if len(lines) <= _LISTED else first_few(lines, _LISTED),
         hint="exclude them with --nodes-to-exclude, or leave --strict out",
     )
+
+
+def operation_shares(infos: Sequence[NodeInfo]) -> dict[str, float]:
+    """Shares of the operations of convolutions and matrix products, by precision.
+
+    Products whose operations depend on symbolic sizes count as the mean of the others.
+    """
+    products = [info for info in infos if is_product(info.op)]
+    counted = [int(info.flops) for info in products if info.flops.isdigit() and int(info.flops)]
+    typical = sum(counted) / len(counted) if counted else 1.0
+    weights: dict[str, float] = {}
+    for info in products:
+        flops = int(info.flops) if info.flops.isdigit() else 0
+        weights[info.precision] = weights.get(info.precision, 0.0) + (flops or typical)
+    total = sum(weights.values())
+    return {precision: share / total for precision, share in weights.items()}

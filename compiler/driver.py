@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from burnish import __version__
 from burnish.errors import InvalidInputError
-from burnish.options import CompileOptions, spell_input_shapes
+from burnish.options import STORAGES, CompileOptions, spell_input_shapes
 from burnish.precision.assignment import Assignment
 from burnish.requests import CompileReport, CompileRequest, Progress
 from burnish.worker import report, without_torch
@@ -65,7 +65,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         BurnishError: Whatever went wrong; nothing is left at the output.
     """
     from burnish.artifact import ArtifactWriter
-    from burnish.attestation import check_strict, summary
+    from burnish.attestation import check_strict, emulation, summary
     from burnish.backends.registry import resolve_target
     from burnish.backends.toolchain import kernel_cache
     from burnish.importers.files import data_files
@@ -83,7 +83,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         _write_code(executable, lowering, writer, target)
         manifest = _manifest(request, target, graph, records, lowering, order, context.kept)
         if options.precision != "fp32":
-            notes.append(summary(manifest.nodes))
+            notes += [summary(manifest.nodes), *emulation(target, options.precision)]
         if options.strict:
             how = options.quantization
             weights = (how.weights_only or "") if how is not None else ""
@@ -126,6 +126,7 @@ def _optimized(
     from burnish.backends.registry import check_library
     from burnish.export import to_model
     from burnish.precision.build import Lowered, lower_products
+    from burnish.precision.judge import judge_elsewhere
     from burnish.precision.ranges import MeasuredRanges
 
     options, assignment = request.options, request.precisions
@@ -164,6 +165,8 @@ def _optimized(
     )
     if ranges is not None and not lowered.samples:
         lowered.samples, lowered.note = ranges.samples.for_judgement()
+    if options.check and options.precision in STORAGES[1:]:
+        judge_elsewhere(graph, reference_model(request.model), target.info, options, lowered, notes)
     notes += [note for record in records for note in record.notes]
     notes += check_library(target, options.library)
     return graph, order, records, notes, lowered

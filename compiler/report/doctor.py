@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from burnish import __version__
+from burnish.artifact import cpu_features
 from burnish.errors import BurnishError
 from burnish.runtime.library import default_threads
 
@@ -64,6 +65,28 @@ def _cpu() -> Iterator[Check]:
         "" if best else "an AVX-512 CPU runs the same models up to twice as fast",
         False,
     )
+    if native == "x86":
+        yield Check("short products", True, short_products(cpu_features()), required=False)
+
+
+#: Instructions of x86 that multiply shorter numbers, by their flag, and whether kernels use them.
+_SHORT = {
+    "avx512_bf16": ("bf16", True),
+    "avx512_vnni": ("int8", True),
+    "amx_bf16": ("bf16", False),
+    "amx_int8": ("int8", False),
+}
+
+
+def short_products(flags: frozenset[str]) -> str:
+    """Which products of bf16 and int8 an x86 CPU with ``flags`` has, and which are used."""
+    found = [(flag, *row) for flag, row in _SHORT.items() if flag in flags]
+    parts = [f"{kind} by {flag}" for flag, kind, used in found if used]
+    lacking = [kind for kind in ("bf16", "int8") if not any(kind in part for part in parts)]
+    parts += [f"no {kind} of its own" for kind in lacking]
+    idle = [flag for flag, _, used in found if not used]
+    parts.append(f"{' and '.join(idle)}: no kernels yet" if idle else "no AMX")
+    return ", ".join(parts)
 
 
 def _threads() -> Iterator[Check]:

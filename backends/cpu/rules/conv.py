@@ -22,6 +22,7 @@ from burnish.backends.cpu.depthwise import depthwise, depthwise_tile, pack_depth
 from burnish.backends.cpu.dot2 import computes, detail_of
 from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.microkernel import F32
 from burnish.backends.cpu.rules.common import refuse_dtype, refuse_operands
 from burnish.backends.cpu.rules.conv_node import ConvNode, Template, conv_node
 from burnish.backends.cpu.rules.winograd import winograd_tactics
@@ -40,6 +41,9 @@ from burnish.lowering.tactics import Tactic, by_tactics
 
 #: Cycles that a vector of channels takes for each tap.
 _DEPTHWISE_TAP = 0.6
+#: Cycles in which a pixel gets one more channel, and fewest channels for which that may pay off.
+_PADDED_PIXEL = 4.0
+_LEAST_CHANNELS = 3
 
 
 def _accepts(node: Node) -> Refused | None:
@@ -58,6 +62,23 @@ def direct_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
         tiled = replace(found, spec=replace(spec, tile=tile))
         template, cost = _direct(tiled.spec, ctx.isa), direct_cost(tiled, ctx.isa)
         yield Tactic(f"{template.name} {template.detail}", cost, partial(tiled.call, template))
+
+
+def padded_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
+    """Pairs of bfloat16 for an odd number of channels: a copy of the input has one more."""
+    found = conv_node(ctx, node)
+    spec, dims = found.spec, found.dims
+    wide = spec.ic + 1
+    if spec.groups > 1 or spec.ic < _LEAST_CHANNELS or spec.inner(ctx.isa).dot is not F32:
+        return
+    padded = found.widened(wide)
+    if padded.spec.inner(ctx.isa).dot is F32:
+        return
+    template = _direct(padded.spec, ctx.isa)
+    copy = _PADDED_PIXEL * prod(map(nominal, dims[:3]))
+    cost = direct_cost(padded, ctx.isa) + copy
+    name = f"conv {template.detail}, {wide} channels"
+    yield Tactic(name, cost, lambda: padded.call(template))
 
 
 def _other_tiles(spec: ConvSpec, isa: Isa) -> Iterator[Tile]:
@@ -135,5 +156,7 @@ def _depthwise(spec: ConvSpec, isa: Isa) -> Template:
 
 
 CONV = KernelRule(
-    "burnish::Conv", _accepts, by_tactics(direct_tactics, dots_tactics, winograd_tactics)
+    "burnish::Conv",
+    _accepts,
+    by_tactics(direct_tactics, padded_tactics, dots_tactics, winograd_tactics),
 )

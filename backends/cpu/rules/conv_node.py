@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from burnish.artifact import held_as
 from burnish.backends.composites import postops_key, postops_of
 from burnish.backends.cpu.conv import ConvSpec
 from burnish.backends.cpu.epilogue import overwritable
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
 from burnish.backends.cpu.place import Place, placeable
 from burnish.backends.cpu.rules.common import lower_operands
 from burnish.backends.images import Window, any_size, channels, image_dims, window
 from burnish.ir import Dim, Node, TensorType, Value
 from burnish.ir.dims import product
-from burnish.lowering.context import CallShapes, NodeContext
+from burnish.lowering.context import CallShapes, Lowered, NodeContext
 from burnish.lowering.joins import Join, join_of
 
 
@@ -78,8 +80,16 @@ class ConvNode:
     @property
     def flops(self) -> Dim:
         """Operations of the direct algorithm, multiply-adds as two."""
-        spec = self.spec
-        return product([*self.output_dims, 2 * (spec.ic // spec.groups) * prod(spec.kernel)])
+        return product([*self.output_dims, 2 * self.inputs * prod(self.spec.kernel)])
+
+    @property
+    def inputs(self) -> int:
+        """Input channels of a group; :attr:`spec` may have more, which are 0."""
+        return channels(self.weights.shape[1])
+
+    def widened(self, ic: int) -> ConvNode:
+        """The same on a copy of the input with more channels."""
+        return replace(self, dims=(*self.dims[:-1], ic), spec=replace(self.spec, ic=ic))
 
     def call(self, template: Template) -> None:
         """Emit the call of a template's kernel and bind the node's output."""
@@ -87,7 +97,7 @@ class ConvNode:
         ctx.computes = template.computes
         join = _join(ctx, node) if template.placed and self.spec.place is not None else None
         spec = replace(self.spec, place=None if join is None else _place(join, node))
-        x = ctx.reshape(ctx.tensor(node.required(0)), self.dims)
+        x = self._input()
         operands = [
             ctx.reshape(t, self.output_dims) if len(t.dims) > 1 else t
             for t in lower_operands(ctx, node, 2)
@@ -101,7 +111,10 @@ class ConvNode:
             return template.build(ctx.isa, replace(spec, n=n, h=h, w=width))
 
         def pack(array: np.ndarray) -> np.ndarray:
-            filters = array.reshape(spec.oc, spec.ic // spec.groups, *spec.kernel)
+            filters = array.reshape(spec.oc, self.inputs, *spec.kernel)
+            more = spec.ic // spec.groups - self.inputs
+            if more:
+                filters = np.pad(filters, ((0, 0), (0, more), (0, 0), (0, 0)))
             return template.pack(filters, spec, ctx.isa)
 
         outputs = [TensorType(x.dtype, self.output_dims)]
@@ -130,6 +143,23 @@ class ConvNode:
         else:
             join.tensor = result
             join.written.add(node.output)
+
+    def _input(self) -> Lowered:
+        """The input, NHWC, with as many channels as the kernel reads."""
+        ctx, ic = self.ctx, self.inputs * self.spec.groups
+        *lead, wide = self.dims
+        x = ctx.reshape(ctx.tensor(self.node.required(0)), (*lead, ic))
+        if wide == ic:
+            return x
+
+        def build(shapes: CallShapes) -> Any:
+            n, h, w, _ = shapes.inputs[0]
+            kind = held_as(x.dtype)
+            return pad_codes(ctx.isa, PadSpec(n, h, w, ic, (0, 0, 0, 0), self.spec.ic, 0, kind))
+
+        key = ((0, 0, 0, 0), self.spec.ic, 0)
+        (copy,) = ctx.call("pad_channels", key, build, [x], [TensorType(x.dtype, self.dims)])
+        return copy
 
     def _overwritten(self) -> int | None:
         """Which argument of the kernel the result may be written over; None if none."""
