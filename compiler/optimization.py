@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from burnish.check import compare
-from burnish.check.reference import Reference
-from burnish.check.stages import candidates
-from burnish.check.tolerances import Numerics
 from burnish.driver import histogram, import_model, optimize
-from burnish.errors import InvalidInputError, UsageError
+from burnish.errors import UsageError
 from burnish.export import save
 from burnish.options import STORAGES, CompileOptions
 from burnish.passes.base import PassContext
 from burnish.precision.advice import advice
+from burnish.precision.judge import compare_graph
 from burnish.precision.quantize import Progress
 from burnish.precision.ranges import MeasuredRanges
 
 if TYPE_CHECKING:
     from burnish.check import ComparisonReport
-    from burnish.ir import Graph
     from burnish.passes.manager import PassRecord
 
 
@@ -94,7 +89,9 @@ def optimize_model(
     comparison = None
     if options.check and options.precision != "fp32":
         progress("compare", 0, 1)
-        comparison = _compared(graph, model, options, ranges, notes)
+        samples, note = ranges.samples.for_judgement() if ranges is not None else ([], "")
+        notes += [note] if note else []
+        comparison = compare_graph(graph, model, options.precision, samples, notes)
         if comparison is not None:
             comparison.raise_if_failed(advice(options))
     save(graph, Path(output))
@@ -107,30 +104,3 @@ def optimize_model(
         dict(context.kept),
         comparison,
     )
-
-
-def _compared(
-    graph: Graph,
-    model: str,
-    options: CompileOptions,
-    ranges: MeasuredRanges | None,
-    notes: list[str],
-) -> ComparisonReport | None:
-    """Compare a graph with the model; None, and a note, if no inputs could be drawn."""
-    row: Numerics = "bf16" if options.precision == "bf16" else "fp16"
-    with tempfile.TemporaryDirectory(prefix="burnish-optimize-") as folder:
-        path = Path(folder) / "result.onnx"
-        save(graph, path, widened=True)
-        with Reference(path) as result:
-            if ranges is not None:
-                samples, note = ranges.samples.for_judgement()
-                notes.append(note)
-                return compare(result, model, samples, numerics=row)
-            refusal = ""
-            for inputs in candidates(model, result.get_inputs(), graph.dim_bounds):
-                try:
-                    return compare(result, model, inputs, numerics=row)
-                except InvalidInputError as error:
-                    refusal = error.message
-    notes.append(f"not compared: {refusal}; use burnish compare --inputs")
-    return None
