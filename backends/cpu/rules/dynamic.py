@@ -17,7 +17,8 @@ from burnish.backends.cpu.dynamic import (
 from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.quantized import PadSpec, pack_codes, pad_codes
+from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
+from burnish.backends.cpu.quantized import pack_codes
 from burnish.backends.cpu.rules.common import lower_operands, refuse_operands
 from burnish.backends.images import any_size, channels
 from burnish.ir import Dim, Node, TensorType
