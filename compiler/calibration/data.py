@@ -15,9 +15,12 @@ import numpy as np
 from burnish.calibration.samples import Sample, named, split
 from burnish.calibration.script import load_function, running
 from burnish.check.inputs import InputRange
-from burnish.errors import CalibrationError, InputFileError, UsageError
+from burnish.errors import BurnishError, CalibrationError, InputFileError, UsageError
 
 _FORMS = "a .npz file, a folder of them, script.py:function, an iterable or a data reader"
+_WRITE = "write it with numpy.savez(path, **{input name: array})"
+#: What archives and arrays begin with; NumPy takes all else for pickled objects.
+_MAGIC = (b"PK", b"\x93NUMPY")
 
 
 class CalibrationData:
@@ -86,8 +89,26 @@ class CalibrationData:
         self._found = taken
 
     def _samples(self) -> Iterator[Sample]:
-        for where, item in self._read():
+        for where, item in self._items():
             yield from split(named(item, self._inputs, where), self._inputs, where)
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        """What the source yields.
+
+        Raises:
+            CalibrationError: It fails while it does; it is the user's code that runs here.
+        """
+        count = 0
+        try:
+            for where, item in self._read():
+                yield where, item
+                count += 1
+        except BurnishError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise CalibrationError(
+                f"{self._what} failed after {count} samples: {type(error).__name__}: {error}"
+            ) from error
 
     def _kept(self) -> Iterator[Sample]:
         # The file is this object's own: nobody else wrote to it.
@@ -156,6 +177,9 @@ def _from_path(source: str, inputs: Sequence[InputRange], count: int | None) -> 
 
 def _load(path: Path) -> tuple[str, Any]:
     try:
+        with path.open("rb") as file:
+            if not file.read(8).startswith(_MAGIC):
+                raise InputFileError("neither an .npz nor an .npy file", at=str(path), hint=_WRITE)
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.lib.npyio.NpzFile):
             with found:
@@ -165,7 +189,7 @@ def _load(path: Path) -> tuple[str, Any]:
         raise InputFileError(
             f"the calibration data cannot be read: {error}",
             at=str(path),
-            hint="write it with numpy.savez(path, **{input name: array})",
+            hint=_WRITE,
         ) from error
 
 

@@ -46,7 +46,7 @@ def running(script: str, function: str) -> Iterator[None]:
         yield
     except BurnishError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"{script}:{function} failed: {type(error).__name__}: {error}", at=script
         ) from error
