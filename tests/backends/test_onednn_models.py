@@ -207,14 +207,14 @@ def test_auto_knows_the_library(tmp_path: Path) -> None:
 def test_reference_implementations_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from burnish.backends.x86.onednn import tactics
+    from burnish.backends.x86.onednn import offers
 
-    found = tactics.implementation
+    found = offers.implementation
 
     def slow(operation: Any, sizes: Sequence[int], isa: str) -> str:
         return "ref:any" if operation.kind == "conv" else found(operation, sizes, isa)
 
-    monkeypatch.setattr(tactics, "implementation", slow)
+    monkeypatch.setattr(offers, "implementation", slow)
     report = compile_model(tmp_path / "m.burnish", library="onednn", check=True)
     convs = sum(op == "Conv" for op, *_ in NODES)
     (note,) = [n for n in report.notes if n.startswith("oneDNN: ")]

@@ -370,7 +370,7 @@ def _cycles(ctx: NodeContext, node: Node) -> float:
     """Estimated cycles of one core, at two dot products in each."""
     w = node.required(1).shape
     taps = w[:1] if node.op == "QMatMul" else w[1:]
-    products = prod(map(nominal, (*node.output.shape, *taps)))
+    products = float(prod(map(nominal, (*node.output.shape, *taps))))
     # Without the instruction, a dot product of four bytes takes several.
     return products / (2 * ctx.isa.lanes * (PACK if ctx.isa.dot8 == "vnni" else 1))
 

@@ -14,7 +14,7 @@ from burnish.backends.x86.onednn.postops import Step
 from burnish.runtime import onednn
 
 #: oneDNN's names of the element types that its operations take.
-DTYPES = {"float32": "f32"}
+DTYPES = {"float32": "f32", "bfloat16": "bf16", "uint8": "u8", "int8": "s8"}
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,11 @@ class Operation:
         kind: ``matmul`` (constant weights), ``batch_matmul`` or ``conv``.
         source: Element type of the first operand, by oneDNN's name.
         weights: Of the second.
-        result: Of the result, of a bias and of the operands of post-ops.
+        result: Of the result and of a bias.
         bias: Whether the first operand after the weights is a bias.
         post_ops: What is done to the result.
         geometry: Sizes by name; which ones depends on the kind, see ``csrc/descriptor.h``.
+        zero_point: The number that stands for 0 in the first operand.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Operation:
     bias: bool
     post_ops: tuple[Step, ...]
     geometry: dict[str, int | tuple[int, ...]]
+    zero_point: int = 0
 
     def to_dict(self, name: str) -> dict[str, Any]:
         """As plain data for the native library."""

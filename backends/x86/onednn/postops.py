@@ -18,12 +18,14 @@ class Step:
         alpha: First parameter of an elementwise step.
         beta: Second parameter.
         operand: Kind of the second operand of a binary step: ``channel``, ``full``, ``scalar``.
+        type: Element type of that operand, by oneDNN's name.
     """
 
     algorithm: str
     alpha: float = 0.0
     beta: float = 0.0
     operand: str = ""
+    type: str = "f32"
 
 
 #: Unary post-ops by name, made of their parameters. oneDNN has no ``Erf``.
@@ -53,13 +55,22 @@ def refuse_postops(postops: Sequence[PostOp]) -> Refused | None:
     return Refused(f"oneDNN has no post-op for {missing[0]}") if missing else None
 
 
-def epilogue(postops: Sequence[PostOp], *, bias: bool) -> tuple[bool, tuple[Step, ...]]:
-    """Whether the first post-op is a bias, where there may be one, and the steps after that."""
+def epilogue(
+    postops: Sequence[PostOp], *, bias: bool, dtype: str = "f32"
+) -> tuple[bool, tuple[Step, ...]]:
+    """Whether the first post-op is a bias, where there may be one, and the steps after that.
+
+    Args:
+        postops: Without quantized operands.
+        bias: Whether there may be a bias.
+        dtype: Element type of the operands, by oneDNN's name.
+    """
     first = bias and bool(postops) and postops[0] == PostOp("Add", "channel")
-    return first, tuple(_step(p) for p in postops[first:])
+    return first, tuple(step(p, dtype) for p in postops[first:])
 
 
-def _step(postop: PostOp) -> Step:
+def step(postop: PostOp, dtype: str) -> Step:
+    """One post-op whose operand, if it has one, is of a type."""
     if postop.operand:
-        return Step(postop.op.lower(), operand=postop.operand)
+        return Step(postop.op.lower(), operand=postop.operand, type=dtype)
     return _UNARY[postop.op](*postop.params)

@@ -6,32 +6,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from tvm import relax
-
 from burnish.backends.base import Refused
 from burnish.backends.composites import postops_of
 from burnish.backends.cpu.costs import nominal
 from burnish.backends.cpu.rules.conv import direct_tactics, dots_tactics
 from burnish.backends.cpu.rules.conv_node import ConvNode, conv_node
 from burnish.backends.cpu.rules.matmul import batched_tactics, gemm_tactics
-from burnish.backends.x86.onednn.operations import DTYPES, Operation, Operations, implementation
+from burnish.backends.x86.onednn.offers import call_operation, note, offered
+from burnish.backends.x86.onednn.operations import DTYPES, Operation
 from burnish.backends.x86.onednn.postops import Step, epilogue, refuse_postops
+from burnish.backends.x86.onednn.quantized import qconv_tactics, qmatmul_tactics
 from burnish.ir import Dim, Node, PostOp, TensorType
-from burnish.ir.dims import add, equal, is_static, product
-from burnish.ir.types import to_numpy
-from burnish.lowering.context import Lowered, NodeContext
+from burnish.ir.dims import equal, is_static, product
+from burnish.lowering.context import NodeContext
 from burnish.lowering.tactics import Source, Tactic
 
-#: Whose tactics they are.
-LIBRARY = "onednn"
-
-#: Measured on products and convolutions of ResNet-50 and BERT: how much longer oneDNN takes than
-#: the generated kernel of the same algorithm, and what the call of a primitive costs.
-_FACTOR = 1.06
-_CALL_CYCLES = 3000.0
 #: Products of fewer rows than this are divided by columns.
 _FEW_ROWS = 64
 _COLUMN_BLOCK = 256
+_FLOATS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -63,11 +56,9 @@ def _matmul(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     depth, columns = (int(d) for d in w.shape if isinstance(d, int))
     lead = x.shape[:-1]
     rows = prod(map(nominal, lead))
-    many = all(map(is_static, lead)) and rows >= _FEW_ROWS
-    block = columns if many else _block(columns)
     form = _Form(
         "matmul",
-        {"depth": depth, "columns": columns, "column_block": block},
+        _matmul_geometry(lead, depth, columns),
         (rows,),
         gemm_tactics(ctx, node),
         postops_of(node),
@@ -76,9 +67,14 @@ def _matmul(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     yield from _tactic(ctx, node, form, lambda op: _emit_product(ctx, node, op, flops))
 
 
-def _block(columns: int) -> int:
-    """Columns of one primitive where there are too few rows to divide."""
-    return min(columns, max(_COLUMN_BLOCK, -(-columns // 8 // 64) * 64))
+def _matmul_geometry(
+    lead: Sequence[Dim], depth: int, columns: int
+) -> dict[str, int | tuple[int, ...]]:
+    """The geometry of a product with constant weights."""
+    many = all(map(is_static, lead)) and prod(map(nominal, lead)) >= _FEW_ROWS
+    # Columns of one primitive where there are too few rows to divide.
+    few = min(columns, max(_COLUMN_BLOCK, -(-columns // 8 // 64) * 64))
+    return {"depth": depth, "columns": columns, "column_block": columns if many else few}
 
 
 def _batch_matmul(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
@@ -86,7 +82,7 @@ def _batch_matmul(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     a, b = node.required(0), node.required(1)
     refused = _refuse_batches(a.shape, b.shape)
     if refused is not None:
-        _note(ctx, node, refused)
+        note(ctx, node, refused)
         return
     rows, depth = map(nominal, a.shape[-2:])
     columns, batch = nominal(node.output.shape[-1]), prod(map(nominal, a.shape[:-2]))
@@ -116,7 +112,7 @@ def _refuse_batches(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> Refused | None:
 
 def _emit_product(ctx: NodeContext, node: Node, operation: Operation, flops: Dim) -> None:
     tensors = [ctx.tensor(v) for v in node.inputs if v is not None]
-    ctx.set(_call(ctx, operation, tensors, node.output.t, flops))
+    ctx.set(call_operation(ctx, operation, tensors, node.output.t, flops))
 
 
 def _conv(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
@@ -125,7 +121,7 @@ def _conv(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     spec = found.spec
     extents = [(k - 1) * d + 1 for k, d in zip(spec.kernel, spec.dilations, strict=True)]
     if any(not 0 <= p < e for p, e in zip(spec.pads, extents * 2, strict=True)):
-        _note(ctx, node, Refused("the padding is wider than the window"))
+        note(ctx, node, Refused("the padding is wider than the window"))
         return
     depth = spec.ic // spec.groups
     n, *size = map(nominal, found.dims[:-1])
@@ -152,62 +148,30 @@ def _emit_conv(found: ConvNode, operation: Operation) -> None:
     x, *others = (ctx.tensor(v) for v in node.inputs if v is not None)
     output = TensorType(node.output.dtype, found.output_dims)
     tensors = [ctx.reshape(x, found.dims), *others]
-    result = _call(ctx, operation, tensors, output, found.flops)
+    result = call_operation(ctx, operation, tensors, output, found.flops)
     ctx.set(ctx.reshape(result, node.output.shape))
 
 
 def _tactic(
     ctx: NodeContext, node: Node, form: _Form, emit: Callable[[Operation], None]
 ) -> Iterator[Tactic]:
-    """The tactic of a node, unless oneDNN has none, or only one that is slow on purpose."""
+    """The tactic of a node in floating point."""
     dtypes = sorted({v.dtype for v in (*node.inputs, node.output) if v is not None})
     refused = refuse_postops(form.postops)
-    if len(dtypes) > 1 or dtypes[0] not in DTYPES:
+    if len(dtypes) > 1 or dtypes[0] not in _FLOATS:
         refused = Refused(f"no operation on {' and '.join(dtypes)}")
-    if refused is None:
-        dtype = DTYPES[dtypes[0]]
-        bias, steps = epilogue(form.postops, bias=form.bias)
-        operation = Operation(
-            form.kind, dtype, dtype, dtype, bias, (*form.before, *steps), form.geometry
-        )
-        found = implementation(operation, [max(s, 1) for s in form.sizes], ctx.isa.name)
-        if found and not found.startswith("ref"):
-            cost = _FACTOR * min(t.cost for t in form.generated) + _CALL_CYCLES
-            yield Tactic(f"{LIBRARY} {found}", cost, lambda: emit(operation), LIBRARY)
-            return
-        refused = Refused(f"only the implementation {found}" if found else "no implementation")
-    _note(ctx, node, refused)
-
-
-def _operations(ctx: NodeContext) -> Operations:
-    externals = ctx.function.module.externals
-    found = externals.setdefault(LIBRARY, Operations())
-    assert isinstance(found, Operations)
-    return found
-
-
-def _note(ctx: NodeContext, node: Node, refused: Refused) -> None:
-    _operations(ctx).refused[f"{node.key} {node.location}"] = refused.reason
-
-
-def _call(
-    ctx: NodeContext,
-    operation: Operation,
-    tensors: Sequence[Lowered],
-    output: TensorType,
-    flops: Dim,
-) -> Lowered:
-    """Emit the call of an operation."""
-    function = ctx.function
-    name = _operations(ctx).add(operation)
-    arguments = relax.Tuple([t.expr for t in tensors])
-    call = relax.call_dps_packed(name, arguments, function.relax_type(output))
-    result = Lowered(function.builder.emit(call), output.dims, output.dtype)
-    nbytes: Dim = 0
-    for tensor in (*tensors, result):
-        nbytes = add(nbytes, product([to_numpy(tensor.dtype).itemsize, *tensor.dims]))
-    ctx.record(name, [output], flops, "", nbytes)
-    return result
+    elif dtypes[0] == "bfloat16" and not ctx.isa.bf16:
+        # oneDNN would compute in float32, slowly.
+        refused = Refused(f"{ctx.isa.name} has no products of bfloat16")
+    if refused is not None:
+        note(ctx, node, refused)
+        return
+    dtype = DTYPES[dtypes[0]]
+    bias, steps = epilogue(form.postops, bias=form.bias, dtype=dtype)
+    operation = Operation(
+        form.kind, dtype, dtype, dtype, bias, (*form.before, *steps), form.geometry
+    )
+    yield from offered(ctx, node, operation, form.sizes, form.generated, lambda: emit(operation))
 
 
 #: The sources of tactics by composite.
@@ -216,4 +180,6 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     "burnish::Conv": (_conv,),
     "burnish::BatchMatMul": (_batch_matmul,),
     "MatMul": (_batch_matmul,),
+    "burnish::QMatMul": (qmatmul_tactics,),
+    "burnish::QConv": (qconv_tactics,),
 }

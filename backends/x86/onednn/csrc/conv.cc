@@ -108,18 +108,11 @@ void Conv::RunPiece(const Sizes& piece, int64_t input, int64_t output, const Ten
           reinterpret_cast<int64_t>(tensors.weights)};
   std::shared_ptr<Prepared> found =
       Find(key, [&] { return Prepare(PieceLayouts(piece), tensors.weights); });
-  size_t at = output * op_.channels_out * SizeOf(op_.result);
   int64_t channels = op_.groups * op_.channels_in;
-  std::vector<void*> data{tensors.source + input * channels * SizeOf(op_.source),
-                          found->packed->get_data_handle()};
-  if (op_.bias) data.push_back(tensors.bias);
-  size_t next = 0;
-  for (const PostOp& post_op : op_.post_ops) {
-    if (post_op.operand.empty()) continue;
-    char* operand = tensors.operands[next++];
-    data.push_back(post_op.operand == "full" ? operand + at : operand);
-  }
-  data.push_back(tensors.result + at);
+  std::vector<void*> data =
+      Data(tensors.source + input * channels * SizeOf(op_.source),
+           found->packed->get_data_handle(), tensors.bias, tensors,
+           {output * op_.channels_out, 0});
   found->primitive->Run(data.data());
 }
 

@@ -67,12 +67,14 @@ Descriptor Parse(const Json& json) {
   op.weights = Named(kTypes, json["weights"]);
   op.result = Named(kTypes, json["result"]);
   op.bias = json["bias"].Int() != 0;
+  op.zero_point = static_cast<int32_t>(json["zero_point"].Int());
   json["post_ops"].ForEachItem([&](const Json& item) {
     PostOp post_op;
     post_op.algorithm = Named(kAlgorithms, item["algorithm"]);
     post_op.alpha = static_cast<float>(item["alpha"].Number());
     post_op.beta = static_cast<float>(item["beta"].Number());
     post_op.operand = item["operand"].String();
+    if (!post_op.operand.empty()) post_op.type = Named(kTypes, item["type"]);
     op.post_ops.push_back(std::move(post_op));
   });
   if (op.kind == Kind::kMatmul) {

@@ -17,6 +17,8 @@ struct PostOp {
   float alpha = 0, beta = 0;
   // Of a binary step, whose second operand is a tensor: "channel", "full" or "scalar"; else empty.
   std::string operand;
+  // Element type of that tensor.
+  dnnl::memory::data_type type = dnnl::memory::data_type::f32;
 };
 
 enum class Kind { kMatmul, kBatchMatmul, kConv };
@@ -33,6 +35,8 @@ struct Descriptor {
   dnnl::memory::data_type source, weights, result;
   // Whether a bias of one value a channel is the argument after the weights.
   bool bias;
+  // The number that stands for 0 in the source, if that is an integer.
+  int32_t zero_point = 0;
   std::vector<PostOp> post_ops;
   // Of a product with constant weights [depth, columns]: the columns of one primitive.
   int64_t depth = 0, columns = 0, column_block = 0;

@@ -64,19 +64,11 @@ void Matmul::RunPiece(int64_t row, int64_t rows, int64_t column, const Tensors& 
   Key key{rows, column, reinterpret_cast<int64_t>(weights)};
   std::shared_ptr<Prepared> piece =
       Find(key, [&] { return Prepare(PieceLayouts(rows, columns), weights); });
-  size_t size = SizeOf(op_.result), at = (row * op_.columns + column) * size;
-  std::vector<void*> data{tensors.source + row * op_.depth * SizeOf(op_.source),
-                          piece->packed->get_data_handle()};
-  if (op_.bias) data.push_back(tensors.bias + column * size);
-  size_t next = 0;
-  for (const PostOp& post_op : op_.post_ops) {
-    if (post_op.operand.empty()) continue;
-    char* operand = tensors.operands[next++];
-    if (post_op.operand == "full") operand += at;
-    if (post_op.operand == "channel") operand += column * size;
-    data.push_back(operand);
-  }
-  data.push_back(tensors.result + at);
+  std::vector<void*> data = Data(tensors.source + row * op_.depth * SizeOf(op_.source),
+                                 piece->packed->get_data_handle(),
+                                 op_.bias ? tensors.bias + column * SizeOf(op_.result) : nullptr,
+                                 tensors,
+                                 {row * op_.columns + column, column});
   piece->primitive->Run(data.data());
 }
 
@@ -129,17 +121,11 @@ void BatchMatmul::RunPiece(int64_t batch, int64_t row, const Sizes& whole, const
   Key key{piece.batch, piece.rows, piece.depth, piece.columns};
   std::shared_ptr<Prepared> found =
       Find(key, [&] { return Prepare(PieceLayouts(piece), nullptr); });
-  size_t at = (batch * whole.rows + row) * whole.columns * SizeOf(op_.result);
-  std::vector<void*> data{
-      tensors.source + (batch * whole.rows + row) * whole.depth * SizeOf(op_.source),
-      tensors.weights + batch * whole.depth * whole.columns * SizeOf(op_.weights)};
-  size_t next = 0;
-  for (const PostOp& post_op : op_.post_ops) {
-    if (post_op.operand.empty()) continue;
-    char* operand = tensors.operands[next++];
-    data.push_back(post_op.operand == "full" ? operand + at : operand);
-  }
-  data.push_back(tensors.result + at);
+  int64_t first = batch * whole.rows + row;
+  std::vector<void*> data =
+      Data(tensors.source + first * whole.depth * SizeOf(op_.source),
+           tensors.weights + batch * whole.depth * whole.columns * SizeOf(op_.weights), nullptr,
+           tensors, {first * whole.columns, 0});
   found->primitive->Run(data.data());
 }
 

@@ -20,15 +20,17 @@ char* Address(const DLTensor* tensor) {
 
 // Memory of one value, one for each channel (the second axis of a picture, the last of a matrix), or
 // of the result's shape.
-dnnl::memory::desc OperandDesc(const std::string& kind, const dnnl::memory::desc& result) {
-  if (kind == "full") return result;
+dnnl::memory::desc OperandDesc(const PostOp& post_op, const dnnl::memory::desc& result) {
+  if (post_op.operand == "full") {
+    return dnnl::memory::desc(result.get_dims(), post_op.type, result.get_strides());
+  }
   dnnl::memory::dims dims(result.get_ndims(), 1), strides(result.get_ndims(), 1);
   size_t axis = result.get_ndims() == 4 ? 1 : dims.size() - 1;
-  if (kind == "channel") {
+  if (post_op.operand == "channel") {
     dims[axis] = result.get_dims()[axis];
     for (size_t i = 0; i < axis; ++i) strides[i] = dims[axis];
   }
-  return dnnl::memory::desc(dims, result.get_data_type(), strides);
+  return dnnl::memory::desc(dims, post_op.type, strides);
 }
 
 }  // namespace
@@ -80,6 +82,22 @@ std::string Operation::Implementation(const std::vector<int64_t>& sizes) const {
   }
 }
 
+std::vector<void*> Operation::Data(char* source, void* weights, char* bias, const Tensors& tensors,
+                                   const Place& place) const {
+  std::vector<void*> data{source, weights};
+  if (op_.bias) data.push_back(bias);
+  if (op_.zero_point != 0) data.push_back(const_cast<int32_t*>(&op_.zero_point));
+  size_t next = 0;
+  for (const PostOp& post_op : op_.post_ops) {
+    if (post_op.operand.empty()) continue;
+    int64_t at = post_op.operand == "full" ? place.element
+                 : post_op.operand == "channel" ? place.channel : 0;
+    data.push_back(tensors.operands[next++] + at * SizeOf(post_op.type));
+  }
+  data.push_back(tensors.result + place.element * SizeOf(op_.result));
+  return data;
+}
+
 std::shared_ptr<Prepared> Operation::Find(
     const Key& key, const std::function<std::unique_ptr<Prepared>()>& make) {
   std::lock_guard<std::mutex> lock(mutex_);
@@ -102,13 +120,14 @@ dnnl::primitive_attr Operation::Attributes(const Layouts& layouts,
       post_ops.append_eltwise(post_op.algorithm, post_op.alpha, post_op.beta);
       continue;
     }
-    dnnl::memory::desc desc = OperandDesc(post_op.operand, layouts.result);
+    dnnl::memory::desc desc = OperandDesc(post_op, layouts.result);
     post_ops.append_binary(post_op.algorithm, desc);
     int argument = DNNL_ARG_ATTR_MULTIPLE_POST_OP(static_cast<int>(i)) | DNNL_ARG_SRC_1;
     operands->push_back({argument, desc});
   }
   dnnl::primitive_attr attributes;
   attributes.set_post_ops(post_ops);
+  if (op_.zero_point != 0) attributes.set_zero_points_mask(DNNL_ARG_SRC, 0);
   // The library's own would belong to the thread that makes the primitive.
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   return attributes;
@@ -120,6 +139,10 @@ std::unique_ptr<Prepared> Operation::Prepare(const Layouts& layouts, const void*
   std::unique_ptr<dnnl::primitive_desc> desc = Describe(layouts, Attributes(layouts, &operands));
   std::vector<Slot> slots{{DNNL_ARG_SRC, desc->src_desc()}, {DNNL_ARG_WEIGHTS, desc->weights_desc()}};
   if (op_.bias) slots.push_back({DNNL_ARG_BIAS, layouts.bias});
+  if (op_.zero_point != 0) {
+    dnnl::memory::desc one({1}, dnnl::memory::data_type::s32, dnnl::memory::format_tag::x);
+    slots.push_back({DNNL_ARG_ATTR_ZERO_POINTS | DNNL_ARG_SRC, one});
+  }
   slots.insert(slots.end(), operands.begin(), operands.end());
   slots.push_back({DNNL_ARG_DST, desc->dst_desc()});
   auto prepared = std::make_unique<Prepared>();

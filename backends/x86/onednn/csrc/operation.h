@@ -27,6 +27,11 @@ struct Tensors {
   char* result;
 };
 
+// Where the result of a piece begins: its first element, and its first channel.
+struct Place {
+  int64_t element, channel;
+};
+
 // The memory that a primitive is made for.
 struct Layouts {
   dnnl::memory::desc source, weights, bias, result;
@@ -67,6 +72,9 @@ class Operation {
                                  const std::function<std::unique_ptr<Prepared>()>& make);
   // Makes a primitive, and packs the weights if they are `constant`.
   std::unique_ptr<Prepared> Prepare(const Layouts& layouts, const void* constant);
+  // What a primitive runs on, in the order of its slots.
+  std::vector<void*> Data(char* source, void* weights, char* bias, const Tensors& tensors,
+                          const Place& place) const;
   size_t SizeOf(dnnl::memory::data_type type) const { return dnnl::memory::data_type_size(type); }
 
   const Descriptor op_;
