@@ -87,7 +87,7 @@ def compile_artifact(request: CompileRequest) -> CompileReport:
         if options.strict:
             how = options.quantization
             weights = (how.weights_only or "") if how is not None else ""
-            for precision, others in request.precisions.asked(lowered.excluded):
+            for precision, others in lowered.assignment.asked(lowered.excluded):
                 check_strict(manifest.nodes, precision, others, weights)
         nodes, kernels = histogram(graph), sum(lowering.kernels.counts.values())
         weight_bytes = sum(w.nbytes for w in lowering.weights)
@@ -133,6 +133,8 @@ def _optimized(
     clock.start("import")
     graph, notes = import_model(request.model, options)
     order = original_order(graph)
+    if options.precision in STORAGES and options.quantization is not None:
+        assignment = assignment.excluding(graph, options.quantization.selection)
     lowered, source = Lowered(excluded=assignment.held("int8")), request.model
     if assignment.has("int8") or assignment.has("int4"):
         clock.start("quantize")
@@ -148,7 +150,7 @@ def _optimized(
         if options.verify_passes:
             # What the passes are held to is the quantized model, which is no secret of theirs.
             source = to_model(graph).SerializeToString()
-    ranges = None
+    lowered.assignment, ranges = assignment, None
     if assignment.storage != "fp32" and request.measured is None:
         ranges = MeasuredRanges.of(graph, reference_model(request.model), options, clock.progress)
     clock.start("optimize")

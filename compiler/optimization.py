@@ -13,6 +13,7 @@ from burnish.export import save
 from burnish.options import STORAGES, CompileOptions
 from burnish.passes.base import PassContext
 from burnish.precision.advice import advice
+from burnish.precision.assignment import Assignment
 from burnish.precision.judge import compare_graph
 from burnish.precision.quantize import Progress
 from burnish.precision.ranges import MeasuredRanges
@@ -81,9 +82,20 @@ def optimize_model(
         )
     graph, notes = import_model(model, options)
     before, context = histogram(graph), PassContext()
+    assignment = Assignment.constant(options.precision)
+    if options.quantization is not None:
+        assignment = assignment.excluding(graph, options.quantization.selection)
     ranges = MeasuredRanges.of(graph, model, options, progress)
     records = optimize(
-        graph, options, model, model, measure=ranges, only=only, progress=progress, context=context
+        graph,
+        options,
+        model,
+        model,
+        assignment=assignment,
+        measure=ranges,
+        only=only,
+        progress=progress,
+        context=context,
     )
     notes += [note for record in records for note in record.notes]
     comparison = None

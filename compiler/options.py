@@ -121,7 +121,8 @@ class CompileOptions:
         """Refuse what the precision has no use for, or lacks."""
         given = {
             "calibration data": (self.calibration_data is not None, PRECISIONS[1:]),
-            "an option of quantization": (self.quantization is not None, INTEGERS),
+            "an option of quantization": (self._quantizes(), INTEGERS),
+            "an exclusion of nodes": (self.quantization is not None, PRECISIONS[1:]),
             "a budget": (self.budget is not None, ("auto",)),
             "--strict": (self.strict, PRECISIONS[1:]),
         }
@@ -146,6 +147,11 @@ class CompileOptions:
                 "precision auto measures on samples of real inputs",
                 hint="give them with --calibration-data",
             )
+
+    def _quantizes(self) -> bool:
+        """Whether options of quantization say more than which nodes are left."""
+        how = self.quantization
+        return how is not None and not how.only_excludes
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for the manifest."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from burnish.cli.common import check_output_path, emit_json, json_option, pick_model
+from burnish.cli.quantize_options import exclusion_options
 
 if TYPE_CHECKING:
     from burnish.optimization import OptimizeReport
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     "a folder of such files, or a function that yields them.",
 )
 @click.option("--calibration-samples", type=click.IntRange(min=1), help="Take this many samples.")
+@exclusion_options
 @click.option(
     "--input-shapes",
     multiple=True,
@@ -65,6 +67,8 @@ def command(
     precision: str,
     calibration_data: str | None,
     calibration_samples: int | None,
+    op_types_to_exclude: tuple[str, ...],
+    nodes_to_exclude: tuple[str, ...],
     input_shapes: tuple[str, ...],
     skip_pass: tuple[str, ...],
     only_pass: tuple[str, ...],
@@ -84,18 +88,22 @@ def command(
     from burnish.options import INTEGERS, CompileOptions, parse_input_shapes
     from burnish.passes.manager import pass_names
     from burnish.passes.pipelines import pipeline
+    from burnish.precision.options import take_quantize_options
 
     if precision in INTEGERS:
         raise UsageError(
             f"optimize does not write models in precision {precision}",
             hint="burnish quantize IN OUT writes models of 8 or 4 bits",
         )
+    named = {"op_types_to_exclude": op_types_to_exclude, "nodes_to_exclude": nodes_to_exclude}
+    chosen = {name: given for name, given in named.items() if given}
     options = CompileOptions(
         input_shapes=parse_input_shapes(input_shapes),
         opt_level=opt_level,
         precision=precision,
         calibration_data=calibration_data,
         calibration_samples=calibration_samples,
+        quantization=take_quantize_options(chosen),
         skip_passes=skip_pass,
         dump_ir=dump_ir,
         verify_ir=verify_ir,

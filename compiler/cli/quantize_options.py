@@ -38,6 +38,18 @@ _CALIBRATION = (
     ),
 )
 
+_EXCLUSIONS = (
+    click.option(
+        "--op-types-to-exclude", multiple=True, metavar="OP", help="Leave these operators."
+    ),
+    click.option(
+        "--nodes-to-exclude",
+        multiple=True,
+        metavar="NAME",
+        help="Leave these; regular expressions.",
+    ),
+)
+
 _HOW = (
     click.option(
         "--calibration-method",
@@ -124,20 +136,12 @@ _HOW = (
         "--op-types-to-quantize", multiple=True, metavar="OP", help="Only these operators."
     ),
     click.option(
-        "--op-types-to-exclude", multiple=True, metavar="OP", help="Leave these operators."
-    ),
-    click.option(
         "--nodes-to-quantize",
         multiple=True,
         metavar="NAME",
         help="Only these; regular expressions.",
     ),
-    click.option(
-        "--nodes-to-exclude",
-        multiple=True,
-        metavar="NAME",
-        help="Leave these; regular expressions.",
-    ),
+    *_EXCLUSIONS,
     click.option(
         "--matmul-const-b-only/--matmul-all",
         default=True,
@@ -155,6 +159,13 @@ _HOW = (
 def calibration_options(function: F) -> F:
     """``--calibration-data`` and how much of it is taken."""
     for option in reversed(_CALIBRATION):
+        function = option(function)
+    return function
+
+
+def exclusion_options(function: F) -> F:
+    """Which nodes are left in a higher precision."""
+    for option in reversed(_EXCLUSIONS):
         function = option(function)
     return function
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from burnish.ir import Graph
 from burnish.options import INTEGERS
+from burnish.passes.quantization import Selection
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,29 @@ class Assignment:
     def constant(precision: str) -> Assignment:
         """The assignment of a precision that is the same for the whole model."""
         return Assignment("fp32" if precision in INTEGERS else precision, precision)
+
+    def excluding(self, graph: Graph, selection: Selection) -> Assignment:
+        """The assignment with nodes in fp32 that the user excludes.
+
+        Args:
+            graph: The model, as it was imported.
+            selection: What is excluded.
+
+        Raises:
+            UsageError: A name matches no node.
+        """
+        selection.check(graph)
+        reasons = {
+            name: reason
+            for node in graph.walk()
+            if (reason := selection.excludes(node))
+            for name in node.location.names or (node.name,)
+        }
+        return replace(
+            self,
+            nodes={**self.nodes, **dict.fromkeys(reasons, "fp32")},
+            reasons={**self.reasons, **reasons},
+        )
 
     def has(self, precision: str) -> bool:
         """Whether any product may have a precision."""

@@ -41,6 +41,7 @@ class Lowered:
         samples: Samples to judge the result on; empty without calibration data.
         note: What they are.
         quantized: Whether anything was quantized.
+        assignment: What was asked for, with what the user excludes.
     """
 
     records: list[PassRecord] = field(default_factory=list)
@@ -48,6 +49,7 @@ class Lowered:
     samples: list[Sample] = field(default_factory=list)
     note: str = ""
     quantized: bool = False
+    assignment: Assignment = field(default_factory=Assignment)
 
 
 def lower_products(

@@ -84,6 +84,15 @@ class QuantizeOptions:
         threshold(Histogram(), self.calibration_method, percentile=self.percentile)
 
     @property
+    def only_excludes(self) -> bool:
+        """Whether nothing is said but which nodes are left."""
+        selection = Selection(
+            op_types_to_exclude=self.selection.op_types_to_exclude,
+            nodes_to_exclude=self.selection.nodes_to_exclude,
+        )
+        return self == QuantizeOptions(selection=selection)
+
+    @property
     def corrections(self) -> list[str]:
         """Options that need calibration data."""
         wanted = {

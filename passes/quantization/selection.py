@@ -56,16 +56,22 @@ class Selection:
         """Why a node is left as it is; empty if it is wanted."""
         if node.op not in self.op_types_to_quantize:
             return f"{node.op} is not among the operators to quantize"
-        if node.op in self.op_types_to_exclude:
-            return f"{node.op} is excluded"
         names = node.location.names or (node.name,)
         if reason := next((self.held[name] for name in names if name in self.held), ""):
             return reason
-        if matching := next((p for p in self.nodes_to_exclude if _matches(p, names)), ""):
-            return f"excluded by {matching!r}"
+        if reason := self.excludes(node):
+            return reason
         if self.nodes_to_quantize and not any(_matches(p, names) for p in self.nodes_to_quantize):
             return "not among the nodes to quantize"
         return ""
+
+    def excludes(self, node: Node) -> str:
+        """Why a node was excluded by the user; empty if it was not."""
+        if node.op in self.op_types_to_exclude:
+            return f"{node.op} is excluded"
+        names = node.location.names or (node.name,)
+        matching = next((p for p in self.nodes_to_exclude if _matches(p, names)), "")
+        return f"excluded by {matching!r}" if matching else ""
 
     def check(self, graph: Graph) -> None:
         """Refuse names that no node has: a misspelled exclusion would be silently ignored.

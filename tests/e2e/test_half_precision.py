@@ -12,10 +12,11 @@ import onnx
 import pytest
 
 import burnish
+from burnish.api import checked_options
 from burnish.artifact import cpu_features
 from burnish.backends.registry import resolve_target
 from burnish.driver import compile_artifact
-from burnish.errors import AccuracyError, TargetUnavailableError
+from burnish.errors import AccuracyError, TargetUnavailableError, UsageError
 from burnish.options import CompileOptions
 from burnish.requests import CompileReport, CompileRequest
 from tests.models import ZOO, ModelUnavailable, feeds, model_path
@@ -166,6 +167,51 @@ def test_overflows_are_not_shipped(tmp_path: Path) -> None:
     assert "--calibration-data" in str(error.value)
     assert not path.exists()
     build(model, path, "x86", precision="bf16", check=True)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_what_cannot_run_here_is_judged_as_a_graph(precision: str, tmp_path: Path) -> None:
+    """The code is another machine's; NaN is found all the same."""
+    model, path = overflowing("channel of activations"), tmp_path / "a.burnish"
+    options = {"precision": precision, "check": True}
+    if precision == "fp16":
+        with pytest.raises(AccuracyError, match=r"NaN|infinit"):
+            build(model, path, "arm", **options)
+        assert not path.exists()
+        options["calibration_data"] = samples(tmp_path)
+    report = build(model, path, "arm", **options)
+    assert f"the graph in {precision} is like the model on onnxruntime" in report.notes
+    assert any("not compared with onnxruntime" in note for note in report.notes), "the code"
+
+
+def test_excluded_nodes_stay_in_float32(tmp_path: Path) -> None:
+    model = network("mlp")
+    for node in model.graph.node:
+        node.name = f"node_{node.output[0]}"
+    path = tmp_path / "a.burnish"
+    options = checked_options(
+        target="x86",
+        precision="bf16",
+        nodes_to_exclude=["node_[qk]"],
+        op_types_to_exclude="Softmax",
+    )
+    report = compile_artifact(CompileRequest(model.SerializeToString(), str(path), options))
+    assert report.kept["node_q"] == report.kept["node_k"] == "excluded by 'node_[qk]'"
+    assert report.kept["node_p"] == "Softmax is excluded"
+    manifest = json.loads((path / "manifest.json").read_text())
+    products = [n for n in manifest["nodes"] if "MatMul" in n["op"]]
+    storage = {name: n["storage"] for n in products for name in n["nodes"]}
+    assert (storage["node_q"], storage["node_k"], storage["node_u"]) == ("fp32", "fp32", "bf16")
+
+
+def test_wrong_exclusions() -> None:
+    with pytest.raises(UsageError, match="an exclusion of nodes is of no use with precision fp32"):
+        checked_options(nodes_to_exclude=["a"])
+    with pytest.raises(UsageError, match="an option of quantization is of no use with"):
+        checked_options(precision="bf16", nodes_to_exclude=["a"], bias_correction=True)
+    options = checked_options(precision="bf16", nodes_to_exclude=["nobody"])
+    with pytest.raises(UsageError, match="no node is called 'nobody'"):
+        compile_artifact(CompileRequest(network("mlp").SerializeToString(), "unused", options))
 
 
 def test_a_precision_without_kernels_is_refused() -> None:

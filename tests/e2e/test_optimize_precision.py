@@ -186,6 +186,21 @@ def test_wrong_uses(tmp_path: Path, cli: Cli) -> None:
     assert not Path(out).exists()
 
 
+def test_exclusions(tmp_path: Path, cli: Cli) -> None:
+    model = network("mlp")
+    for node in model.graph.node:
+        node.name = f"node_{node.output[0]}"
+    source, out = tmp_path / "mlp.onnx", tmp_path / "out.onnx"
+    onnx.save(model, source)
+    choice = ("--nodes-to-exclude", "node_[uo]", "--op-types-to-exclude", "Gelu")
+    report = cli.json("optimize", str(source), str(out), "--precision", "bf16", *choice)
+    kept = report["kept"]
+    assert kept["node_u"] == kept["node_o"] == "excluded by 'node_[uo]'"
+    assert kept["node_e"] == "Gelu is excluded"
+    text = cli("optimize", str(source), str(out), "--overwrite", *choice, code=2)
+    assert "an exclusion of nodes is of no use with precision fp32" in text
+
+
 def test_skipping_the_check_is_possible_and_said(tmp_path: Path, cli: Cli) -> None:
     model, _ = planted("pow", tmp_path)
     out = tmp_path / "out.onnx"
