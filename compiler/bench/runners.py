@@ -102,6 +102,7 @@ class OpenVinoRunner:
     """
 
     name = "openvino"
+    _precision = "f32"
 
     def __init__(self, model: Model, threads: int, streams: int | None = None) -> None:
         try:
@@ -116,7 +117,12 @@ class OpenVinoRunner:
             "PERFORMANCE_HINT": "LATENCY" if streams is None else "THROUGHPUT",
             "INFERENCE_NUM_THREADS": str(threads * (streams or 1)),
             "NUM_STREAMS": str(streams or 1),
-            **_OPENVINO_FP32,
+            # The precision hint alone leaves two things below it: products with int8 weights round
+            # their activations to int8, in groups of 32, and attention keeps its keys and values in
+            # 8 bits.
+            "INFERENCE_PRECISION_HINT": self._precision,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+            "KV_CACHE_PRECISION": self._precision,
         }
         try:
             loaded = core.read_model(source if isinstance(source, str) else io.BytesIO(source))
@@ -130,18 +136,17 @@ class OpenVinoRunner:
         return lambda: infer(inputs, share_inputs=True)
 
 
-# The precision hint alone leaves two things below fp32: products with int8 weights round their
-# activations to int8, in groups of 32, and attention keeps its keys and values in 8 bits.
-_OPENVINO_FP32 = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
-    "KV_CACHE_PRECISION": "f32",
-}
+class OpenVinoBf16Runner(OpenVinoRunner):
+    """The same, where it may compute in bfloat16."""
+
+    name = "openvino-bf16"
+    _precision = "bf16"
 
 
 PEERS: dict[str, Callable[[Model, int, int | None], Runner]] = {
     "onnxruntime": OnnxRuntimeRunner,
     "openvino": OpenVinoRunner,
+    "openvino-bf16": OpenVinoBf16Runner,
 }
 """What ``burnish bench --against`` knows."""
 
