@@ -31,7 +31,7 @@ from burnish.backends.cpu.dot8 import PACK, dot8
 from burnish.backends.cpu.epilogue import Epilogue, pack_channel
 from burnish.backends.cpu.gemm import emit_gemm, pack_columns, packed_size
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.near import NEAR, ends_near
+from burnish.backends.cpu.near import near_last
 from burnish.backends.cpu.requantize import LARGE, Rounding, store_codes
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns, vector_count
 from burnish.backends.cpu.tir import (
@@ -90,13 +90,14 @@ class QuantizedSpec:
     def staged(self) -> bool:
         """Whether results lie in float32 before they are stored: the kernel has a second output."""
         long = any(p.op in LONG for p in self.conv.postops)
-        return self.stores_codes and long and not self.ends_near
+        return self.stores_codes and long and self.last is None
 
     @property
-    def ends_near(self) -> bool:
-        """Whether the last post-op is a polynomial that suffices for codes."""
-        fits = self.stores_codes and not self.depthwise
-        return fits and ends_near(self.conv.postops, self.y_scale)
+    def last(self) -> Callable[[Expr, float], Expr] | None:
+        """What stands for the last post-op where that need not be exact."""
+        if not self.stores_codes or self.depthwise:
+            return None
+        return near_last(self.conv.postops, self.y_scale)
 
     @property
     def stores_codes(self) -> bool:
@@ -200,19 +201,19 @@ class CodeEpilogue(ScaledEpilogue):
         isa: The instruction set.
         rounding: How results become codes.
         unit: Distance of neighbouring codes, in what the post-ops compute.
-        last: What follows the steps.
+        last: What follows the steps, and gives its results in units of codes.
     """
 
     isa: Isa
     rounding: Rounding
     unit: float
-    last: Callable[[Expr], Expr] | None = None
+    last: Callable[[Expr, float], Expr] | None = None
 
     def units(self, value: Expr, offset: Index, channel: Index, valid: int | None = None) -> Expr:
         """Results in units of codes, with the arguments of :meth:`start`."""
         real = self.start(value, offset, channel, valid)
         if self.last is not None:
-            real = self.last(real)
+            return self.last(real, self.unit)
         return real if self.unit == 1.0 else real * constant(1.0 / self.unit, lanes_of(real))
 
     def store_row(
@@ -300,11 +301,14 @@ def scale_and_offset(
 def is_bounded(w: Codes8, scale: F32Array, bias: F32Array | None, spec: QuantizedSpec) -> bool:
     """Whether weights as those of :func:`pack_affine` can only give results of moderate size."""
     chain = spec.in_codes
-    if chain is None:
+    alone = spec.last is not None and len(spec.conv.postops) == 1
+    if chain is None and not alone:
         return False
     most = 255.0 * np.abs(w.reshape(w.shape[0], -1).astype(np.int32)).sum(axis=1)
     real = most * np.abs(scale.astype(np.float64)) + (0.0 if bias is None else np.abs(bias))
-    added = sum(255.0 * abs(p.params[0]) for p in chain.postops) + abs(chain.shift)
+    added = 0.0
+    if chain is not None:
+        added = sum(255.0 * abs(p.params[0]) for p in chain.postops) + abs(chain.shift)
     return bool(2 * real.max(initial=0.0) / spec.y_scale + added < LARGE)
 
 
@@ -379,11 +383,11 @@ def declare_epilogue(
     offset = k.input("offset", (channels,), "float32")
     chain = spec.in_codes
     postops = spec.conv.postops if chain is None else chain.postops
-    last = NEAR[postops[-1].op] if spec.ends_near else None
+    last = spec.last
     plain = Epilogue.declare(k, postops if last is None else postops[:-1], shape, spec.codes)
     if not spec.stores_codes or plain.deferred:
         return ScaledEpilogue(plain.steps, plain.cut, scale, offset)
-    whole = Rounding.whole(spec.y_dtype, spec.y_zero)
+    whole = replace(Rounding.whole(spec.y_dtype, spec.y_zero), bounded=spec.bounded)
     rounding, unit = (whole, spec.y_scale) if chain is None else (chain.rounding, 1.0)
     return CodeEpilogue(plain.steps, plain.cut, scale, offset, k.isa, rounding, unit, last)
 

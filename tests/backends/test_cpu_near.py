@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
-from burnish.backends.cpu.near import ERROR, LEAST_STEP, NEAR, ends_near
+from burnish.backends.cpu.near import NEAR, Gated, near_last
 from burnish.backends.cpu.tir import kernel, serial
 from burnish.ir.postops import parse_postops
 from tests.support.cpu_kernels import dirty, run_once
@@ -22,23 +22,25 @@ def exact(op: str, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("isa", [AVX512, AVX2], ids=lambda i: i.name)
-@pytest.mark.parametrize("op", NEAR)
-def test_error(isa: Isa, op: str) -> None:
+@pytest.mark.parametrize(("op", "row"), [(op, row) for op, rows in NEAR.items() for row in rows])
+def test_error(isa: Isa, op: str, row: Gated) -> None:
     inside, outside = np.linspace(-6, 6, 16 * 2048), np.array([-1e30, -100, -20, 20, 100, 1e30, 0])
     x = np.concatenate([inside, np.resize(outside, 16)]).astype(np.float32)
     with kernel("near", isa) as k:
         a, y = k.input("a", x.shape), k.output("y", x.shape)
         with serial(x.size // isa.lanes) as i:
-            y.store(i * isa.lanes, NEAR[op](a.load(i * isa.lanes, isa.lanes)))
+            y.store(i * isa.lanes, row(a.load(i * isa.lanes, isa.lanes), 0.25))
     (found,) = run_once(k.result, isa, [x], [dirty(x.shape)])
     want = exact(op, x.astype(np.float64))
-    assert np.all(np.abs(found - want) <= ERROR + 3e-6 * np.abs(want))
+    assert np.all(np.abs(found * 0.25 - want) <= row.error + 1e-5 * np.abs(want))
 
 
-def test_only_results_of_coarse_steps_end_near() -> None:
+def test_results_of_coarse_steps_end_near() -> None:
     gelu = parse_postops(["Add:channel", "Gelu"])
-    assert ends_near(gelu, LEAST_STEP)
-    assert not ends_near(gelu, LEAST_STEP / 2)
-    assert not ends_near(parse_postops(["Gelu", "Mul:scalar"]), 1.0)
-    assert not ends_near(parse_postops(["Tanh", "Gelu"]), 1.0)
-    assert not ends_near((), 1.0)
+    coarse, fine = NEAR["Gelu"]
+    assert near_last(gelu, 0.1) is coarse
+    assert near_last(gelu, 100 * fine.error) is fine
+    assert near_last(gelu, 50 * fine.error) is None
+    assert near_last(parse_postops(["Gelu", "Mul:scalar"]), 1.0) is None
+    assert near_last(parse_postops(["Tanh", "Gelu"]), 1.0) is None
+    assert near_last((), 1.0) is None
