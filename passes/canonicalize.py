@@ -394,7 +394,7 @@ def implied_expand(node: Node, b: Builder) -> Outcome:
     return None
 
 
-@FORMS.row("Conv", "MaxPool", "AveragePool")
+@FORMS.row("Conv", "ConvInteger", "MaxPool", "AveragePool")
 def explicit_padding(node: Node, b: Builder) -> Outcome:
     """Conv with auto_pad = Conv with the pads that it stands for."""
     pads = _automatic_pads(node)
@@ -410,7 +410,8 @@ def _automatic_pads(node: Node) -> tuple[int, ...] | None:
     if mode == "NOTSET" or node.int_attr("ceil_mode"):
         return None
     sizes = node.required(0).shape[2:]
-    kernel = node.required(1).shape[2:] if node.op == "Conv" else node.ints_attr("kernel_shape")
+    convolution = node.op in ("Conv", "ConvInteger")
+    kernel = node.required(1).shape[2:] if convolution else node.ints_attr("kernel_shape")
     ones = (1,) * len(sizes)
     strides, dilations = node.ints_attr("strides", ones), node.ints_attr("dilations", ones)
     begins: list[int] = []

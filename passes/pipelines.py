@@ -98,7 +98,7 @@ def _stored_in_8_bits(
         folded = replace(fold, dequantize=False)
         passes.append(Fixpoint("weights", (Canonicalize(), WeightForms(), folded)))
     if integers:
-        passes += [QuantizedForms(), IntegerProducts(), IntegerSums()]
+        passes += [QuantizedForms(), Canonicalize(), IntegerProducts(), IntegerSums()]
     if weight_only:
         passes.append(WeightOnlyProducts())
     if integers:

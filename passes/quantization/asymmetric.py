@@ -16,6 +16,7 @@ from burnish.ir import Attr, Builder, Node, Value
 from burnish.ir.types import BY_NAME
 from burnish.passes.base import Numerics
 from burnish.passes.patterns import NoMatch, Tracer
+from burnish.passes.quantization.integer import dense_or_depthwise
 from burnish.passes.quantization.parameters import centered
 from burnish.passes.rewrite import Replacement, Rule
 
@@ -62,9 +63,7 @@ class SplitAsymmetricWeights(Rule):
             return NoMatch("the weights fit int8 around zero", weights)
         if node.op != "Conv" and (codes.t.rank != 2 or node.int_attr("transA")):
             return NoMatch("it is no product of rows and columns", node)
-        if node.float_attr("alpha", 1.0) != 1.0:
-            return NoMatch("the product is scaled", node)
-        if node.op == "Conv" and node.int_attr("group", 1) not in (1, codes.array.shape[0]):
+        if node.op == "Conv" and not dense_or_depthwise(node, codes.array.shape):
             return NoMatch(f"it has {node.int_attr('group', 1)} groups", node)
         values, rest = split(codes.array, point)
         attrs: dict[str, Attr] = {"axis": axis} if several else {}
@@ -72,7 +71,8 @@ class SplitAsymmetricWeights(Rule):
         main = b.node(node.op, [x, w, *node.inputs[2:]], node.attrs).output
         # One number for each channel, even if all are the same: a post-op of the product takes it.
         factor = np.zeros(codes.array.shape[axis], np.float32)
-        factor -= scale.array.astype(np.float64).reshape(-1) * rest
+        alpha = node.float_attr("alpha", 1.0)
+        factor -= alpha * scale.array.astype(np.float64).reshape(-1) * rest
         y = b.op("Add", main, b.op("Mul", _sums(b, node, codes), _factor(b, node, factor)))
         return Replacement({node.output: y}, (node,))
 

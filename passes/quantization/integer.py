@@ -111,6 +111,15 @@ def _constant(value: Value | None) -> NDArray[Any] | None:
     return made
 
 
+def dense_or_depthwise(node: Node, shape: tuple[int, ...]) -> bool:
+    """Whether a convolution has one group, or one for each of as many inputs as outputs.
+
+    Other groups have kernels in floating point only.
+    """
+    group = node.int_attr("group", 1)
+    return group == 1 or (group == shape[0] and shape[1] == 1)
+
+
 class MakeQConv(Rule):
     """Conv of dequantized data and weights => burnish::QConv."""
 
@@ -131,6 +140,8 @@ class MakeQConv(Rule):
             return NoMatch("it has not 1 or 2 spatial axes", node)
         if node.str_attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             return NoMatch("the padding depends on the input size", node)
+        if not dense_or_depthwise(node, weights[0].shape):
+            return NoMatch(f"it has {node.int_attr('group', 1)} groups", node)
         bias = _constant(node.input(2))
         if node.input(2) is not None and (bias is None or bias.ndim != 1):
             return NoMatch("the bias is not constant", node)
@@ -163,9 +174,10 @@ class MakeQMatMul(Rule):
         weights = weights_of(w, 0 if turned else 1)
         if isinstance(weights, NoMatch):
             return weights
-        if node.int_attr("transA") or node.float_attr("alpha", 1.0) != 1.0:
-            return NoMatch("the left operand is transposed or scaled", node)
+        if node.int_attr("transA"):
+            return NoMatch("the left operand is transposed", node)
         values, scale = weights
+        scale = (scale * np.float32(node.float_attr("alpha", 1.0))).astype(np.float32)
         inputs = _core(b, *data, np.ascontiguousarray(values.T) if turned else values, scale)
         attrs: dict[str, Attr] = {"postops": (), "y_dtype": "float32"}
         y = b.node("QMatMul", inputs, attrs, domain="burnish").output

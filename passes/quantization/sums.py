@@ -23,6 +23,7 @@ from burnish.ir.types import BY_NAME
 from burnish.passes.fusion.conv_norm import spatial_attrs
 from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.quantization.asymmetric import split, zero_point
+from burnish.passes.quantization.integer import dense_or_depthwise
 from burnish.passes.quantization.parameters import centered
 from burnish.passes.rewrite import Replacement, RewritePass, Rule
 
@@ -134,8 +135,8 @@ class MakeSumsOfConv(Rule):
         if isinstance(found, NoMatch):
             return found
         group, channels = node.int_attr("group", 1), found.weights.shape[0]
-        if found.rest is not None and group not in (1, channels):
-            return NoMatch(f"it has {group} groups and weights with zero points", node)
+        if not dense_or_depthwise(node, found.weights.shape):
+            return NoMatch(f"it has {group} groups", node)
         attrs: dict[str, Attr] = {"data_format": channels_first_format(rank)}
         attrs |= spatial_attrs(node, rank)
         pads = node.ints_attr("pads", (0,) * (2 * (rank - 2)))

@@ -155,6 +155,16 @@ def product(weights: str, data: str = "DequantizeLinear(q, s, z)", op: str = "Ma
 }}"""  # noqa: E501
 
 
+def grouped(groups: int) -> str:
+    """A convolution with so many groups."""
+    return f"""g (uint8[1,8,6,5] q) => (float[1,8,6,5] y)
+<float s = {{0.05}}, uint8 z = {{9}}, int8[8,{8 // groups},1,1] w, float ws = {{0.02}}> {{
+    a = DequantizeLinear(q, s, z)
+    b = DequantizeLinear(w, ws)
+    y = Conv<group={groups},auto_pad="SAME_UPPER">(a, b)
+}}"""
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -166,13 +176,10 @@ def product(weights: str, data: str = "DequantizeLinear(q, s, z)", op: str = "Ma
             product("DequantizeLinear<axis=0>(w, rows)"),
             "the weights' scales do not lie along the output channels",
         ),
-        (
-            product("DequantizeLinear<axis=0>(wt, columns)", op="Gemm<transB=1,alpha=2.0>"),
-            "the left operand is transposed or scaled",
-        ),
+        (grouped(2), "it has 2 groups"),
         (product("DequantizeLinear(w, ws)", "Relu(f)"), "its activation is not quantized"),
     ],
-    ids=["16-bit", "rows", "alpha", "activation"],
+    ids=["16-bit", "rows", "groups", "activation"],
 )
 def test_what_stays_in_floating_point_has_its_reason(text: str, reason: str) -> None:
     notes, kept = notes_of(text)
@@ -206,6 +213,31 @@ def test_products_of_two_activations_have_their_reason(right: str, step: str) ->
     notes, _ = notes_of(text.replace("TYPE", "float[2,4,5]"))
     reason = "an operand is not quantized, or there are different numbers of matrices"
     assert any(reason in note for note in notes), notes
+
+
+@pytest.mark.parametrize("codes_of", ["int8[5,6] wt", "uint8[5,6] wt"])
+def test_scaled_products(codes_of: str) -> None:
+    text = product("DequantizeLinear<axis=0>(wt, columns)", op="Gemm<transB=1,alpha=2.0>")
+    dtype = codes_of.split("[")[0]
+    i = text.index("int8[5,6] wt")
+    stop = text.index("}", i) + 1
+    text = text[:i] + f"{codes_of} = {numbers(codes(5, 6, dtype=dtype))}" + text[stop:]
+    text = text.replace(", uint16[4,6] q16, float[4,6] f", "")
+    become(text, {"q": codes(4, 6)}, {"burnish::QMatMul": 1 if dtype == "int8" else 2})
+
+
+@pytest.mark.parametrize("form", ["QLinearConv", "ConvInteger"])
+def test_automatic_padding(form: str) -> None:
+    if form == "QLinearConv":
+        text = QLINEAR_CONV.replace("pads=[1,1,1,1]", 'auto_pad="SAME_LOWER"')
+        become(text, {"x": codes(1, 4, 6, 7)}, {"burnish::QConv": 1}, step=1)
+        return
+    text = CONV_SUMS.replace("pads=[1,0,1,1]", 'auto_pad="SAME_UPPER"').replace("W[", "uint8[")
+    text = text.replace("T[", "uint8[").replace("T z", "uint8 z").replace("W wz", "uint8 wz")
+    text = text.replace("{-100}", "{90}").replace("GROUP", "1").replace("IN,", "6,")
+    text = text.replace("WEIGHTS", numbers(codes(6, 6, 3, 3)))
+    feeds = {"x": codes(1, 6, 5, 7), "z": np.array(200, np.uint8)}
+    become(text, feeds, {"burnish::QConv": 2})
 
 
 WEIGHTS = {
