@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from burnish.artifact import copy_artifact, read_manifest
+from burnish.attestation import operation_shares
 from burnish.auto.evaluation import Evaluator, reference_outputs
 from burnish.auto.metric import Arrays, Loss, Metric
 from burnish.auto.regions import find_regions, region_of_nodes
 from burnish.auto.result import AutoReport, FrontPoint, RegionChoice
 from burnish.auto.search import ORDER, Levels, Search, TurnedBack
-from burnish.auto.shares import below_fp32
 from burnish.auto.timing import BuildTimes, time_builds
 from burnish.backends.registry import resolve_target
 from burnish.calibration.data import open_data
@@ -301,7 +301,7 @@ class _Auto:
             judged_on=len(self.held),
             evaluations=len(search.points) + self.judged,
             seconds={**whole, "auto": fastest},
-            below_fp32=below_fp32(read_manifest(final.path).nodes),
+            below_fp32=1.0 - operation_shares(read_manifest(final.path).nodes).get("fp32", 0.0),
             regions=regions,
             turned_back=self._turned_back(search),
             front=tuple(

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from burnish.artifact import Manifest, NodeInfo
+from burnish.attestation import operation_shares
 from burnish.gate.config import PlacementGate, SizeGate
 from burnish.gate.result import CheckResult, listed
 from burnish.gate.units import format_size
+from burnish.lowering.precision import is_product
 
 #: Precisions of kernels that compute; others (indices, sizes) are named by their element type.
 _COMPUTE = frozenset({"fp64", "fp32", "bf16", "fp16", "int8"})
@@ -74,6 +76,7 @@ def check_placement(gate: PlacementGate, manifest: Manifest) -> list[CheckResult
     computing = [node for node in kernels if node.precision in _COMPUTE]
     results = [_share("precision", p, least, computing) for p, least in gate.min_share.items()]
     results += [_share("storage", p, least, computing) for p, least in gate.min_storage.items()]
+    results += [_operations(p, least, kernels) for p, least in gate.min_operations.items()]
     if gate.devices:
         results.append(_devices(gate.devices, kernels))
     return results
@@ -102,6 +105,26 @@ def _share(
         f">= {least:.1%}",
         share=share,
         kernels=dict(counts),
+    )
+
+
+def _operations(precision: str, least: float, kernels: Sequence[NodeInfo]) -> CheckResult:
+    """The share of the operations of products in a precision."""
+    shares = operation_shares(kernels)
+    share = shares.get(precision, 0.0)
+    others = [n for n in kernels if is_product(n.op) and n.precision != precision]
+    reason = ""
+    if share < least:
+        found = listed([f"{_origin(n)} ({n.precision}{_because(n)})" for n in others])
+        reason = f"{share:.1%} of the operations of products are in {precision}; others: {found}"
+    return CheckResult.judged(
+        "precision",
+        f"operations {precision}",
+        reason,
+        f"{share:.1%} of the operations of products",
+        f">= {least:.1%}",
+        share=share,
+        shares=shares,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from burnish.bench.ratio import RatioPlan
 from burnish.options import DimSpec
@@ -127,12 +127,15 @@ class PlacementGate:
     Attributes:
         min_share: Least share, of the kernels that compute, of those that do it in a precision.
         min_storage: Least share of the same whose results are stored in a precision.
+        min_operations: Least share, of the operations of convolutions and matrix products, of
+            those in a precision.
         devices: Where kernels may run; empty for anywhere.
         forbid_notes: Patterns (``*`` stands for anything) that no note of the compiler may match.
     """
 
     min_share: Mapping[str, float] = field(default_factory=dict)
     min_storage: Mapping[str, float] = field(default_factory=dict)
+    min_operations: Mapping[str, float] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     forbid_notes: tuple[str, ...] = ()
 
@@ -148,6 +151,12 @@ class ModelSpec:
         opt_level: Optimization level.
         skip_passes: Passes to leave out.
         input_shapes: As the ``--input-shapes`` of ``burnish compile``.
+        calibration_data: Samples that precisions below fp32 are measured on, as the
+            ``--calibration-data`` of ``burnish compile``.
+        calibration_samples: How many of them are taken; None for all.
+        strict: Whether a product in a higher precision than what was asked for is an error.
+        quantization: Options of ``int8`` and ``auto``, by the names of Python.
+        budget: Options of ``auto``, likewise.
         inputs: Where samples come from; the first sample is also what is timed.
         accuracy: Limits of errors.
         latency: Limits of times.
@@ -162,6 +171,11 @@ class ModelSpec:
     opt_level: int = 3
     skip_passes: tuple[str, ...] = ()
     input_shapes: Mapping[str, tuple[DimSpec, ...]] = field(default_factory=dict)
+    calibration_data: str | None = None
+    calibration_samples: int | None = None
+    strict: bool = False
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    budget: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[InputSource, ...] = (DrawnInputs(),)
     accuracy: AccuracyGate = field(default_factory=AccuracyGate)
     latency: LatencyGate = field(default_factory=LatencyGate)

@@ -17,9 +17,9 @@ from burnish.errors import InputFileError, TargetUnavailableError, UsageError
 from burnish.gate import attested
 from burnish.gate.config import BASELINE, GateConfig, Row
 from burnish.gate.inputs import Feeds
+from burnish.gate.precision import compile_options
 from burnish.gate.result import CheckResult, Gate, RowResult
 from burnish.gate.units import format_size
-from burnish.options import CompileOptions
 from burnish.runtime import missing_device
 from burnish.worker import run_in_worker
 
@@ -107,17 +107,8 @@ class RowCheck:
 
     def _compile(self) -> _Built | None:
         self.step("compile")
-        model = self.row.model
         with self._reported("compile", ""):
-            options = CompileOptions(
-                target=self.row.target,
-                precision=self.row.precision,
-                threads=model.threads,
-                input_shapes=model.input_shapes,
-                opt_level=model.opt_level,
-                skip_passes=model.skip_passes,
-            )
-            report = compile_to(model.path, self.artifact, options)
+            report = compile_to(self.row.model.path, self.artifact, compile_options(self.row))
             seconds = sum(report.seconds.values())
             size = attested.artifact_size(self.artifact)
             details = {

@@ -24,6 +24,7 @@ from burnish.gate.fields import (
     text,
     whole,
 )
+from burnish.gate.precision import precision_fields
 from burnish.gate.units import parse_size
 from burnish.options import PRECISIONS, DimSpec, parse_input_shapes
 
@@ -127,6 +128,7 @@ def _model_fields(folder: Path) -> dict[str, Field]:
         "opt-level": whole(0, 3),
         "skip-passes": array(text, empty=True),
         "input-shapes": _input_shapes,
+        **precision_fields(folder),
         "inputs": array(partial(_inputs, folder)),
         "accuracy": table(accuracy),
         "latency": table({"max-ratio": mapping(_RATIO, AGAINST)}),
@@ -136,6 +138,7 @@ def _model_fields(folder: Path) -> dict[str, Field]:
             {
                 "min-share": mapping(_SHARE, _ATTESTED),
                 "min-storage": mapping(_SHARE, _ATTESTED),
+                "min-operations": mapping(_SHARE, _ATTESTED),
                 "devices": array(text),
                 "forbid-notes": array(text),
             }

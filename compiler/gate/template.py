@@ -31,6 +31,12 @@ precisions = ["fp32"]
 threads = 1
 # opt-level = 3
 # skip-passes = []
+# For precisions = ["int8"], ["bf16"], ["fp16"] or ["auto"]; fp32 needs none of these.
+# calibration-data = "samples"   # samples to measure on: .npz, a folder, script.py:function
+# calibration-samples = 100
+# strict = true                  # a product in a higher precision is an error (exit 13)
+# quantization = {{ calibration-method = "entropy", nodes-to-exclude = ["head.*"] }}
+# budget = {{ max-drop = 0.01, metric = "cosine", max-evals = 32 }}   # of auto
 
 [[model]]
 name = {name}
@@ -65,6 +71,7 @@ max-bytes = {size}           # of the artifact: bytes, KB, MB, GB, KiB, MiB, GiB
 [model.placement]            # what the artifact attests
 # min-share = {{ fp32 = 1.0 }}   # least share of the kernels that compute in a precision
 # min-storage = {{ fp16 = 0.9 }} # least share of the kernels that store their results in it
+# min-operations = {{ int8 = 0.9 }}   # least share of the operations of convolutions and products
 devices = ["cpu"]
 # forbid-notes = ["as plain operators"]   # notes of the compiler; "*" forbids any
 
