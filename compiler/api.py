@@ -60,11 +60,16 @@ def compile(
             takes it: ``{"x": {0: "batch"}}``; dims are names, or ``torch.export.Dim`` with bounds.
             The example needs a size of 2 or more there.
         target: See ``burnish targets``.
-        precision: Compute precision.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``, or ``auto`` for the fastest mixture
+            within a budget; see the options ``calibration_data`` and ``max_drop``.
         threads: Threads of a call; None for all CPUs that the process may use.
         input_shapes: Input name to dims: numbers fix, names rename, pairs bound a dim.
         progress: Gets (phase, done, total) while it compiles.
-        options: Further fields of :class:`burnish.options.CompileOptions`. ``cache_dir`` names a
+        options: Further fields of :class:`burnish.options.CompileOptions`, and by their own names
+            those of :class:`burnish.precision.options.QuantizeOptions`, of
+            :class:`burnish.passes.quantization.Selection` (``nodes_to_exclude``) and of
+            :class:`burnish.precision.options.Budget` (``max_drop``). ``calibration_data`` may be an
+            iterable, a data loader or a data reader: it is read here, once. ``cache_dir`` names a
             folder that keeps kernels and artifacts for the next call. ``check=True`` compares
             with what the model was given as: an ONNX model on onnxruntime, a module or Keras model
             as it is, on the example inputs and on others like them.
