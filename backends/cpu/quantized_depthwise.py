@@ -22,6 +22,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu.conv import ConvSpec, for_powers
 from burnish.backends.cpu.dot8 import PACK, dot8
+from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.quantized import (
     CodeEpilogue,
@@ -95,19 +96,27 @@ class Group:
 
 
 def takes(spec: QuantizedSpec, isa: Isa) -> bool:
-    """Whether the template is for this convolution: 8 bits out, and nothing read by post-ops."""
+    """Whether the template is for this convolution: post-ops are short and read constants only."""
     posts = spec.conv.postops
     return (
         spec.depthwise
-        and spec.stores_codes
+        and spec.y_dtype != "int32"
         and bool(isa.dot8)
         and spec.conv.kernel[0] * spec.conv.kernel[1] <= _MAX_TAPS
-        and not any(p.operand or p.op in LONG for p in posts)
+        and not any(p.operand not in ("", "channel", "scalar") or p.op in LONG for p in posts)
     )
 
 
-def groups_of(channels: int, isa: Isa) -> list[Group]:
-    """Whole groups, and one for the rest: where two vectors hold it, it is not interleaved."""
+def groups_of(spec: QuantizedSpec, isa: Isa) -> list[Group]:
+    """Whole groups, and one for the rest: where two vectors hold it, it is not interleaved.
+
+    Results in float32 are not packed, which would bring them in order: none is interleaved.
+    """
+    channels = spec.conv.oc
+    if not spec.stores_codes:
+        width = 2 * isa.lanes
+        sizes = [min(width, channels - first) for first in range(0, channels, width)]
+        return [Group(i * width, n, -(-n // isa.lanes)) for i, n in enumerate(sizes)]
     width = QUAD * isa.lanes
     groups = [Group(first, width, QUAD) for first in range(0, channels - width + 1, width)]
     rest = channels % width
@@ -117,10 +126,10 @@ def groups_of(channels: int, isa: Isa) -> list[Group]:
     return groups
 
 
-def channel_order(channels: int, isa: Isa) -> npt.NDArray[np.int64]:
+def channel_order(spec: QuantizedSpec, isa: Isa) -> npt.NDArray[np.int64]:
     """Which channel each of the constants belongs to; beyond the last they have no meaning."""
     parts = []
-    for group in groups_of(channels, isa):
+    for group in groups_of(spec, isa):
         place = np.arange(group.vectors * isa.lanes)
         if group.interleaved:
             vector, lane = place // isa.lanes, place % isa.lanes
@@ -135,7 +144,7 @@ def pack_taps(w: Codes8, spec: QuantizedSpec, isa: Isa) -> Codes8:
     For each four rows of the window, column and channel a word; rows beyond the window are 0.
     """
     kh, kw = spec.conv.kernel
-    order = channel_order(spec.conv.oc, isa)
+    order = channel_order(spec, isa)
     padded = np.zeros((_fours(kh) * PACK, kw, order.max() + 1), np.int8)
     padded[:kh, :, : spec.conv.oc] = w[:, 0].transpose(1, 2, 0)
     words = padded[:, :, order].reshape(_fours(kh), PACK, kw, order.size)
@@ -146,19 +155,23 @@ def pack_affine_taps(
     w: Codes8, scale: F32Array, bias: F32Array | None, spec: QuantizedSpec, isa: Isa
 ) -> tuple[F32Array, F32Array]:
     """``scale`` and ``offset`` as :func:`quantized.pack_affine`, in the order of the sums."""
-    order = channel_order(spec.conv.oc, isa)
-    found = []
-    for values in scale_and_offset(w, scale, bias, spec, spec.read_zero):
-        padded = np.zeros(order.max() + 1, np.float32)
-        padded[: values.size] = values
-        found.append(padded[order])
-    return found[0], found[1]
+    factors, offset = scale_and_offset(w, scale, bias, spec, spec.read_zero)
+    return pack_channel_taps(factors, spec, isa), pack_channel_taps(offset, spec, isa)
 
 
-def packed_taps_size(conv: ConvSpec, isa: Isa) -> int:
+def pack_channel_taps(values: npt.ArrayLike, spec: QuantizedSpec, isa: Isa) -> F32Array:
+    """A ``channel`` operand in the order of the sums."""
+    flat = np.asarray(values, np.float32).reshape(-1)
+    order = channel_order(spec, isa)
+    padded = np.zeros(max(order.max() + 1, flat.size), np.float32)
+    padded[: flat.size] = flat
+    return padded[order]
+
+
+def packed_taps_size(spec: QuantizedSpec, isa: Isa) -> int:
     """Bytes of the packed weights."""
-    kh, kw = conv.kernel
-    return PACK * _fours(kh) * kw * channel_order(conv.oc, isa).size
+    kh, kw = spec.conv.kernel
+    return PACK * _fours(kh) * kw * channel_order(spec, isa).size
 
 
 def _fours(rows: int) -> int:
@@ -187,13 +200,12 @@ def quantized_depthwise(isa: Isa, spec: QuantizedSpec, name: str = "qdepthwise")
     if not takes(spec, isa):
         raise CompileError(f"no depthwise template for {spec.y_dtype} on {isa.name}")
     shape = (conv.n, conv.oh, conv.ow, conv.oc)
-    padded = channel_order(conv.oc, isa).size
+    padded = channel_order(spec, isa).size
     with kernel(name, isa) as k:
         x = k.input("x", (conv.n, conv.h, conv.w, conv.ic), spec.x_dtype)
-        w = k.input("w", (packed_taps_size(conv, isa),), "int8")
-        epilogue = declare_epilogue(k, spec, shape, padded)
+        w = k.input("w", (packed_taps_size(spec, isa),), "int8")
+        epilogue = declare_epilogue(k, spec, (*shape[:3], padded), padded)
         y = k.output("y", shape, spec.y_dtype)
-        assert isinstance(epilogue, CodeEpilogue)
         words = T.decl_buffer((i64(w.size // PACK),), "int32", data=w.buffer.data, align=PACK)
         _Loops(isa, spec, x, words, y, epilogue, padded).emit()
     return k.result
@@ -219,13 +231,13 @@ class _Loops:
     x: Tensor
     words: object
     y: Tensor
-    epilogue: CodeEpilogue
+    epilogue: Epilogue
     padded: int
 
     def emit(self) -> None:
         """One parallel loop over images, runs of rows and groups of channels."""
         conv = self.spec.conv
-        groups = groups_of(conv.oc, self.isa)
+        groups = groups_of(self.spec, self.isa)
         whole = [g for g in groups if g.channels == groups[0].channels]
         run = self._rows_per_task(len(groups))
         runs = ceildiv(conv.oh, run)
@@ -339,14 +351,17 @@ class _Loops:
             acc[i] = dot.accumulate(acc[i], column[u], let(weights))
 
     def _store(self, acc: Acc, r: int, group: Group, pixel: Index) -> None:
-        lanes = self.isa.lanes
-        values = [
-            self.epilogue.units(acc[r * group.vectors + u], 0, group.first + u * lanes)
-            for u in range(group.vectors)
-        ]
-        rounding = self.epilogue.rounding
-        codes = rounding.codes(self.isa, values, ordered=not group.interleaved)
-        store_codes(self.y, pixel * self.spec.conv.oc + group.first, codes, group.channels)
+        lanes, epilogue = self.isa.lanes, self.epilogue
+        sums = [acc[r * group.vectors + u] for u in range(group.vectors)]
+        place = pixel * self.spec.conv.oc + group.first
+        if not isinstance(epilogue, CodeEpilogue):
+            rest = group.channels - (group.vectors - 1) * lanes
+            tail = rest if rest < lanes else None
+            epilogue.store_row(self.y, sums, place, place, group.first, tail)
+            return
+        values = [epilogue.units(v, 0, group.first + u * lanes) for u, v in enumerate(sums)]
+        codes = epilogue.rounding.codes(self.isa, values, ordered=not group.interleaved)
+        store_codes(self.y, place, codes, group.channels)
 
     def _column(self, at: _Place, four: int, left: Index, column: int, within: bool) -> list[Expr]:
         """Words of up to four rows of the image at one column, a vector for each of sums."""

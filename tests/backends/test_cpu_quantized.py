@@ -11,6 +11,7 @@ import pytest
 from burnish.artifact import cpu_features
 from burnish.backends.cpu.conv import ConvSpec
 from burnish.backends.cpu.depthwise import pack_depthwise
+from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, Isa
 from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
 from burnish.backends.cpu.quantized import (
@@ -23,6 +24,7 @@ from burnish.backends.cpu.quantized import (
 )
 from burnish.backends.cpu.quantized_depthwise import (
     pack_affine_taps,
+    pack_channel_taps,
     pack_taps,
     quantized_depthwise,
     takes,
@@ -109,6 +111,14 @@ CASES = {
         24, 24, (3, 3), pads=(1, 1, 1, 1), groups=24, zero=5, y="uint8",
         postops=parse_postops(["Add:quantized:0.7:11.0"]),
     ),
+    "depthwise-channel": Case(
+        104, 104, (3, 3), pads=(1, 1, 1, 1), groups=104, zero=5, y="uint8",
+        postops=parse_postops(["Mul:channel", "Relu", "Add:channel"]),
+    ),
+    "depthwise-real": Case(
+        104, 104, (3, 3), (1, 2), (1, 1, 1, 1), groups=104, x="int8", zero=5,
+        postops=parse_postops(["HardSwish", "Mul:channel"]),
+    ),
     "depthwise-signed": Case(
         19, 19, (3, 3), (2, 2), (1, 1, 1, 1), groups=19, x="int8", zero=4, y="int8"
     ),
@@ -154,6 +164,11 @@ def pieces(case: Case, isa: Isa) -> tuple[QuantizedSpec, list[Any], Any]:
             operand = rng.integers(0, 256, real.shape).astype(np.uint8)
             arguments.append(operand)
             raw.append((operand.astype(np.float64) - post.params[1]) * post.params[0])
+        elif post.operand == "channel":
+            operand = rng.uniform(0.5, 1.5, case.oc).astype(np.float32)
+            pack = pack_channel_taps(operand, spec, isa) if columns else pack_channel(operand, isa)
+            arguments.append(pack)
+            raw.append(operand.astype(np.float64))
     plain = tuple(PostOp(p.op, "full") if p.operand else p for p in case.postops)
     return spec, arguments, reference.postops(real, plain, raw)
 

@@ -29,7 +29,9 @@ from burnish.backends.cpu.quantized import (
     quantized_conv,
 )
 from burnish.backends.cpu.quantized_depthwise import (
+    groups_of,
     pack_affine_taps,
+    pack_channel_taps,
     pack_taps,
     packed_taps_size,
     pixels_of,
@@ -119,6 +121,7 @@ class _Template:
         layout: What the packed form depends on besides spec and instruction set.
         size: Elements of the packed weights; None if they are not int8.
         detail: What was chosen, for the report.
+        channel: Packs ``channel`` operands, if they do not lie as the channels do.
     """
 
     family: str
@@ -128,6 +131,7 @@ class _Template:
     layout: Hashable
     size: int | None
     detail: str
+    channel: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def _emit_conv(ctx: NodeContext, node: Node) -> None:
@@ -220,7 +224,7 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
         template.family,
         (view, template.layout, codes, postops_key(conv.postops)),
         build,
-        [x, weights, *affine, *_operands(ctx, node, call)],
+        [x, weights, *affine, *_operands(ctx, node, call, template)],
         outputs,
         flops=product([*call.output_dims, 2 * prod(_taps(call))]),
         detail=template.detail,
@@ -232,10 +236,17 @@ def _template(spec: QuantizedSpec, isa: Isa) -> _Template:
     """The kernel for a product."""
     conv = spec.conv
     if takes(spec, isa):
-        detail = f"{isa.dot8}, tile {pixels_of(conv, isa)}x4"
-        size = packed_taps_size(conv, isa)
+        vectors = groups_of(spec, isa)[0].vectors
+        detail = f"{isa.dot8}, tile {pixels_of(conv, isa)}x{vectors}"
         return _Template(
-            "qdepthwise", quantized_depthwise, pack_taps, pack_affine_taps, isa.lanes, size, detail
+            "qdepthwise",
+            quantized_depthwise,
+            pack_taps,
+            pack_affine_taps,
+            (isa.lanes, spec.stores_codes),
+            packed_taps_size(spec, isa),
+            detail,
+            lambda array: pack_channel_taps(array, spec, isa),
         )
     if spec.depthwise:
         tile = depthwise_tile(conv, isa)
@@ -339,7 +350,7 @@ def _sums(ctx: NodeContext, call: _Call) -> Lowered:
     return ctx.weight(call.weights, key, lambda a: pack_sums(_filters(call, a), spec, isa))
 
 
-def _operands(ctx: NodeContext, node: Node, call: _Call) -> list[Lowered]:
+def _operands(ctx: NodeContext, node: Node, call: _Call, template: _Template) -> list[Lowered]:
     """Operands of the post-ops after the bias."""
     kinds = operands(postops_of(node))
     found = []
@@ -347,8 +358,9 @@ def _operands(ctx: NodeContext, node: Node, call: _Call) -> list[Lowered]:
     for kind, value in zip(kinds[start:], node.inputs[CORE + start :], strict=True):
         assert value is not None
         if kind == "channel":
-            pack = lambda a: pack_channel(a, ctx.isa)  # noqa: E731
-            found.append(ctx.weight(value, ("channel", ctx.isa.lanes), pack))
+            pack = template.channel or (lambda a: pack_channel(a, ctx.isa))
+            order = None if template.channel is None else (template.family, template.layout)
+            found.append(ctx.weight(value, ("channel", ctx.isa.lanes, order), pack))
         elif kind == "scalar":
             found.append(ctx.weight(value, "scalar", pack_scalar))
         else:
