@@ -46,6 +46,19 @@ class OptimizeReport:
     comparison: ComparisonReport | None = None
 
 
+def check_precision(precision: str) -> None:
+    """Refuse what is no precision of a whole model.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if precision not in STORAGES:
+        raise UsageError(
+            f"optimize writes no {precision}",
+            hint=f"one of: {', '.join(STORAGES)}; burnish quantize writes a model in 8 bits",
+        )
+
+
 def optimize_model(
     model: str,
     output: str | os.PathLike[str],
@@ -75,11 +88,7 @@ def optimize_model(
         AccuracyError: The model in 16 bits differs by more than the tolerance, or gives NaN or
             infinities that the original does not; nothing is written.
     """
-    if options.precision not in STORAGES:
-        raise UsageError(
-            f"optimize writes no {options.precision}",
-            hint="burnish quantize writes a model in 8 bits",
-        )
+    check_precision(options.precision)
     graph, notes = import_model(model, options)
     before, context = histogram(graph), PassContext()
     assignment = Assignment.constant(options.precision)

@@ -63,55 +63,34 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     output: str | None,
-    opt_level: int,
-    precision: str,
-    calibration_data: str | None,
-    calibration_samples: int | None,
-    op_types_to_exclude: tuple[str, ...],
-    nodes_to_exclude: tuple[str, ...],
     input_shapes: tuple[str, ...],
     skip_pass: tuple[str, ...],
     only_pass: tuple[str, ...],
     list_passes: bool,
-    dump_ir: str | None,
-    verify_ir: bool,
-    verify_passes: bool,
-    check: bool,
     overwrite: bool,
     quiet: bool,
     json_path: str | None,
+    **rest: Any,
 ) -> int:
     """Rewrite the ONNX model IN and write it to OUT, for any runtime."""
-    from burnish.cli.progress import MEASURE_WEIGHTS, show_progress
+    from burnish.cli.progress import show_progress
     from burnish.errors import InputFileError, UsageError
-    from burnish.optimization import optimize_model
-    from burnish.options import INTEGERS, CompileOptions, parse_input_shapes
+    from burnish.optimization import check_precision, optimize_model
+    from burnish.options import CompileOptions, parse_input_shapes
     from burnish.passes.manager import pass_names
     from burnish.passes.pipelines import pipeline
     from burnish.precision.options import take_quantize_options
 
-    if precision in INTEGERS:
-        raise UsageError(
-            f"optimize does not write models in precision {precision}",
-            hint="burnish quantize IN OUT writes models of 8 or 4 bits",
-        )
-    named = {"op_types_to_exclude": op_types_to_exclude, "nodes_to_exclude": nodes_to_exclude}
-    chosen = {name: given for name, given in named.items() if given}
+    check_precision(rest["precision"])
+    chosen = {name: rest.pop(name) for name in ("op_types_to_exclude", "nodes_to_exclude")}
     options = CompileOptions(
         input_shapes=parse_input_shapes(input_shapes),
-        opt_level=opt_level,
-        precision=precision,
-        calibration_data=calibration_data,
-        calibration_samples=calibration_samples,
-        quantization=take_quantize_options(chosen),
         skip_passes=skip_pass,
-        dump_ir=dump_ir,
-        verify_ir=verify_ir,
-        verify_passes=verify_passes,
-        check=check,
+        quantization=take_quantize_options({n: given for n, given in chosen.items() if given}),
+        **rest,
     )
     if list_passes:
-        passes = pipeline(opt_level, precision=options.precision, explicit=True)
+        passes = pipeline(options.opt_level, precision=options.precision, explicit=True)
         click.echo("\n".join(pass_names(passes)))
         return 0
     path = pick_model(model, None, "IN")
@@ -120,7 +99,7 @@ def command(
     if os.path.exists(output) and not overwrite:
         raise InputFileError("the output path exists", at=output, hint="add --overwrite")
     check_output_path(click.get_current_context(), click.Argument(["output"]), output)
-    with show_progress(quiet, MEASURE_WEIGHTS) as progress:
+    with show_progress(quiet) as progress:
         report = optimize_model(path, output, options, only=only_pass, progress=progress)
     if json_path:
         emit_json(_result(report), json_path)
