@@ -263,7 +263,7 @@ def pack_codes(w: Codes8, spec: QuantizedSpec, isa: Isa) -> Codes8:
     padded[:, :, :ic] = w.transpose(2, 3, 1, 0)
     words = padded.reshape(-1, PACK, oc).transpose(0, 2, 1)
     flat = np.ascontiguousarray(words).view(np.int32).reshape(-1, oc)
-    packed = pack_columns(flat, spec.words(isa).columns(isa), isa)  # type: ignore[arg-type]
+    packed = pack_columns(flat, spec.words(isa).columns(isa), isa)
     return np.ascontiguousarray(packed).view(np.int8)
 
 

@@ -254,7 +254,7 @@ class _Loops:
 
             def first() -> None:
                 head = groups[0]
-                rows(Group(number * head.channels, head.channels, head.vectors))  # type: ignore[arg-type]
+                rows(Group(number * head.channels, head.channels, head.vectors))
 
             if len(whole) == len(groups):
                 first()
@@ -432,7 +432,8 @@ class _Loops:
             ]
 
         pairs, words = with_lanes("int16", width // 2), with_lanes("int32", width // 4)
-        first, second = halves(*rows[:2], pairs, 16), halves(*rows[2:], pairs, 16)
+        first = halves(rows[0], rows[1], pairs, 16)
+        second = halves(rows[2], rows[3], pairs, 16)
         return [word for a, b in zip(first, second, strict=True) for word in halves(a, b, words, 8)]
 
     def _shifted(self, rows: Sequence[Expr]) -> Expr:

@@ -73,7 +73,7 @@ def pack_rows(w: Codes8, spec: QuantizedSpec, isa: Isa) -> Codes8:
     padded[:, : rows.shape[1]] = rows
     words = padded.reshape(-1, PACK, oc).transpose(0, 2, 1)
     flat = np.ascontiguousarray(words).view(np.int32).reshape(-1, oc)
-    packed = pack_columns(flat, inner.columns(isa), isa)  # type: ignore[arg-type]
+    packed = pack_columns(flat, inner.columns(isa), isa)
     return np.ascontiguousarray(packed).view(np.int8)
 
 
@@ -131,10 +131,7 @@ class _RowLoops(DirectLoops):
             def places(step: Index, base: Index = base) -> Sequence[Index]:
                 return [base + (r * self.pixel + step * PACK) for r in range(tile.rows)]
 
-            tile.stream(
-                self.x.flat,
-                places,
-                self.w.flat,
-                lambda step, weights=weights: weights + step * wide,
-                (0, spec.ic),
-            )
+            def panel_at(step: Index, weights: Index = weights) -> Index:
+                return weights + step * wide
+
+            tile.stream(self.x.flat, places, self.w.flat, panel_at, (0, spec.ic))
