@@ -19,8 +19,8 @@ _PER_CYCLE = 2.0
 #: Bytes that the second-level cache delivers in a cycle; packed weights come from there.
 _L2_BYTES = 32.0
 #: More rows than this may collide in a set of the first-level cache.
-_MAX_ROWS = 14
-_MAX_ROWS_WIDE = 8
+MAX_ROWS = 14
+MAX_ROWS_WIDE = 8
 #: Vectors of the widest tile that is tried.
 MAX_VECTORS = 4
 #: Rows taken for a size that is not known at compile time.
@@ -95,13 +95,14 @@ def best_rows(
     rows: int | None,
     depth: int,
     isa: Isa,
-    limit: int = _MAX_ROWS,
+    limit: int = MAX_ROWS,
     spare: int = 0,
     *,
     held: bool = False,
+    most_wide: int = MAX_ROWS_WIDE,
 ) -> Tile | None:
     """The cheapest tile of a given width for ``rows`` rows (None: unknown); None if none fits."""
-    limit = limit if vectors == 1 else min(limit, _MAX_ROWS_WIDE)
+    limit = limit if vectors == 1 else min(limit, most_wide)
     tiles = (Tile(r, vectors) for r in range(1, min(limit, rows or limit) + 1))
     options = [t for t in tiles if fits(t, isa, spare, held=held)]
     return min(
@@ -141,9 +142,10 @@ def tile_columns(
     depth: int,
     n: int,
     override: Tile | None = None,
-    limit: int = _MAX_ROWS,
+    limit: int = MAX_ROWS,
     spare: int = 0,
     dtype: str = "float32",
+    most_wide: int = MAX_ROWS_WIDE,
 ) -> tuple[Columns, ...]:
     """Column blocks of a product with ``rows`` rows, ``depth`` steps and ``n`` columns.
 
@@ -154,25 +156,30 @@ def tile_columns(
         depth: Steps of the reduction.
         n: Columns.
         override: Use this tile for all blocks but a narrower last one, which has its own best.
-        limit: Most rows of a tile; a tile wider than one vector has at most 8.
+        limit: Most rows of a tile.
         spare: Registers to leave free, for loops with more than the tile in them.
         dtype: Element type that the rows are stored in.
+        most_wide: Most rows of a tile that is wider than one vector.
     """
     held = holds_rows(isa, dtype)
+
+    def best_of(width: int) -> Tile | None:
+        return best_rows(width, rows, depth, isa, limit, spare, held=held, most_wide=most_wide)
+
     if override is not None:
         if not fits(override, isa):
             raise CompileError(f"tile {override} does not fit {isa.registers} registers")
         return tuple(
             Columns(f, b, override if v == override.vectors else narrow, t)
             for f, b, v, t in plan_columns(n, override.vectors, isa)
-            if (narrow := best_rows(v, rows, depth, isa, limit, spare, held=held)) is not None
+            if (narrow := best_of(v)) is not None
         )
     best: tuple[float, tuple[Columns, ...]] | None = None
     for width in range(1, min(MAX_VECTORS, vector_count(n, isa)) + 1):
         columns = tuple(
             Columns(f, b, tile, t)
             for f, b, v, t in plan_columns(n, width, isa)
-            if (tile := best_rows(v, rows, depth, isa, limit, spare, held=held)) is not None
+            if (tile := best_of(v)) is not None
         )
         if len(columns) < len(plan_columns(n, width, isa)):
             continue

@@ -195,7 +195,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("models", nargs="*", default=[spec.name for spec in ZOO], metavar="MODEL")
+    parser.add_argument("models", nargs="*", default=list(ZOO), metavar="MODEL")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--duration", type=float, default=1.0, help="seconds of calls of each")
     parser.add_argument("--files", type=Path, help="use and keep what is made in this folder")
