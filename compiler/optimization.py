@@ -55,7 +55,8 @@ def check_precision(precision: str) -> None:
     if precision not in STORAGES:
         raise UsageError(
             f"optimize writes no {precision}",
-            hint=f"one of: {', '.join(STORAGES)}; burnish quantize writes a model in 8 bits",
+            hint=f"one of: {', '.join(STORAGES)}; "
+            "burnish quantize IN OUT writes models of 8 or 4 bits",
         )
 
 
