@@ -8,6 +8,7 @@ import types
 
 import pytest
 
+from burnish.backends import x86
 from burnish.backends.registry import BACKENDS, VARIABLE, backends, resolve_target
 from burnish.backends.x86 import X86
 from burnish.errors import UsageError
@@ -61,3 +62,21 @@ def test_unknown_spelling(spec: str) -> None:
     with pytest.raises(UsageError, match="unknown target") as error:
         resolve_target(spec)
     assert "x86-64-v4" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("level", "dots"),
+    [
+        ("x86-64-v4-bf16", "vnni"),
+        ("x86-64-v4-vnni", "vnni"),
+        ("x86-64-v4", "avx512bw"),
+        ("x86-64-v3", "avx2"),
+    ],
+)
+def test_best_level_of_a_cpu(monkeypatch: pytest.MonkeyPatch, level: str, dots: str) -> None:
+    target = resolve_target(level)
+    assert target.integers
+    assert target.isa.dot8 == dots
+    monkeypatch.setattr(x86, "cpu_features", lambda: frozenset({*target.features, "sse2"}))
+    monkeypatch.setattr(x86.platform, "machine", lambda: "x86_64")
+    assert resolve_target("x86").spec == level

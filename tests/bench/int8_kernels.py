@@ -1,115 +1,144 @@
-"""Products and attention on 8 bits beside the limit: ``python -m tests.bench.int8_kernels``.
+"""How near int8 kernels come to the int8 peak: ``python -m tests.bench.int8_kernels``.
 
-The limit is the rate of integer dot products that ``burnish doctor --roofline`` measures. Products
-read bytes and write bytes, those with ``Gelu`` through it; attention counts the operations of its
-two products, between which a softmax is computed.
+Times single kernels, with scale, bias, activation and rounding to 8 bits in them, on one thread
+and on data that lies in the caches. Operations are those of the definition: taps that borders skip
+count as done, so that a small image may be beyond 100 %. Depthwise convolutions are bound by other
+instructions than dot products; their share says how many of those are in between.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from burnish.artifact import cpu_features
-from burnish.backends.cpu.attention_int8 import Attention8Spec, Bytes, attention_int8
-from burnish.backends.cpu.attention_spec import AttentionSpec, merged_heads
 from burnish.backends.cpu.conv import ConvSpec
-from burnish.backends.cpu.dynamic import DynamicSpec, column_sums, dynamic_matmul
-from burnish.backends.cpu.epilogue import pack_channel
-from burnish.backends.cpu.isa import ISAS, Isa
-from burnish.backends.cpu.quantized import QuantizedSpec, pack_affine, pack_codes, quantized_conv
+from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, Isa
+from burnish.backends.cpu.quantized import (
+    QuantizedSpec,
+    is_bounded,
+    pack_affine,
+    pack_codes,
+    quantized_conv,
+)
+from burnish.backends.cpu.quantized_depthwise import (
+    pack_affine_taps,
+    pack_taps,
+    quantized_depthwise,
+    takes,
+)
 from burnish.bench.roofline import measure_roofline
 from burnish.ir.postops import parse_postops
-from tests.bench.avx2 import Case, Share, measure, show
 
-#: Rows, depth, columns and post-ops.
-PRODUCTS: dict[str, tuple[int, int, int, tuple[str, ...]]] = {
-    "128x768x768": (128, 768, 768, ()),
-    "128x768x3072": (128, 768, 3072, ()),
-    "128x768x3072 Gelu": (128, 768, 3072, ("Gelu",)),
-    "128x3072x768": (128, 3072, 768, ()),
-    "128x384x384": (128, 384, 384, ()),
-    "128x384x1536 Gelu": (128, 384, 1536, ("Gelu",)),
-    "512x768x768": (512, 768, 768, ()),
-    "512x768x3072": (512, 768, 3072, ()),
-    "512x512x512": (512, 512, 512, ()),
-}
-#: Those that are measured with the scale of each call as well, into float32.
-DYNAMIC = ("128x768x768", "128x3072x768")
-#: Length, heads and width.
-ATTENTION: dict[str, tuple[int, int, int]] = {
-    "12x128x64": (128, 12, 64),
-    "12x128x32": (128, 12, 32),
-    "12x197x64": (197, 12, 64),
-    "12x512x64": (512, 12, 64),
-}
+#: Name; rows and columns, channels in and out, window, stride; post-ops.
+SHAPES: dict[str, tuple[tuple[int, int], int, int, int, int, tuple[str, ...]]] = {
+    "product 128x768x768": ((1, 128), 768, 768, 1, 1, ()),
+    "product 128x768x3072": ((1, 128), 768, 3072, 1, 1, ()),
+    "product 128x3072x768": ((1, 128), 3072, 768, 1, 1, ()),
+    "product 512x768x768": ((1, 512), 768, 768, 1, 1, ()),
+    "3x3 64 to 64, 56x56": ((56, 56), 64, 64, 3, 1, ("Relu",)),
+    "3x3 128 to 128, 28x28": ((28, 28), 128, 128, 3, 1, ("Relu",)),
+    "3x3 256 to 256, 14x14": ((14, 14), 256, 256, 3, 1, ("Relu",)),
+    "3x3 512 to 512, 7x7": ((7, 7), 512, 512, 3, 1, ("Relu",)),
+    "1x1 256 to 64, 56x56": ((56, 56), 256, 64, 1, 1, ("Relu",)),
+    "1x1 64 to 256, 56x56": ((56, 56), 64, 256, 1, 1, ("Relu",)),
+    "1x1 1024 to 256, 14x14": ((14, 14), 1024, 256, 1, 1, ("Relu",)),
+    "1x1 256 to 1024, 14x14, residual": (
+        (14, 14), 256, 1024, 1, 1, ("Add:quantized:0.05:3.0", "Relu"),
+    ),
+    "depthwise 144, 56x56": ((56, 56), 144, 0, 3, 1, ("Clip:0.0:6.0",)),
+    "depthwise 384, 14x14": ((14, 14), 384, 0, 3, 1, ("Clip:0.0:6.0",)),
+}  # fmt: skip
 
 
-def product(isa: Isa, name: str) -> Case:
-    """A static product."""
-    rows, k, n, postops = PRODUCTS[name]
-    rng = np.random.default_rng(1)
-    conv = ConvSpec(1, 1, rows, k, n, (1, 1), postops=parse_postops(list(postops)))
-    spec = QuantizedSpec(conv, "uint8", 128, "uint8", 0.03, 120)
-    x = rng.integers(0, 256, (1, 1, rows, k)).astype(np.uint8)
-    w = rng.integers(-127, 128, (n, k, 1, 1)).astype(np.int8)
-    scale = np.full(n, 1e-4 / k**0.5, np.float32)
-    constants = [pack_codes(w, spec, isa), *pack_affine(w, scale, None, spec, isa)]
-    y = np.zeros((1, 1, rows, n), np.uint8)
-    return Case(quantized_conv(isa, spec), 2 * rows * k * n, [x, *constants, y])
+def spec_of(name: str) -> QuantizedSpec:
+    """The kernel of a shape; no output channels stand for one filter to a channel."""
+    (h, w), ic, oc, window, stride, postops = SHAPES[name]
+    posts = parse_postops(postops)
+    pads = (window // 2,) * 4
+    conv = ConvSpec(
+        1, h, w, ic, oc or ic, (window, window), (stride, stride), pads,  # type: ignore[arg-type]
+        groups=1 if oc else ic, postops=posts,
+    )  # fmt: skip
+    codes = tuple("uint8" for p in posts if p.operand)
+    return QuantizedSpec(conv, "uint8", 0, "uint8", 0.05, 3, codes, bounded=True)
 
 
-def dynamic(isa: Isa, name: str) -> Case:
-    """A product by the scale of each call."""
-    rows, k, n, _ = PRODUCTS[name]
-    rng = np.random.default_rng(1)
-    spec = DynamicSpec(rows, k, n)
-    x = rng.integers(0, 256, (rows, k)).astype(np.uint8)
-    w = rng.integers(-127, 128, (k, n)).astype(np.int8)
-    packed = pack_codes(w.T.reshape(n, k, 1, 1), spec.product, isa)
-    constants = [packed, pack_channel(np.full(n, 1e-4), isa), column_sums(w, isa)]
-    parameters = [np.asarray(0.01, np.float32), np.asarray(131, np.uint8)]
-    y = np.zeros((rows, n), np.float32)
-    return Case(dynamic_matmul(isa, spec), 2 * rows * k * n, [x, *constants, *parameters, y])
+def arguments(spec: QuantizedSpec, isa: Isa) -> list[Any]:
+    """Random inputs, and room for the result."""
+    conv, rng = spec.conv, np.random.default_rng(0)
+    x = rng.integers(0, 256, (1, conv.h, conv.w, conv.ic)).astype(np.uint8)
+    w = rng.integers(-127, 128, (conv.oc, conv.ic // conv.groups, *conv.kernel)).astype(np.int8)
+    scale, bias = np.full(conv.oc, 1e-4, np.float32), rng.standard_normal(conv.oc).astype("f4")
+    assert is_bounded(w, scale, bias, spec)
+    shape = (1, conv.oh, conv.ow, conv.oc)
+    operands = [rng.integers(0, 256, shape).astype(np.uint8) for _ in spec.codes]
+    if takes(spec, isa):
+        constants = [pack_taps(w, spec, isa), *pack_affine_taps(w, scale, bias, spec, isa)]
+    else:
+        constants = [pack_codes(w, spec, isa), *pack_affine(w, scale, bias, spec, isa)]
+    return [x, *constants, *operands, np.zeros(shape, np.uint8)]
 
 
-def attention(isa: Isa, name: str) -> Case:
-    """Attention of one batch."""
-    length, heads, width = ATTENTION[name]
-    rng = np.random.default_rng(1)
-    shape = (1, length, heads * width)
-    places = [merged_heads(i, length, heads, width) for i in range(3)]
-    base = AttentionSpec(
-        1, length, length, heads, heads, width, width, (shape,) * 3, *places, scale=width**-0.5
+def measure(names: Sequence[str], isa: Isa, runs: int) -> dict[str, float]:
+    """The shortest time of each kernel, in seconds."""
+    import tvm
+
+    from tests.support.cpu_kernels import build
+
+    specs = {f"k{i}": spec_of(name) for i, name in enumerate(names)}
+    kernels = {
+        key: (quantized_depthwise if takes(spec, isa) else quantized_conv)(isa, spec)
+        for key, spec in specs.items()
+    }
+    library = build(kernels, isa)
+    found = {}
+    for name, (key, spec) in zip(names, specs.items(), strict=True):
+        tensors = [tvm.runtime.tensor(array) for array in arguments(spec, isa)]
+        kernel, times = library[key], []
+        for _ in range(runs):
+            begin = time.perf_counter()
+            kernel(*tensors)
+            times.append(time.perf_counter() - begin)
+        found[name] = min(times)
+    return found
+
+
+def operations(spec: QuantizedSpec) -> int:
+    """Operations of the definition, a multiply-add as two."""
+    conv = spec.conv
+    taps = conv.ic // conv.groups * conv.kernel[0] * conv.kernel[1]
+    return int(2 * conv.oh * conv.ow * conv.oc * taps)
+
+
+def main() -> None:
+    """Print a table in Markdown."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.int8_kernels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    stored = [Bytes("uint8", 0.02, zero) for zero in (129, 126, 130)]
-    y = Bytes("uint8", 0.02, 127)
-    spec = Attention8Spec(base, ("uint8",) * 3, *stored, 1 / 255, 255, y)
-    codes = [rng.integers(0, 256, shape).astype(np.uint8) for _ in range(3)]
-    operations = 4 * length * length * heads * width
-    return Case(attention_int8(isa, spec), operations, [*codes, np.zeros(shape, np.uint8)])
-
-
-def cases(isa: Isa) -> dict[str, Case]:
-    """All of them."""
-    found = {name: product(isa, name) for name in PRODUCTS}
-    found |= {f"{name} dynamic": dynamic(isa, name) for name in DYNAMIC}
-    return found | {f"attention {name}": attention(isa, name) for name in ATTENTION}
-
-
-def best_isa() -> Isa:
-    """The best instruction set of this CPU that has integer dot products."""
-    return next(i for i in ISAS.values() if i.dot8 and not set(i.features) - cpu_features())
-
-
-def shares(kernels: dict[str, Case], seconds: float = 0.3) -> list[Share]:
-    """Measure kernels on one core."""
+    parser.add_argument("words", nargs="*", help="only kernels with one of these in their names")
+    parser.add_argument("--runs", type=int, default=300)
+    options = parser.parse_args()
+    # Tasks of a kernel run one after the other, without a pool's threads to wake.
+    os.environ.setdefault("TVM_NUM_THREADS", "1")
+    names = [n for n in SHAPES if not options.words or any(w in n for w in options.words)]
+    isa = next(i for i in (AVX512_VNNI, AVX512, AVX2) if set(i.features) <= cpu_features())
     before = measure_roofline(1).rates["int8"]
-    found = measure(kernels, best_isa(), seconds)
-    limit = max(before, measure_roofline(1).rates["int8"])
-    return [replace(share, limit=limit) for share in found]
+    times = measure(names, isa, options.runs)
+    peak = max(before, measure_roofline(1).rates["int8"])
+    print(f"{isa.name}, 1 thread, peak {peak / 1e9:.0f} GOP/s\n")
+    print("| kernel | us | GOP/s | of the peak |\n|---|---:|---:|---:|")
+    for name, seconds in times.items():
+        rate = operations(spec_of(name)) / seconds
+        print(f"| {name} | {seconds * 1e6:.1f} | {rate / 1e9:.0f} | {rate / peak:.1%} |")
 
 
 if __name__ == "__main__":
-    show(shares(cases(best_isa()), 1.0))
+    main()
