@@ -74,7 +74,7 @@ _CHUNK = 240
 #: of 48 KiB.
 _PANEL_STEPS = 128
 #: Bytes by which words are fetched ahead.
-_AHEAD = 4096
+_AHEAD = 16384
 #: Look-up of a vector by the low bits of an index, by lanes: vpermps.
 _LOOK_UP = {16: "llvm.x86.avx512.permvar.sf.512"}
 
