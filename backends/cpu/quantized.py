@@ -28,7 +28,7 @@ from burnish.backends.cpu.codes import LIMITS, Words, coded
 from burnish.backends.cpu.conv import ConvSpec, DirectLoops
 from burnish.backends.cpu.depthwise import DepthwiseLoops, depthwise_tile
 from burnish.backends.cpu.dot8 import PACK, dot8
-from burnish.backends.cpu.epilogue import Epilogue, pack_channel
+from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import emit_gemm, pack_columns, packed_size
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.near import near_last
@@ -118,6 +118,12 @@ class QuantizedSpec:
     def read_zero(self) -> int:
         """The code of 0 as the dot products read it: unsigned."""
         return self.x_zero + (128 if self.x_dtype == "int8" else 0)
+
+    def constants(self, isa: Isa) -> int:
+        """Scales and offsets: padded so that the last vector of each group can be read."""
+        whole = vector_count(self.conv.oc, isa) * isa.lanes
+        ragged = (self.conv.oc // self.conv.groups) % isa.lanes and not self.depthwise
+        return whole + (isa.lanes if self.conv.groups > 1 and ragged else 0)
 
     def words(self, isa: Isa) -> ConvSpec:
         """The convolution with channels counted in words.
@@ -257,14 +263,24 @@ def pack_codes(w: Codes8, spec: QuantizedSpec, isa: Isa) -> Codes8:
 
     Input channels that ``w`` lacks to a multiple of 4 are 0.
     """
-    oc, ic = w.shape[:2]
-    kh, kw = spec.conv.kernel
-    padded = np.zeros((kh, kw, spec.conv.ic, oc), np.int8)
-    padded[:, :, :ic] = w.transpose(2, 3, 1, 0)
-    words = padded.reshape(-1, PACK, oc).transpose(0, 2, 1)
-    flat = np.ascontiguousarray(words).view(np.int32).reshape(-1, oc)
-    packed = pack_columns(flat, spec.words(isa).columns(isa), isa)
-    return np.ascontiguousarray(packed).view(np.int8)
+    conv, columns = spec.conv, spec.words(isa).columns(isa)
+    kh, kw = conv.kernel
+    oc = conv.oc // conv.groups
+    parts = []
+    for group in w.reshape(conv.groups, oc, -1, kh, kw):
+        padded = np.zeros((kh, kw, conv.ic // conv.groups, oc), np.int8)
+        padded[:, :, : group.shape[1]] = group.transpose(2, 3, 1, 0)
+        words = padded.reshape(-1, PACK, oc).transpose(0, 2, 1)
+        flat = np.ascontiguousarray(words).view(np.int32).reshape(-1, oc)
+        parts.append(pack_columns(flat, columns, isa))
+    return np.concatenate(parts).view(np.int8)
+
+
+def packed_codes_size(spec: QuantizedSpec, isa: Isa) -> int:
+    """Bytes of the packed weights."""
+    conv = spec.conv
+    depth = conv.ic // conv.groups // PACK * conv.kernel[0] * conv.kernel[1]
+    return PACK * conv.groups * packed_size(depth, conv.oc // conv.groups, isa)
 
 
 def pack_affine(
@@ -281,7 +297,14 @@ def pack_affine(
     """
     zero = 0 if spec.depthwise else spec.read_zero
     factors, offset = scale_and_offset(w, scale, bias, spec, zero)
-    return pack_channel(factors, isa), pack_channel(offset, isa)
+    count = spec.constants(isa)
+    return _padded(factors, count), _padded(offset, count)
+
+
+def _padded(values: npt.NDArray[np.float64], count: int) -> F32Array:
+    padded = np.zeros(count, np.float32)
+    padded[: values.size] = values
+    return padded
 
 
 def scale_and_offset(
@@ -320,7 +343,7 @@ def pack_sums(w: Codes8, spec: QuantizedSpec, isa: Isa) -> npt.NDArray[np.int32]
         spec: The kernel.
         isa: The instruction set.
     """
-    offset = np.zeros(vector_count(w.shape[0], isa) * isa.lanes, np.int32)
+    offset = np.zeros(spec.constants(isa), np.int32)
     if not spec.depthwise:
         total = w.astype(np.int64).reshape(w.shape[0], -1).sum(axis=1)
         offset[: w.shape[0]] = -spec.read_zero * total
@@ -337,10 +360,8 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
             kh, kw = conv.kernel
             w = k.input("w", (kh * kw * vector_count(conv.oc, isa) * isa.lanes,), "float32")
         else:
-            words = spec.words(isa)
-            depth = words.ic * conv.kernel[0] * conv.kernel[1]
-            w = k.input("w", (PACK * packed_size(depth, conv.oc, isa),), "int8")
-        epilogue = declare_epilogue(k, spec, shape, vector_count(conv.oc, isa) * isa.lanes)
+            w = k.input("w", (packed_codes_size(spec, isa),), "int8")
+        epilogue = declare_epilogue(k, spec, shape, spec.constants(isa))
         y, to = declare_results(k, spec, shape)
         if spec.depthwise:
             tile = depthwise_tile(conv, isa)

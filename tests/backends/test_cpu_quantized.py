@@ -62,6 +62,14 @@ CASES = {
     "3x3-signed": Case(8, 20, (3, 3), pads=(1, 1, 1, 1), x="int8", zero=-128, y="int8"),
     "3x3-valid": Case(12, 17, (3, 3), zero=77, y="uint8"),
     "stride": Case(8, 24, (3, 3), (2, 2), (1, 1, 1, 1), size=(2, 11, 14)),
+    "groups": Case(
+        24, 20, (3, 3), (1, 2), (1, 1, 1, 1), groups=2, y="uint8",
+        postops=parse_postops(["Relu"]),
+    ),
+    "groups-pointwise": Case(64, 96, groups=4, size=(1, 3, 7), x="int8", y="int8"),
+    "groups-real": Case(
+        32, 40, (3, 3), groups=4, postops=parse_postops(["Add:quantized:0.7:11.0"])
+    ),
     "residual": Case(
         16, 24, (3, 3), pads=(1, 1, 1, 1), y="uint8",
         postops=parse_postops(["Add:quantized:0.7:11.0", "Relu"]),

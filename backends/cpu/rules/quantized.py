@@ -17,7 +17,6 @@ from burnish.backends.cpu.costs import nominal
 from burnish.backends.cpu.depthwise import depthwise_tile, pack_depthwise
 from burnish.backends.cpu.dot8 import PACK
 from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
-from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
 from burnish.backends.cpu.quantized import (
@@ -26,6 +25,7 @@ from burnish.backends.cpu.quantized import (
     pack_affine,
     pack_codes,
     pack_sums,
+    packed_codes_size,
     quantized_conv,
 )
 from burnish.backends.cpu.quantized_depthwise import (
@@ -83,8 +83,12 @@ def _accepts_conv(node: Node) -> Refused | None:
     if not isinstance(node.required(0).shape[-1], int):
         return Refused("the number of channels is not known")
     groups, ic = node.int_attr("group", 1), channels(node.required(0).shape[-1])
-    if groups not in (1, ic) or (groups > 1 and node.required(1).shape[0] != ic):
-        return Refused(f"it has {groups} groups")
+    depthwise = groups == ic == node.required(1).shape[0]
+    if groups > 1 and not depthwise:
+        if ic // groups % PACK:
+            return Refused(f"it has {groups} groups of {ic // groups} channels, no multiple of 4")
+        if "channel" in operands(_after_bias(node)):
+            return Refused(f"it has {groups} groups and operands by channel")
     return refuse_layout(node) or _refuse_core(node)
 
 
@@ -262,7 +266,7 @@ def _template(spec: QuantizedSpec, isa: Isa) -> _Template:
     columns = spec.words(isa).columns(isa)
     tile = columns[0].tile
     detail = f"{isa.dot8}, tile {tile.rows}x{tile.vectors}"
-    size = PACK * packed_size(conv.ic // PACK * prod(conv.kernel), conv.oc, isa)
+    size = packed_codes_size(spec, isa)
     return _Template("qconv", quantized_conv, pack_codes, pack_affine, columns, size, detail)
 
 
@@ -382,9 +386,10 @@ def _cycles(ctx: NodeContext, node: Node) -> float:
     """Estimated cycles of one core, at two dot products in each."""
     w = node.required(1).shape
     taps = w[:1] if node.op == "QMatMul" else w[1:]
-    products = float(prod(map(nominal, (*node.output.shape, *taps))))
+    products = prod(map(nominal, (*node.output.shape, *taps)))
     # Without the instruction, a dot product of four bytes takes several.
-    return products / (2 * ctx.isa.lanes * (PACK if ctx.isa.dot8 == "vnni" else 1))
+    cycles: float = products / (2 * ctx.isa.lanes * (PACK if ctx.isa.dot8 == "vnni" else 1))
+    return cycles
 
 
 QUANTIZED_RULES = (
