@@ -88,7 +88,11 @@ def _floats(found: Arrays, wanted: Arrays) -> list[tuple[NDArray[Any], NDArray[A
 
 
 def _cosine(found: Arrays, wanted: Arrays, inputs: Arrays) -> float:
-    return _worst(1.0 - cosine(a, b) for a, b in _floats(found, wanted))
+    # cosine() takes what is no number for the opposite.
+    return _worst(
+        1.0 - cosine(a, b) if np.isfinite(a).all() or not np.isfinite(b).all() else np.inf
+        for a, b in _floats(found, wanted)
+    )
 
 
 def _l2(found: Arrays, wanted: Arrays, inputs: Arrays) -> float:

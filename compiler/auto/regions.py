@@ -27,7 +27,8 @@ def find_regions(graph: Graph, left: Mapping[str, str], most: int) -> list[Regio
     """Group the products of a prepared graph.
 
     Products of one kind (operator and shape of the weights) at neighbouring depths share a region:
-    they are about as sensitive. Where there are more kinds than regions, depth alone counts.
+    they are about as sensitive. So do products of one kind that read one activation, which become
+    one kernel. Where there are more kinds than regions, depth alone counts.
 
     Args:
         graph: Plain operators.
@@ -37,10 +38,13 @@ def find_regions(graph: Graph, left: Mapping[str, str], most: int) -> list[Regio
     products = [node for node in graph.nodes if _assignable(node, left)]
     if not products:
         return []
-    kinds: dict[tuple[object, ...], list[Node]] = {}
+    siblings: dict[tuple[object, ...], list[Node]] = {}
     for node in products:
-        kinds.setdefault((node.op, *_weights(node)), []).append(node)
-    groups = list(kinds.values()) if len(kinds) <= most else [products]
+        siblings.setdefault((node.required(0), *_kind(node)), []).append(node)
+    kinds: dict[tuple[object, ...], list[list[Node]]] = {}
+    for unit in siblings.values():
+        kinds.setdefault(_kind(unit[0]), []).append(unit)
+    groups = list(kinds.values()) if len(kinds) <= most else [list(siblings.values())]
     found: list[list[Node]] = []
     for group, parts in zip(groups, _shares([len(g) for g in groups], most), strict=True):
         found += _cut(group, parts)
@@ -87,13 +91,13 @@ def _assignable(node: Node, left: Mapping[str, str]) -> bool:
     )
 
 
-def _weights(node: Node) -> tuple[object, ...]:
+def _kind(node: Node) -> tuple[object, ...]:
     weights = next((v for v in node.inputs[:2] if v is not None and v.is_const), None)
-    return () if weights is None else weights.shape
+    return (node.op,) if weights is None else (node.op, *weights.shape)
 
 
 def _shares(counts: Sequence[int], most: int) -> list[int]:
-    """How many parts each group gets: at least one, and no more than it has products."""
+    """How many parts each group gets: at least one, and no more than it has units."""
     parts = [1] * len(counts)
     while sum(parts) < most:
         best = max(range(len(counts)), key=lambda i: (counts[i] / parts[i], -i))
@@ -103,9 +107,9 @@ def _shares(counts: Sequence[int], most: int) -> list[int]:
     return parts
 
 
-def _cut(group: list[Node], parts: int) -> list[list[Node]]:
+def _cut(group: list[list[Node]], parts: int) -> list[list[Node]]:
     ends = [round(len(group) * i / parts) for i in range(parts + 1)]
-    return [group[a:b] for a, b in pairwise(ends) if b > a]
+    return [[node for unit in group[a:b] for node in unit] for a, b in pairwise(ends) if b > a]
 
 
 def _region(part: list[Node]) -> Region:

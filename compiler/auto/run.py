@@ -166,12 +166,12 @@ class _Auto:
             self.measured,
             self.metric,
             self.chosen_on,
-            self.budget.max_evals - _TRIES,
+            # Those that are left judge what is built, and the model in 16 bits.
+            max(1, self.budget.max_evals - _TRIES - ("bf16" in self.times)),
         )
 
         def evaluate(levels: Levels) -> Loss:
-            total = self.budget.max_evals
-            report("evaluate", total - _TRIES - evaluator.left, total)
+            report("evaluate", self.budget.max_evals - evaluator.left, self.budget.max_evals)
             return evaluator(self._assignment(levels))
 
         self.evaluator = evaluator
@@ -183,8 +183,6 @@ class _Auto:
             self.times["fp32"].rest,
         )
         self.proposed = search.run()
-        if "bf16" in self.times and evaluator.left > 0:
-            search.point(("bf16",) * len(self.regions))
         return search
 
     def _final(self, search: Search) -> _Build:
@@ -201,14 +199,26 @@ class _Auto:
                     break
             levels = search.back_off()
         found.append(self._plain())
+        found += self._sixteen(search, found)
         names = {f"{index}": build.path for index, build in enumerate(found)}
         self.calls = {name: times.seconds for name, times in self._timed(names).items()}
         best = min(range(len(found)), key=lambda index: self.calls[str(index)])
-        self.slower = found[0] if best else None
-        if found[best].levels == self.builds["fp32"].levels:
+        self.slower = [(found[i], self.calls[str(i)]) for i in range(len(found)) if i < best]
+        if found[best].path in {build.path for build in self.builds.values()}:
             # What was timed was not checked, and does not say why nothing is lower.
-            return self._build(found[best].levels, "fp32", search=search)
+            return self._build(found[best].levels, "best", search=search)
         return found[best]
+
+    def _sixteen(self, search: Search, found: list[_Build]) -> list[_Build]:
+        """The build in 16 bits, judged: a mixture pays for its borders, this has none."""
+        build = self.builds.get("bf16")
+        if build is None or any(set(other.levels) == {"bf16"} for other in found):
+            return []
+        if self.evaluator.left < 1 or not search.point(build.levels).loss.within(self.budget):
+            return []
+        self.judged += 1
+        judged = replace(build, loss=self._judge(build.path))
+        return [judged] if judged.loss.within(self.budget) else []
 
     def _plain(self) -> _Build:
         """The build in fp32, judged."""
@@ -311,14 +321,17 @@ class _Auto:
                     point.loss.drop,
                     point.levels == final.levels,
                 )
-                for point in search.front()
+                for point in search.front(final.levels, final.loss)
             ),
         )
 
     def _turned_back(self, search: Search) -> tuple[str, ...]:
         lines = [f"{self.regions[t.region].name}: {_slower(t)}" for t in search.turned_back]
-        if self.slower is not None:
-            lines.append(f"the whole model: {_label(self.slower.levels)} is not faster than fp32")
+        for build, seconds in self.slower:
+            lines.append(
+                f"the whole model: {_label(build.levels)} takes {seconds * 1e3:.4g} ms, what was "
+                f"built {min(self.calls.values()) * 1e3:.4g} ms"
+            )
         return tuple(lines)
 
 

@@ -153,16 +153,24 @@ class Search:
         """Sum of the measured times of an assignment."""
         return self.rest + sum(self.times[p][r] for r, p in enumerate(levels))
 
-    def front(self) -> list[Point]:
-        """Points that no other beats in both, the slowest first."""
+    def front(self, built: Levels, loss: Loss) -> list[Point]:
+        """Points that no other beats in both, the slowest first, and what was built.
+
+        Args:
+            built: The assignment that was built.
+            loss: What it loses; taken where it was not evaluated before.
+        """
         nothing = Loss(0.0, 0.0, 0.0)
         highest: Levels = ("fp32",) * len(self.times["fp32"])
-        known = [*self.points, Point(highest, self.seconds(highest), nothing)]
-        ordered = sorted(known, key=lambda p: (p.seconds, p.loss.drop))
+        known = {p.levels: p for p in self.points}
+        known.setdefault(highest, Point(highest, self.seconds(highest), nothing))
+        known.setdefault(built, Point(built, self.seconds(built), loss))
         found: list[Point] = []
-        for point in ordered:
-            if not found or point.loss.drop < found[-1].loss.drop:
+        best = float("inf")
+        for point in sorted(known.values(), key=lambda p: (p.seconds, p.loss.drop)):
+            if point.loss.drop < best or point.levels == built:
                 found.append(point)
+                best = min(best, point.loss.drop)
         return found[::-1]
 
     def point(self, levels: Levels) -> Point:

@@ -1,0 +1,65 @@
+"""Which products get one precision together, and which nodes' times belong to them."""
+
+from __future__ import annotations
+
+from burnish.auto.regions import find_regions, names_of, region_of_nodes
+from burnish.ir import Graph
+from tests.support.golden import parse
+
+#: Two blocks: two products of one kind that read x, then a product of another kind.
+TEXT = """g (float[4,8] x) => (float[4,8] y)
+<float[8,8] q0, float[8,8] k0, float[8,16] w0, float[16,8] v0,
+ float[8,8] q1, float[8,8] k1, float[8,16] w1, float[16,8] v1> {
+    a = MatMul(x, q0)
+    b = MatMul(x, k0)
+    c = Add(a, b)
+    d = MatMul(c, w0)
+    e = Relu(d)
+    f = MatMul(e, v0)
+    h = MatMul(f, q1)
+    i = MatMul(f, k1)
+    j = Add(h, i)
+    k = MatMul(j, w1)
+    l = Relu(k)
+    m = MatMul(l, v1)
+    y = Softmax(m)
+}"""
+
+
+def by_output(graph: Graph) -> dict[str, str]:
+    """Name of each node by the value it makes."""
+    return {node.output.name: names_of(node)[0] for node in graph.nodes}
+
+
+def members(graph: Graph, most: int, left: dict[str, str] | None = None) -> list[set[str]]:
+    outputs = {name: output for output, name in by_output(graph).items()}
+    found = find_regions(graph, left or {}, most)
+    return [{outputs[name] for name in region.nodes} for region in found]
+
+
+def test_products_that_read_one_value_stay_together() -> None:
+    graph = parse(TEXT)
+    assert members(graph, 18) == [{"a", "b"}, {"d"}, {"f"}, {"h", "i"}, {"k"}, {"m"}]
+
+
+def test_one_kind_at_neighbouring_depths_shares_a_region() -> None:
+    assert members(parse(TEXT), 3) == [{"a", "b", "h", "i"}, {"d", "k"}, {"f", "m"}]
+    assert members(parse(TEXT), 4) == [{"a", "b"}, {"d", "k"}, {"f", "m"}, {"h", "i"}]
+
+
+def test_depth_alone_counts_where_there_are_more_kinds_than_regions() -> None:
+    assert members(parse(TEXT), 2) == [{"a", "b", "d", "f"}, {"h", "i", "k", "m"}]
+    assert len(members(parse(TEXT), 1)) == 1
+
+
+def test_what_is_left_is_in_no_region() -> None:
+    graph = parse(TEXT)
+    left = {by_output(graph)[name]: "excluded" for name in "adkm"}
+    assert members(graph, 18, left) == [{"b"}, {"f"}, {"h", "i"}]
+
+
+def test_a_node_belongs_to_the_product_that_it_feeds() -> None:
+    graph = parse(TEXT)
+    regions = find_regions(graph, {}, 18)
+    found, names = region_of_nodes(graph, regions), by_output(graph)
+    assert [found[names[n]] for n in "abcdefhijklmy"] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
