@@ -229,13 +229,14 @@ def _store_codes(
     span: tuple[Index, Index],
 ) -> None:
     (x, y), (scale, zero), (first, length) = data, parameters, span
-    factor = let(splat(let(constant(1.0) / scale.load(0)), lanes))
+    # A quotient: the product with a rounded reciprocal falls on the other side of some middles.
+    step = let(splat(let(scale.load(0)), lanes))
     shift = let(tirx.Cast("float32", let(tirx.Cast("int32", zero.load(0)))))
     shift = let(splat(shift, lanes))
     low, high = (constant(float(end), lanes) for end in LIMITS["uint8"])
 
     def put(at: Index, valid: Index | None) -> None:
-        value = let(tirx.nearbyint(let(load(x.flat, first + at, lanes, valid) * factor)))
+        value = let(tirx.nearbyint(let(load(x.flat, first + at, lanes, valid) / step)))
         value = let(tirx.Min(tirx.Max(let(value + shift), low), high))
         code = let(tirx.Cast(with_lanes("int32", lanes), value))
         store(y.flat, first + at, tirx.Cast(with_lanes("uint8", lanes), code), valid)
