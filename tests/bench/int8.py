@@ -29,7 +29,8 @@ from burnish.bench.roofline import measure_roofline
 from burnish.bench.runners import BurnishRunner, Runner, peer
 from burnish.bench.timing import measure
 from burnish.check.metrics import cosine
-from burnish.quantization import quantize_model
+from burnish.passes.quantization import Selection
+from burnish.quantization import QuantizeOptions, quantize_model
 from tests.bench.balance import balance
 from tests.models import ALL, feeds, model_path
 
@@ -71,7 +72,9 @@ class Row:
         )
 
 
-def prepared(name: str, folder: Path, samples: int, nncf: str | None) -> dict[str, Path]:
+def prepared(
+    name: str, folder: Path, samples: int, nncf: str | None, attention: bool
+) -> dict[str, Path]:
     """The files of a model, made where they are missing: model, Q/DQ model, artifact, NNCF's."""
     data = folder / f"{name}-samples"
     if not data.exists():
@@ -86,9 +89,16 @@ def prepared(name: str, folder: Path, samples: int, nncf: str | None) -> dict[st
     files["quantized"] = folder / f"{name}-int8.onnx"
     if not files["quantized"].exists():
         quantize_model(str(files["model"]), str(files["quantized"]), str(data))
-    files["artifact"] = folder / f"{name}-int8.burnish"
+    # What burnish runs; with attention in 8 bits, peers would be slower than without.
+    files["own"] = files["quantized"]
+    if attention and name in TRANSFORMERS:
+        files["own"] = folder / f"{name}-attention-int8.onnx"
+        if not files["own"].exists():
+            how = QuantizeOptions(selection=Selection(matmul_const_b_only=False))
+            quantize_model(str(files["model"]), str(files["own"]), str(data), how)
+    files["artifact"] = files["own"].with_suffix(".burnish")
     if not files["artifact"].exists():
-        compiled = burnish.compile(str(files["quantized"]), target="x86", threads=1)
+        compiled = burnish.compile(str(files["own"]), target="x86", threads=1)
         compiled.save(str(files["artifact"]))
         compiled.close()
     if nncf is not None:
@@ -117,7 +127,7 @@ def time_model(name: str, files: dict[str, Path], threads: int, duration: float)
         results = compiled.run(None, inputs)
     ms = {t.runner: min(t.samples) * 1e3 for t in timings}
     mine, *others = ms.values()
-    alike = [_alike(results, _reference(files[kind], inputs)) for kind in ("quantized", "model")]
+    alike = [_alike(results, _reference(files[kind], inputs)) for kind in ("own", "model")]
     return Row(name, ms, min(others) / mine, operations / (mine / 1e3) / peak, *alike)
 
 
@@ -165,6 +175,12 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=3.0, help="seconds of calls of each")
     parser.add_argument("--samples", type=int, default=8, help="for calibration")
     parser.add_argument("--nncf", metavar="PYTHON", help="an interpreter that has NNCF")
+    parser.add_argument(
+        "--attention",
+        action="store_true",
+        help="quantize attention of transformers for burnish (--matmul-all); peers, which that "
+        "makes slower, run the model without",
+    )
     parser.add_argument("--files", type=Path, help="use and keep what is made in this folder")
     parser.add_argument("--prepare", action="store_true", help="make the files only")
     parser.add_argument("--json", action="store_true", help="a line for each model")
@@ -176,7 +192,8 @@ def main() -> int:
         folder = options.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         found = {
-            name: prepared(name, folder, options.samples, options.nncf) for name in options.models
+            name: prepared(name, folder, options.samples, options.nncf, options.attention)
+            for name in options.models
         }
         if options.prepare:
             return 0
