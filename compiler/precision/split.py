@@ -69,8 +69,12 @@ class SplitSamples:
                 pass
         count = len(self.judged)
         if self.held:
-            return self.judged, f"judged on {count} samples that nothing was measured on"
+            return self.judged, f"judged on {_samples(count)} that nothing was measured on"
         return self.judged, (
-            f"judged on {count} samples that were measured as well: of less than {self._every} "
+            f"judged on {_samples(count)} that were measured as well: of less than {self._every} "
             "none is held out"
         )
+
+
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count} samples"

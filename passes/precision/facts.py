@@ -62,9 +62,9 @@ class Facts:
             return self.ranges.beyond(value, masks=self.is_wild(value))
         largest, name, dtype = self._largest(value.const), value.name, self.stored.dtype
         if largest > self.stored.largest:
-            return f"constant {name} holds {largest:.4g}, beyond the range of {dtype}"
+            return f"a constant is beyond the range of {dtype} ({name} holds {largest:.4g})"
         if 0 < largest < self.stored.smallest:
-            return f"constant {name} holds nothing over {largest:.4g}, too small for {dtype}"
+            return f"a constant is too small for {dtype} ({name} holds nothing over {largest:.4g})"
         return ""
 
     def _largest(self, const: Constant) -> float:

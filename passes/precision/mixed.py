@@ -82,7 +82,8 @@ def _measurable(graph: Graph) -> list[Value]:
 def _report(plan: Plan, stored: Format, ctx: PassContext) -> None:
     short = stored.precision
     causes = Counter(
-        f"{node.key}: {reason}"
+        # The report counts causes; each node's own reason has the numbers.
+        f"{node.key}: {reason.partition(' (')[0]}"
         for node, reason in plan.kept.items()
         if node not in plan.consequences
     )

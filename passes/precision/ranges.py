@@ -76,12 +76,11 @@ class Ranges:
         if found is None:
             return ""
         dtype, largest = self.stored.dtype, max(found.high, 0.0) if masks else found.largest
+        name = value.name
         if largest * MARGIN > self.stored.largest:
-            return f"{value.name} was measured to reach {largest:.4g}, near the limit of {dtype}"
+            return f"too near the limit of {dtype} ({name} was measured to reach {largest:.4g})"
         if not masks and 0 < largest < self.stored.smallest * MARGIN:
-            return (
-                f"{value.name} was measured to stay below {largest:.4g}, where {dtype} loses bits"
-            )
+            return f"so small that {dtype} loses bits ({name} was measured to stay below {largest:.4g})"
         return ""
 
     def blurred(self, value: Value, function: str, *, masks: bool) -> str:
@@ -91,8 +90,8 @@ class Ranges:
         if largest * 2.0**-self.stored.bits <= ERROR:
             return ""
         return (
-            f"{function} reads numbers up to {largest:.4g}, of which {self.stored.dtype} keeps "
-            f"{self.stored.bits} bits"
+            f"{function} needs more than the {self.stored.bits} bits of {self.stored.dtype} "
+            f"(it reads numbers up to {largest:.4g})"
         )
 
     def exact(self, value: Value) -> bool:
