@@ -17,6 +17,7 @@ from burnish.passes.layout import layouts
 from burnish.passes.precision import FORMATS, Measure, MixedPrecision
 from burnish.passes.quantization.attention import IntegerAttention
 from burnish.passes.quantization.batch_products import IntegerBatchProducts
+from burnish.passes.quantization.half import WidenQuantized
 from burnish.passes.quantization.imported import QuantizedForms, WeightForms
 from burnish.passes.quantization.integer import IntegerProducts, IntegerResults
 from burnish.passes.quantization.leftovers import QuantizedLeftovers
@@ -98,7 +99,8 @@ def _stored_in_8_bits(
         folded = replace(fold, dequantize=False)
         passes.append(Fixpoint("weights", (Canonicalize(), WeightForms(), folded)))
     if integers:
-        passes += [QuantizedForms(), Canonicalize(), IntegerProducts(), IntegerSums()]
+        passes += [QuantizedForms(), WidenQuantized(), Canonicalize()]
+        passes += [IntegerProducts(), IntegerSums()]
     if weight_only:
         passes.append(WeightOnlyProducts())
     if integers:

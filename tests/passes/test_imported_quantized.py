@@ -334,15 +334,21 @@ def test_sums_of_convolutions_are_exact(x: str, w: str, group: int) -> None:
     become(text, feeds, {"burnish::QConv": 2})
 
 
-HALF = f"""g (uint8[4,6] q) => (float16[4,5] y)
-<float16 s = {{10854}}, uint8 z = {{9}}, int8[6,5] w = {numbers(codes(6, 5, dtype="int8"))},
- float16[5] columns = {{11878,12902,11878,13517,12902}}> {{
+HALF = f"""g (uint8[1,4,6,5] q) => (uint8[1,3,3,2] y, float16[1,4,3,2] p)
+<float16 s = {{10854}}, uint8 z = {{9}}, int8[3,4,1,1] w = {numbers(codes(3, 4, 1, 1, dtype="int8"))},
+ float16[3] columns = {{11878,12902,11878}}, float16[3] c = {{15872,-13056,20352}}, float16 t = {{16640}}> {{
     a = DequantizeLinear(q, s, z)
-    b = DequantizeLinear(w, columns)
-    y = MatMul(a, b)
-}}"""
+    p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(a)
+    b = DequantizeLinear<axis=0>(w, columns)
+    m = Conv(p, b, c)
+    r = Relu(m)
+    y = QuantizeLinear(r, t, z)
+}}"""  # noqa: E501
 
 
-def test_scales_of_16_bits_have_a_reason() -> None:
-    notes, _ = notes_of(HALF)
-    assert any("the scale is float16" in note for note in notes), notes
+def test_models_in_float16_compute_in_integers() -> None:
+    graph = optimized(parse(HALF, seed=2))
+    (node,) = (n for n in graph.nodes if n.op == "QConv")
+    assert node.str_attr("y_dtype") == "uint8"
+    assert node.strs_attr("postops") == ("Add:channel", "Relu")
+    same(parse(HALF, seed=2), graph, {"q": codes(1, 4, 6, 5)}, step=1)
