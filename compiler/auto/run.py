@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,17 +110,13 @@ class _Auto:
         inputs = model_inputs(graph, input_ranges(self.reference))
         source, count = self.options.calibration_data, self.options.calibration_samples
         data = SplitSamples(open_data(source, inputs, count=count), _EVERY, _HELD)
-        self.chosen_on: list[Sample] = []
-        total = 0
-        for sample in data:
-            total += 1
-            if len(self.chosen_on) < _CHOSEN_ON:
-                self.chosen_on.append(sample)
+        self.chosen_on = _spread(data, _CHOSEN_ON)
         self.held = data.held
-        if total + len(self.held) < _NEEDED:
+        total = data.measured + len(self.held)
+        if total < _NEEDED:
             raise CalibrationError(
-                f"there are {total + len(self.held)} samples, precision auto needs {_NEEDED}: some "
-                "to choose with, others to judge what was chosen",
+                f"there are {total} samples, precision auto needs {_NEEDED}: some to choose with, "
+                "others to judge what was chosen",
                 hint="give more calibration data",
             )
         context = PassContext()
@@ -145,10 +141,16 @@ class _Auto:
         if self.budget.allow_int4:
             offered.append("int4")
         self.builds: dict[str, _Build] = {}
+        self.unfit: list[str] = []
         for index, precision in enumerate(offered):
             report("build to time", index, len(offered))
             levels = (precision,) * len(self.regions)
-            self.builds[precision] = self._build(levels, f"all-{precision}", judge=False)
+            try:
+                self.builds[precision] = self._build(levels, f"all-{precision}", judge=False)
+            except UsageError as error:  # there is nothing that could have 8 or 4 bits
+                if precision == "fp32":
+                    raise
+                self.unfit.append(f"the whole model: no {precision}: {error.message}")
         report("time", 0, 1)
         self.times = self._timed({name: build.path for name, build in self.builds.items()})
 
@@ -326,13 +328,26 @@ class _Auto:
         )
 
     def _turned_back(self, search: Search) -> tuple[str, ...]:
-        lines = [f"{self.regions[t.region].name}: {_slower(t)}" for t in search.turned_back]
+        lines = list(self.unfit)
+        lines += [f"{self.regions[t.region].name}: {_slower(t)}" for t in search.turned_back]
         for build, seconds in self.slower:
             lines.append(
                 f"the whole model: {_label(build.levels)} takes {seconds * 1e3:.4g} ms, what was "
                 f"built {min(self.calls.values()) * 1e3:.4g} ms"
             )
         return tuple(lines)
+
+
+def _spread(data: Iterable[Sample], most: int) -> list[Sample]:
+    """Some of the samples, from all over the data, however many there are."""
+    found: list[Sample] = []
+    stride = 1
+    for index, sample in enumerate(data):
+        if index % stride == 0:
+            found.append(sample)
+        if len(found) == 2 * most:
+            found, stride = found[::2], 2 * stride
+    return [found[i * len(found) // most] for i in range(most)] if len(found) > most else found
 
 
 def _slower(item: TurnedBack) -> str:
