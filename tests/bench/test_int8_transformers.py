@@ -12,7 +12,7 @@ import pytest
 
 from burnish.artifact import cpu_features
 from burnish.backends.cpu.isa import AVX512_VNNI
-from tests.bench.int8_kernels import DYNAMIC, PRODUCTS, product
+from tests.bench.int8_transformers import DYNAMIC, PRODUCTS, product
 
 #: A quiet machine reaches 0.95. This one may be busy: the best of a few runs counts.
 LEAST = 0.8
@@ -20,7 +20,7 @@ _RUNS = 5
 NAMES = [name for name, shape in PRODUCTS.items() if not shape[3]]
 SCRIPT = """
 import json, sys
-from tests.bench.int8_kernels import best_isa, dynamic, product, shares
+from tests.bench.int8_transformers import best_isa, dynamic, product, shares
 make = dynamic if sys.argv[2] else product
 print(json.dumps(shares({"k": make(best_isa(), sys.argv[1])}, 0.2)[0].value))
 """
