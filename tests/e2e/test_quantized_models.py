@@ -10,7 +10,9 @@ import pytest
 
 import burnish
 from burnish.artifact import NodeInfo
-from tests.support.quantized_models import FORMS, feeds, quantized, reference
+from tests.models import ALL, ModelUnavailable, model_path
+from tests.models import feeds as zoo_feeds
+from tests.support.quantized_models import FORMS, feeds, quantize, quantized, reference
 
 #: Cases that run always; all others take as long to compile, and less is new in them.
 QUICK = {
@@ -58,3 +60,43 @@ def test_products_compute_in_integers(net: str, form: str, tmp_path: Path) -> No
         assert {op for op, _ in floating} <= {"burnish::Attention", "burnish::BatchMatMul"}
     else:
         assert not floating
+
+
+def zoo_path(name: str) -> Path:
+    """A real model; skips the test if it cannot be had."""
+    try:
+        return model_path(name)
+    except ModelUnavailable as reason:
+        pytest.skip(f"{name}: {reason}")
+
+
+@pytest.mark.models
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("mobilenetv2", "qdq"), ("minilm", "dynamic-unsigned"), ("ppocr_cls", "dynamic")],
+)
+def test_real_models_compute_in_integers(name: str, form: str, tmp_path: Path) -> None:
+    model = ALL[name]
+    samples = [zoo_feeds(model, model.sizes[0], seed=seed) for seed in range(5)]
+    source = tmp_path / f"{name}.onnx"
+    quantize(zoo_path(name), source, form, samples[1:])
+    with burnish.compile(source, target="x86", threads=1) as compiled:
+        floating = in_floating_point(compiled.manifest.nodes)
+        burnish.compare(compiled, source, samples[:1]).raise_if_failed()
+    # Attention's products are of activations, which quantize_dynamic leaves as they are.
+    assert {op for op, _ in floating} <= {"burnish::Attention"}
+
+
+@pytest.mark.models
+def test_weights_with_cast_and_scale_stay_in_8_bits() -> None:
+    source = zoo_path("minilm_int8w")
+    model = ALL["minilm_int8w"]
+    with burnish.compile(source, target="x86", threads=1) as compiled:
+        stored = [n for n in compiled.manifest.nodes if n.op == "burnish::MatMulNBits"]
+        weights = {w.name: w for w in compiled.manifest.weights}
+        burnish.compare(compiled, source, zoo_feeds(model, model.sizes[0])).raise_if_failed()
+    assert len(stored) == 36
+    assert {n.weights for n in stored} == {"int8"}
+    largest = max(weights.values(), key=lambda w: np.prod(w.shape))
+    assert largest.dtype == "int8", "the table of embeddings is read as it is stored"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +138,12 @@ def feeds(name: str, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 class _Samples(CalibrationDataReader):
-    def __init__(self, name: str) -> None:
-        self._feeds: Iterator[dict[str, np.ndarray]] = iter(feeds(name, s) for s in range(10, 14))
+    def __init__(self, samples: Sequence[dict[str, np.ndarray]]) -> None:
+        self._samples = iter(samples)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next sample."""
-        return next(self._feeds, None)
+        return next(self._samples, None)
 
 
 _UNSIGNED = {"activation_type": QuantType.QUInt8}
@@ -176,20 +176,25 @@ _DYNAMIC: dict[str, dict[str, Any]] = {
 FORMS = (*_STATIC, *_DYNAMIC)
 
 
-def quantized(name: str, form: str, folder: Path) -> Path:
-    """A net as one of onnxruntime's tools quantizes it."""
-    source, made = folder / f"{name}.onnx", folder / f"{name}-{form}.onnx"
-    onnx.save(NETS[name](), source)
+def quantize(source: Path, made: Path, form: str, samples: Sequence[dict[str, np.ndarray]]) -> None:
+    """Quantize a model as one of onnxruntime's tools does."""
     # onnxruntime recommends its preprocessing at every call.
     logging.disable(logging.WARNING)
     try:
         if form in _STATIC:
             options = {"quant_format": QuantFormat.QDQ, **_STATIC[form]}
-            quantize_static(source, made, _Samples(name), **options)
+            quantize_static(source, made, _Samples(samples), **options)
         else:
             quantize_dynamic(source, made, **_DYNAMIC[form])
     finally:
         logging.disable(logging.NOTSET)
+
+
+def quantized(name: str, form: str, folder: Path) -> Path:
+    """A net as one of onnxruntime's tools quantizes it."""
+    source, made = folder / f"{name}.onnx", folder / f"{name}-{form}.onnx"
+    onnx.save(NETS[name](), source)
+    quantize(source, made, form, [feeds(name, seed) for seed in range(10, 14)])
     return made
 
 
