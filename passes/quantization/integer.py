@@ -111,13 +111,17 @@ def _constant(value: Value | None) -> NDArray[Any] | None:
     return made
 
 
-def dense_or_depthwise(node: Node, shape: tuple[int, ...]) -> bool:
-    """Whether a convolution has one group, or one for each of as many inputs as outputs.
+#: Channels that integer dot products add up at once.
+_WORD = 4
 
-    Other groups have kernels in floating point only.
+
+def has_integer_groups(node: Node, shape: tuple[int, ...]) -> bool:
+    """Whether a convolution has one group, one for each channel, or groups of whole words.
+
+    Others have kernels in floating point only. ``shape`` is that of the weights.
     """
     group = node.int_attr("group", 1)
-    return group == 1 or (group == shape[0] and shape[1] == 1)
+    return group == 1 or (group == shape[0] and shape[1] == 1) or shape[1] % _WORD == 0
 
 
 class MakeQConv(Rule):
@@ -140,7 +144,7 @@ class MakeQConv(Rule):
             return NoMatch("it has not 1 or 2 spatial axes", node)
         if node.str_attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             return NoMatch("the padding depends on the input size", node)
-        if not dense_or_depthwise(node, weights[0].shape):
+        if not has_integer_groups(node, weights[0].shape):
             return NoMatch(f"it has {node.int_attr('group', 1)} groups", node)
         bias = _constant(node.input(2))
         if node.input(2) is not None and (bias is None or bias.ndim != 1):

@@ -176,7 +176,7 @@ def grouped(groups: int) -> str:
             product("DequantizeLinear<axis=0>(w, rows)"),
             "the weights' scales do not lie along the output channels",
         ),
-        (grouped(2), "it has 2 groups"),
+        (grouped(4), "it has 4 groups"),
         (product("DequantizeLinear(w, ws)", "Relu(f)"), "its activation is not quantized"),
     ],
     ids=["16-bit", "rows", "groups", "activation"],
