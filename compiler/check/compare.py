@@ -13,6 +13,7 @@ import onnx
 
 from burnish.check.inputs import Shapes, draw_inputs
 from burnish.check.metrics import compare_output
+from burnish.check.quantized import rounds_activations
 from burnish.check.recorded import RecordedCase, RecordedReference
 from burnish.check.reference import Feeds, Model, Reference
 from burnish.check.result import ComparisonReport, OutputComparison
@@ -24,6 +25,10 @@ Recorder: TypeAlias = Callable[[Sequence[Any]], RecordedReference]
 
 #: Rows of models whose tensors are stored in 16 bits, the least precise first.
 _STORED: tuple[Numerics, ...] = ("bf16", "fp16")
+
+
+#: What a reference is loaded from.
+_MODELS = (str, os.PathLike, bytes, onnx.ModelProto)
 
 
 class Runnable(Protocol):
@@ -84,6 +89,9 @@ def compare(
     outputs: list[OutputComparison] = []
     try:
         reference = _recorded(model, inputs, input_shapes, seed, runnable)
+        if numerics is None and row == "model" and isinstance(model, _MODELS):
+            # One that is quantized itself may compute in floating point here.
+            row = "int8" if rounds_activations(model) else row
         for case, recorded in enumerate(reference.cases):
             actual = _run(runnable, recorded.inputs)
             outputs += _compare_case(
