@@ -59,7 +59,7 @@ class CompileOptions:
         tune_seconds: Time that the measurements may take; a build that was begun is finished.
         tune_shapes: Input name to shape: sizes of symbolic dims that are measured with. By default
             1 in front, 224 in pictures, and 128 elsewhere.
-        calibration_data: Samples of real inputs, which ``int8`` and ``auto`` measure ranges on: an
+        calibration_data: Samples of real inputs, which all but ``fp32`` measure ranges on: an
             ``.npz`` file, a folder of them, ``script.py:function``, or what
             :func:`burnish.calibration.open_data` takes besides. Without them, ``int8`` quantizes
             products of constant weights by the range of each call.

@@ -13,7 +13,7 @@ from burnish.check.compare import compare
 from burnish.check.reference import Reference
 from burnish.check.stages import candidates
 from burnish.check.tolerances import Numerics
-from burnish.errors import InvalidInputError
+from burnish.errors import InvalidInputError, ModelError
 from burnish.export import save
 from burnish.precision.advice import advice
 from burnish.runtime import missing_device
@@ -87,7 +87,11 @@ def judge_elsewhere(
     """
     if not (unfit(target) or missing_device(target)):
         return
-    comparison = compare_graph(graph, model, options.precision, lowered.samples, notes)
+    try:
+        comparison = compare_graph(graph, model, options.precision, lowered.samples, notes)
+    except ModelError as error:
+        notes.append(f"not compared: {error.message}")
+        return
     if comparison is not None:
         comparison.raise_if_failed(advice(options))
         notes.append(f"the graph in {options.precision} is like the model on onnxruntime")

@@ -71,7 +71,7 @@ def describe_support(
         unsupported = known_nowhere(graph, machine.backend.rules())
     else:
         notes = list(graph.notes)
-        for record in optimize(graph, options, model=path):
+        for record in optimize(graph, options, model=path, target=machine):
             notes += record.notes
         data = _describe(path, graph, notes)
         try:

@@ -80,7 +80,7 @@ class Ranges:
         if largest * MARGIN > self.stored.largest:
             return f"too near the limit of {dtype} ({name} was measured to reach {largest:.4g})"
         if not masks and 0 < largest < self.stored.smallest * MARGIN:
-            return f"so small that {dtype} loses bits ({name} was measured to stay below {largest:.4g})"
+            return f"too small for all bits of {dtype} ({name} was measured below {largest:.4g})"
         return ""
 
     def blurred(self, value: Value, function: str, *, masks: bool) -> str:

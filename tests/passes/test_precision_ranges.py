@@ -62,7 +62,7 @@ def test_what_was_measured_near_the_limit_stays() -> None:
 
 
 def test_what_was_measured_to_be_tiny_stays() -> None:
-    assert "loses bits" in kept(CHAIN, b=(-1e-5, 2e-5))["b"]
+    assert "too small for all bits" in kept(CHAIN, b=(-1e-5, 2e-5))["b"]
     assert not kept(CHAIN, "bfloat16", b=(-1e-5, 2e-5))
     assert not kept(CHAIN, b=(0.0, 0.0)), "nothing but zeros has all its bits"
 
