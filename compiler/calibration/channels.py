@@ -77,4 +77,5 @@ class Moments:
     @property
     def mean(self) -> NDArray[np.float32]:
         """[channels, channels] mean products."""
-        return self._sums / np.float32(max(self._count, 1))
+        means: NDArray[np.float32] = self._sums / np.float32(max(self._count, 1))
+        return means

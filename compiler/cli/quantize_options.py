@@ -16,8 +16,8 @@ class Share(click.ParamType[Any]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float | str:
         """The number, or the word."""
-        if value == "auto" or isinstance(value, float):
-            return value
+        if value == "auto":
+            return "auto"
         try:
             return float(value)
         except ValueError:

@@ -21,6 +21,7 @@ from burnish.cache import stable_digest
 from burnish.check.recorded import RecordedCase, RecordedReference
 from burnish.cli.main import main
 from burnish.options import CompileOptions
+from burnish.precision.options import Budget
 from burnish.requests import CompileReport, CompileRequest
 from tests.support.bundle import Case, model_of
 
@@ -175,6 +176,10 @@ UNRELATED = {
 }
 
 
+#: Values of options that have to make sense.
+OTHERS = {"target": "x86-64-v3", "budget": Budget(max_evals=16)}
+
+
 def ingredients(request: CompileRequest) -> str:
     target = resolve_target(request.options.target)
     return stable_digest(compilation._ingredients(request, target))
@@ -186,8 +191,7 @@ def test_every_option_counts() -> None:
     found = {ingredients(request)}
     for name in sorted(names - UNRELATED):
         options = replace(request.options)
-        value = "x86-64-v3" if name == "target" else "another value"
-        object.__setattr__(options, name, value)
+        object.__setattr__(options, name, OTHERS.get(name, "another value"))
         found.add(ingredients(replace(request, options=options)))
     assert len(found) == 1 + len(names - UNRELATED)
     assert names > UNRELATED
