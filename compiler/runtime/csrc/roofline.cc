@@ -23,8 +23,10 @@ using Clock = std::chrono::steady_clock;
 
 // Steps between two looks at the clock.
 constexpr int kSteps = 4096;
-// Chains of dependent instructions: more than latency times throughput of any CPU.
-constexpr int kChains = 12;
+// Chains of dependent instructions: well above latency times throughput, since with just enough of
+// them a CPU does not reach its limit. AVX2 has 16 registers, the others 32.
+constexpr int kFewChains = 13;
+constexpr int kManyChains = 24;
 
 // Runs kSteps steps and returns their operations.
 using Kernel = double (*)();
@@ -32,45 +34,52 @@ using Kernel = double (*)();
 // A kernel of independent chains `acc = STEP`. They are variables, not an array, which would lie in
 // memory. The empty statement tells the compiler that each changes in a way that it does not know, so
 // that it neither merges nor drops steps.
-#define BURNISH_CHAINS(DO) \
-  DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define BURNISH_FEW_CHAINS(DO) \
+  DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11) DO(12)
+#define BURNISH_MANY_CHAINS(DO)                                                        \
+  BURNISH_FEW_CHAINS(DO) DO(13) DO(14) DO(15) DO(16) DO(17) DO(18) DO(19) DO(20) DO(21) \
+  DO(22) DO(23)
 #define BURNISH_DECLARE(N) Register acc##N = zero;
 #define BURNISH_STEP(N)                 \
   acc##N = BURNISH_MULTIPLY_ADD(acc##N); \
   __asm__ volatile("" : BURNISH_REGISTER(acc##N));
-#define BURNISH_KERNEL_BODY(TYPE, ZERO, OPERATIONS)                         \
+#define BURNISH_KERNEL_BODY(CHAINS, COUNT, TYPE, ZERO, OPERATIONS)          \
   {                                                                         \
     using Register = TYPE;                                                  \
     const Register zero = ZERO;                                             \
-    BURNISH_CHAINS(BURNISH_DECLARE)                                         \
+    CHAINS(BURNISH_DECLARE)                                                 \
     for (int i = 0; i < kSteps; ++i) {                                      \
-      BURNISH_CHAINS(BURNISH_STEP)                                          \
+      CHAINS(BURNISH_STEP)                                                  \
     }                                                                       \
-    return static_cast<double>(OPERATIONS) * kChains * kSteps;              \
+    return static_cast<double>(OPERATIONS) * COUNT * kSteps;                \
   }
+#define BURNISH_WITH_FEW(TYPE, ZERO, OPERATIONS) \
+  BURNISH_KERNEL_BODY(BURNISH_FEW_CHAINS, kFewChains, TYPE, ZERO, OPERATIONS)
+#define BURNISH_WITH_MANY(TYPE, ZERO, OPERATIONS) \
+  BURNISH_KERNEL_BODY(BURNISH_MANY_CHAINS, kManyChains, TYPE, ZERO, OPERATIONS)
 
 #if defined(__x86_64__)
 #define BURNISH_REGISTER "+v"
 #define BURNISH_MULTIPLY_ADD(ACC) \
   _mm512_fmadd_ps(ACC, _mm512_set1_ps(0.5f), _mm512_set1_ps(1.0f))
 __attribute__((target("avx512f"))) double Float32Avx512()
-    BURNISH_KERNEL_BODY(__m512, _mm512_setzero_ps(), 32)
+    BURNISH_WITH_MANY(__m512, _mm512_setzero_ps(), 32)
 #undef BURNISH_MULTIPLY_ADD
 #define BURNISH_MULTIPLY_ADD(ACC) \
   _mm256_fmadd_ps(ACC, _mm256_set1_ps(0.5f), _mm256_set1_ps(1.0f))
 __attribute__((target("avx2,fma"))) double Float32Avx2()
-    BURNISH_KERNEL_BODY(__m256, _mm256_setzero_ps(), 16)
+    BURNISH_WITH_FEW(__m256, _mm256_setzero_ps(), 16)
 #undef BURNISH_MULTIPLY_ADD
 #define BURNISH_MULTIPLY_ADD(ACC)                               \
   _mm512_dpbf16_ps(ACC, (__m512bh)_mm512_set1_epi32(0x3f803f80), \
                    (__m512bh)_mm512_set1_epi32(0x3f003f00))
 __attribute__((target("avx512f,avx512bf16"))) double BFloat16Avx512()
-    BURNISH_KERNEL_BODY(__m512, _mm512_setzero_ps(), 64)
+    BURNISH_WITH_MANY(__m512, _mm512_setzero_ps(), 64)
 #undef BURNISH_MULTIPLY_ADD
 #define BURNISH_MULTIPLY_ADD(ACC) \
   _mm512_dpbusd_epi32(ACC, _mm512_set1_epi8(3), _mm512_set1_epi8(-1))
 __attribute__((target("avx512f,avx512vnni"))) double Int8Avx512()
-    BURNISH_KERNEL_BODY(__m512i, _mm512_setzero_si512(), 128)
+    BURNISH_WITH_MANY(__m512i, _mm512_setzero_si512(), 128)
 
 Kernel KernelOf(Arithmetic kind) {
   bool avx512 = __builtin_cpu_supports("avx512f");
@@ -88,7 +97,7 @@ Kernel KernelOf(Arithmetic kind) {
 #elif defined(__aarch64__)
 #define BURNISH_REGISTER "+w"
 #define BURNISH_MULTIPLY_ADD(ACC) vfmaq_f32(vdupq_n_f32(1.0f), ACC, vdupq_n_f32(0.5f))
-double Float32Neon() BURNISH_KERNEL_BODY(float32x4_t, vdupq_n_f32(0.0f), 8)
+double Float32Neon() BURNISH_WITH_MANY(float32x4_t, vdupq_n_f32(0.0f), 8)
 
 Kernel KernelOf(Arithmetic kind) {
   return kind == Arithmetic::kFloat32 ? Float32Neon : nullptr;
