@@ -1,4 +1,4 @@
-"""How near int8 kernels come to the int8 peak: ``python -m tests.bench.int8_kernels``.
+"""How near int8 convolutions come to the int8 peak: ``python -m tests.bench.int8_kernels``.
 
 Times single kernels, with scale, bias, activation and rounding to 8 bits in them, on one thread
 and on data that lies in the caches. Operations are those of the definition: taps that borders skip
@@ -35,34 +35,30 @@ from burnish.backends.cpu.quantized_depthwise import (
 from burnish.bench.roofline import measure_roofline
 from burnish.ir.postops import parse_postops
 
-#: Name; rows and columns, channels in and out, window, stride; post-ops.
-SHAPES: dict[str, tuple[tuple[int, int], int, int, int, int, tuple[str, ...]]] = {
-    "product 128x768x768": ((1, 128), 768, 768, 1, 1, ()),
-    "product 128x768x3072": ((1, 128), 768, 3072, 1, 1, ()),
-    "product 128x3072x768": ((1, 128), 3072, 768, 1, 1, ()),
-    "product 512x768x768": ((1, 512), 768, 768, 1, 1, ()),
-    "3x3 64 to 64, 56x56": ((56, 56), 64, 64, 3, 1, ("Relu",)),
-    "3x3 128 to 128, 28x28": ((28, 28), 128, 128, 3, 1, ("Relu",)),
-    "3x3 256 to 256, 14x14": ((14, 14), 256, 256, 3, 1, ("Relu",)),
-    "3x3 512 to 512, 7x7": ((7, 7), 512, 512, 3, 1, ("Relu",)),
-    "1x1 256 to 64, 56x56": ((56, 56), 256, 64, 1, 1, ("Relu",)),
-    "1x1 64 to 256, 56x56": ((56, 56), 64, 256, 1, 1, ("Relu",)),
-    "1x1 1024 to 256, 14x14": ((14, 14), 1024, 256, 1, 1, ("Relu",)),
+#: Name; rows and columns, channels in and out, window; post-ops.
+SHAPES: dict[str, tuple[int, int, int, int, tuple[str, ...]]] = {
+    "3x3 64 to 64, 56x56": (56, 64, 64, 3, ("Relu",)),
+    "3x3 128 to 128, 28x28": (28, 128, 128, 3, ("Relu",)),
+    "3x3 256 to 256, 14x14": (14, 256, 256, 3, ("Relu",)),
+    "3x3 512 to 512, 7x7": (7, 512, 512, 3, ("Relu",)),
+    "1x1 256 to 64, 56x56": (56, 256, 64, 1, ("Relu",)),
+    "1x1 64 to 256, 56x56": (56, 64, 256, 1, ("Relu",)),
+    "1x1 1024 to 256, 14x14": (14, 1024, 256, 1, ("Relu",)),
     "1x1 256 to 1024, 14x14, residual": (
-        (14, 14), 256, 1024, 1, 1, ("Add:quantized:0.05:3.0", "Relu"),
+        14, 256, 1024, 1, ("Add:quantized:0.05:3.0", "Relu"),
     ),
-    "depthwise 144, 56x56": ((56, 56), 144, 0, 3, 1, ("Clip:0.0:6.0",)),
-    "depthwise 384, 14x14": ((14, 14), 384, 0, 3, 1, ("Clip:0.0:6.0",)),
+    "depthwise 144, 56x56": (56, 144, 0, 3, ("Clip:0.0:6.0",)),
+    "depthwise 384, 14x14": (14, 384, 0, 3, ("Clip:0.0:6.0",)),
 }  # fmt: skip
 
 
 def spec_of(name: str) -> QuantizedSpec:
     """The kernel of a shape; no output channels stand for one filter to a channel."""
-    (h, w), ic, oc, window, stride, postops = SHAPES[name]
+    size, ic, oc, window, postops = SHAPES[name]
     posts = parse_postops(postops)
-    pads = (window // 2,) * 4
+    pad = window // 2
     conv = ConvSpec(
-        1, h, w, ic, oc or ic, (window, window), (stride, stride), pads,  # type: ignore[arg-type]
+        1, size, size, ic, oc or ic, (window, window), (1, 1), (pad, pad, pad, pad),
         groups=1 if oc else ic, postops=posts,
     )  # fmt: skip
     codes = tuple("uint8" for p in posts if p.operand)
