@@ -70,7 +70,7 @@ _WORD = 32
 FEW_ROWS = 4
 #: Rows of a task.
 _CHUNK = 240
-#: Steps of the reduction whose weights are written out at a time: they stay in the first-level cache
+#: Steps of the reduction whose weights are written out at a time: they stay in a first-level cache
 #: of 48 KiB.
 _PANEL_STEPS = 128
 #: Bytes by which words are fetched ahead.
@@ -254,7 +254,7 @@ class _Place:
             return []
         at = self.column * self.of.spec.blocks + block * self.stride
         codes = [zero.load(at + v * self.lanes, self.lanes) for v in range(self.vectors)]
-        return [let(_real(let(tirx.Cast(with_lanes("int32", self.lanes), c)))) for c in codes]
+        return [let(as_real(let(tirx.Cast(with_lanes("int32", self.lanes), c)))) for c in codes]
 
     def _words(self, step: Index) -> list[Expr]:
         """Words of all columns; brings in those that come next."""
@@ -442,7 +442,8 @@ class _Place:
         self.of.y.store(offset, value, valid)
 
 
-def _real(code: Expr) -> Expr:
+def as_real(code: Expr) -> Expr:
+    """Integers as float32."""
     return tirx.Cast(with_lanes("float32", lanes_of(code)), code)
 
 
@@ -457,12 +458,12 @@ def _code(words: Expr, shift: int, bits: int) -> Expr:
     if bits == 8:
         left = _WORD - bits - shift
         high = let(words << constant(left, lanes, "int32")) if left else words
-        return _real(let(high >> constant(_WORD - bits, lanes, "int32")))
+        return as_real(let(high >> constant(_WORD - bits, lanes, "int32")))
     low = let(words >> constant(shift, lanes, "int32")) if shift else words
     if lanes in _LOOK_UP:
         # It looks at four bits of the index.
         every = tirx.Ramp(tirx.const(-8, "int32"), tirx.const(1, "int32"), lanes)
         kind = with_lanes("float32", lanes)
-        return tirx.call_llvm_pure_intrin(kind, _LOOK_UP[lanes], _real(every), low)
+        return tirx.call_llvm_pure_intrin(kind, _LOOK_UP[lanes], as_real(every), low)
     nibble = let(low & constant(15, lanes, "int32"))
-    return _real(let(nibble - constant(8, lanes, "int32")))
+    return as_real(let(nibble - constant(8, lanes, "int32")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,16 @@ import numpy.typing as npt
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of
 from burnish.backends.cpu.nbits import NBitsSpec, matmul_nbits, pack_blocks, pack_codes
+from burnish.backends.cpu.nbits_dots import dots_nbits, quantize_blocks, takes
 from burnish.backends.cpu.rules.common import lower_operands, refuse_operands
-from burnish.ir import Node, Value
+from burnish.ir import Node, TensorType, Value
 from burnish.ir.definitions.weight_only import CORE
 from burnish.ir.dims import product
 from burnish.ir.types import BY_NAME
-from burnish.lowering.context import CallShapes, NodeContext
+from burnish.lowering.context import CallShapes, Lowered, NodeContext
+
+#: The accuracy level of com.microsoft::MatMulNBits that allows activations in 8 bits.
+_ACTIVATIONS_8_BITS = 4
 
 
 def _accepts(node: Node) -> Refused | None:
@@ -39,41 +44,55 @@ def _around_zero(value: Value) -> npt.NDArray[np.int8]:
 
 
 def _emit(ctx: NodeContext, node: Node) -> None:
-    x, w, zero = node.required(0), node.required(1), node.required(3)
+    w, zero = node.required(1), node.required(3)
     k, n = w.array.shape
     bits, isa = BY_NAME[w.dtype].bits, ctx.isa
     block, symmetric = min(node.int_attr("block_size"), k), not _around_zero(zero).any()
-    posts = postops_of(node)
-
-    def spec(lead: tuple[Any, ...]) -> NBitsSpec:
-        return NBitsSpec(lead, k, n, bits, block, symmetric, posts)
 
     # The layout does not depend on the rows.
-    stored = spec(())
+    stored = NBitsSpec((), k, n, bits, block, symmetric, postops_of(node))
     key = ("nbits", isa.lanes, block)
-    arguments = [
-        ctx.tensor(x),
+    weights = [
         ctx.weight(w, key, lambda _: pack_codes(_around_zero(w), stored, isa)),
         ctx.weight(node.required(2), key, lambda a: pack_blocks(a, stored, isa)),
     ]
     if not symmetric:
         pack = lambda _: pack_blocks(_around_zero(zero), stored, isa)  # noqa: E731
-        arguments.append(ctx.weight(zero, key, pack))
+        weights.append(ctx.weight(zero, key, pack))
+    inputs = [ctx.tensor(node.required(0))]
+    family, template = "matmul_nbits", matmul_nbits
+    ctx.computes = "float32"
+    if node.int_attr("accuracy_level") == _ACTIVATIONS_8_BITS and takes(stored, isa):
+        ctx.computes = "int8"
+        inputs = _quantized(ctx, node, stored)
+        family, template = "dots_nbits", dots_nbits
 
     def build(shapes: CallShapes) -> Any:
-        return matmul_nbits(isa, spec(shapes.inputs[0][:-1]))
+        return template(isa, replace(stored, lead=shapes.inputs[0][:-1]))
 
     ctx.set(
         *ctx.call(
-            "matmul_nbits",
-            (k, n, bits, block, symmetric, postops_key(posts)),
+            family,
+            (k, n, bits, block, symmetric, postops_key(stored.postops)),
             build,
-            [*arguments, *lower_operands(ctx, node, CORE)],
+            [*inputs, *weights, *lower_operands(ctx, node, CORE)],
             [node.output.t],
             flops=product([*node.output.shape, 2 * k]),
             detail=f"{w.dtype} weights in blocks of {block}",
         )
     )
+
+
+def _quantized(ctx: NodeContext, node: Node, spec: NBitsSpec) -> list[Lowered]:
+    """The activation in 8 bits, with the scale and the sum of each block."""
+    x = ctx.tensor(node.required(0))
+    parameters = TensorType("float32", (*x.dims[:-1], spec.blocks))
+
+    def build(shapes: CallShapes) -> Any:
+        return quantize_blocks(ctx.isa, replace(spec, lead=shapes.inputs[0][:-1]))
+
+    outputs = [TensorType("int8", x.dims), parameters, parameters]
+    return list(ctx.call("quantize_blocks", (spec.k, spec.block), build, [x], outputs))
 
 
 MATMUL_NBITS = KernelRule("burnish::MatMulNBits", _accepts, _emit)
