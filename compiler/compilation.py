@@ -170,7 +170,8 @@ def _ingredients(request: CompileRequest, target: Target) -> dict[str, object]:
     options = {
         field.name: getattr(request.options, field.name)
         for field in fields(request.options)
-        if field.name not in TRANSIENT - {"check", "error_on_cache_miss"}
+        # What may refuse a build counts: a build that was not asked may lie in the cache.
+        if field.name not in TRANSIENT - {"check", "error_on_cache_miss", "strict"}
     }
     # The backend itself is code, of which the toolchain's digest tells.
     described = {f.name: getattr(target, f.name) for f in fields(target) if f.name != "backend"}

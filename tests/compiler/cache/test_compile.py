@@ -177,7 +177,11 @@ UNRELATED = {
 
 
 #: Values of options that have to make sense.
-OTHERS = {"target": "x86-64-v3", "budget": Budget(max_evals=16)}
+OTHERS = {
+    "target": "x86-64-v3",
+    "budget": Budget(max_evals=16),
+    "calibration_data": f"{__file__}:samples",
+}
 
 
 def ingredients(request: CompileRequest) -> str:
