@@ -33,7 +33,7 @@ from burnish.backends.cpu.gemm import (
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import F32, Dot, RegisterTile
 from burnish.backends.cpu.place import Place, result_of
-from burnish.backends.cpu.tiling import MAX_ROWS, MAX_ROWS_WIDE, Columns, Tile, tile_columns
+from burnish.backends.cpu.tiling import MAX_ROWS_WIDE, Columns, Tile, most_rows, tile_columns
 from burnish.backends.cpu.tir import (
     Acc,
     Index,
@@ -58,8 +58,6 @@ from burnish.ir.postops import PostOp
 
 _SMALL_WEIGHTS = 512 * 1024
 _MAX_ROWS_SYMBOLIC = 6
-#: Bytes between pixels of which a cache of 4 KiB to a way holds as many as a tile has.
-_APART = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,14 +126,6 @@ class ConvSpec:
         """Elements between the results of neighbouring pixels in ``y``."""
         return self.oc if self.place is None else self.place.channels
 
-    def _many_rows(self, isa: Isa) -> bool:
-        """Whether wide tiles may have many pixels: they lie in different sets of the cache.
-
-        Pairs of bfloat16 gain by it, of which a line holds twice as many.
-        """
-        apart = 2 * self.ic * self.strides[1]
-        return self.inner(isa).dot is DOT2 and not self.pointwise and apart <= _APART
-
     def inner(self, isa: Isa) -> ConvSpec:
         """The same with channels counted in what is multiplied: pairs of bfloat16 where it can."""
         if self.dot is not F32 or dot_of(isa, self.dtype, self.ic // self.groups) is F32:
@@ -156,7 +146,10 @@ class ConvSpec:
         depth = ic * self.kernel[0] * self.kernel[1]
         oc, rows = self.oc // self.groups, self.tile_rows
         if isinstance(self.w, int) or self.pointwise:
-            most = MAX_ROWS if self._many_rows(isa) else MAX_ROWS_WIDE
+            most = MAX_ROWS_WIDE
+            if self.inner(isa).dot is DOT2 and not self.pointwise:
+                size = static(2 * self.h * self.w * self.ic)
+                most = most_rows(oc <= 2 * isa.lanes, size, 2 * self.ic * self.strides[1])
             return tile_columns(isa, rows, depth, oc, self.tile, dtype=self.dtype, most_wide=most)
         # The code for borders of unknown place grows with the square of the rows.
         return tile_columns(isa, rows, depth, oc, self.tile, _MAX_ROWS_SYMBOLIC, 2, self.dtype)
@@ -373,13 +366,11 @@ class DirectLoops:
 
     def _tile(self, row: Row, begin: Index, count: int, inside: bool) -> None:
         """One register tile: ``count`` pixels from column ``begin``."""
-        spec, lanes = self.spec, self.isa.lanes
-        vectors = row.columns.tile.vectors
-        oc = spec.oc // spec.groups
+        spec, vectors = self.spec, row.columns.tile.vectors
         tile = RegisterTile.zero(count, vectors, row.acc, spec.dot)
         self._reduce(row, tile, begin, inside)
         pixel = hold((row.image * spec.oh + row.oh) * spec.ow + begin)
-        channel = row.group * oc + row.first * lanes
+        channel = row.group * (spec.oc // spec.groups) + row.first * self.isa.lanes
         for r in range(count):
             values = [tile.at(r, v) for v in range(vectors)]
             offset, place = (pixel + r) * spec.oc + channel, (pixel + r) * spec.line + channel
@@ -411,8 +402,7 @@ class DirectLoops:
                     return
 
                 def bring_next(j: Index) -> None:
-                    # Each column is passed once, unless pixels are taken one by one.
-                    if ahead is not None and (len(rows) > 1 or tile.rows == 1):
+                    if ahead is not None and (len(rows) > 1 or tile.rows == 1):  # once a column
                         prefetch(self.w.flat, ahead + (kh * (kw * ic) + j) * lanes)
 
                 if dw == 1 and spec.groups == 1:  # the window's row is contiguous

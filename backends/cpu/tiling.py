@@ -9,6 +9,7 @@ leave small remainders win. A tuner may override the choice with a :class:`Tile`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from burnish.backends.cpu.isa import Isa
 from burnish.errors import CompileError
@@ -21,6 +22,10 @@ _L2_BYTES = 32.0
 #: More rows than this may collide in a set of the first-level cache.
 MAX_ROWS = 14
 MAX_ROWS_WIDE = 8
+#: Bytes of an image that stays in the second-level cache.
+_NEAR = 512 * 1024
+#: Bytes between pixels of which a cache of 4 KiB to a way holds as many as a tile has.
+_APART = 2048
 #: Vectors of the widest tile that is tried.
 MAX_VECTORS = 4
 #: Rows taken for a size that is not known at compile time.
@@ -134,6 +139,18 @@ def plan_columns(n: int, vectors: int, isa: Isa) -> list[tuple[int, int, int, in
     if rest:
         out.append((whole * vectors, 1, rest, tail))
     return out
+
+
+def most_rows(once: bool, size: Any, apart: int) -> int:
+    """Most pixels of a wide tile of a convolution on pairs of bfloat16, which gain by many.
+
+    Args:
+        once: Whether all output channels are one block, so that the image is read once.
+        size: Bytes of the image, which is to stay in the second-level cache if it is read again.
+        apart: Bytes between pixels, which are to lie in different sets of the first-level cache.
+    """
+    near = once or (isinstance(size, int) and size <= _NEAR)
+    return MAX_ROWS if near and apart <= _APART else MAX_ROWS_WIDE
 
 
 def tile_columns(
