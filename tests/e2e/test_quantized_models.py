@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,3 +102,43 @@ def test_weights_with_cast_and_scale_stay_in_8_bits() -> None:
     assert {n.weights for n in stored} == {"int8"}
     largest = max(weights.values(), key=lambda w: np.prod(w.shape))
     assert largest.dtype == "int8", "the table of embeddings is read as it is stored"
+
+
+@pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_fake_quantization_of_pytorch(dynamo: bool, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if dynamo:
+        pytest.importorskip("onnxscript")
+    quantize_tensor = torch.fake_quantize_per_tensor_affine
+    quantize_channels = torch.fake_quantize_per_channel_affine
+
+    class Net(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(8, 16, 3, padding=1)
+            self.linear = torch.nn.Linear(16, 10)
+
+        def weights(self, w: Any) -> Any:
+            scale = w.detach().abs().flatten(1).max(1)[0] / 127
+            zero = torch.zeros(w.shape[0], dtype=torch.int32)
+            return quantize_channels(w, scale, zero, 0, -128, 127)
+
+        def forward(self, x: Any) -> Any:
+            x, w = quantize_tensor(x, 0.03, 0, -128, 127), self.weights(self.conv.weight)
+            y = torch.relu(torch.nn.functional.conv2d(x, w, self.conv.bias, padding=1))
+            y = quantize_tensor(y.mean((2, 3)), 0.01, 0, -128, 127)
+            w = self.weights(self.linear.weight)
+            return torch.nn.functional.linear(y, w, self.linear.bias)
+
+    torch.manual_seed(0)
+    source = tmp_path / "torch.onnx"
+    x = torch.randn(1, 8, 12, 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Net().eval(), (x,), source, opset_version=18, dynamo=dynamo)
+    with burnish.compile(source, target="x86", threads=1) as compiled:
+        assert not in_floating_point(compiled.manifest.nodes)
+        (name,) = (i.name for i in compiled.get_inputs())
+        (found,), inputs = compiled.run(None, {name: x.numpy()}), {name: x.numpy()}
+    expected = reference(source, inputs)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * np.abs(expected).max())
