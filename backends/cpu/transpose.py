@@ -48,8 +48,8 @@ class TransposeSpec:
     Attributes:
         shape: Input shape: ints or int64 expressions.
         perm: Output axis i is input axis ``perm[i]``.
-        dtype: Element type. Tiles in registers are for 4-byte types and for 16-bit floats, which are
-            widened in them; others are copied one by one.
+        dtype: Element type. Tiles in registers are for 4-byte types and for 16-bit floats, which
+            are widened in them; others are copied one by one.
     """
 
     shape: tuple[Index, ...]
