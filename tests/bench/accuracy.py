@@ -86,8 +86,8 @@ def measure(name: str, precision: str = "int8", **options: Any) -> Row:
             return Row(name, len(calibration), len(changes), float(changes.max()), products)
         samples, reference = task.samples(1, task.judged), original(name)
         found, wanted = [run(s) for s in samples], [reference(s) for s in samples]
-    decisions = task.decide(wanted).size
-    return Row(name, len(calibration), decisions, task.agreement(found, wanted), products)
+    same = task.agree(found, wanted)
+    return Row(name, len(calibration), len(same), float(same.mean()), products)
 
 
 def products_in_int8(nodes: Any) -> tuple[int, int]:

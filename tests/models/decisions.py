@@ -6,7 +6,7 @@ Samples to calibrate with and samples to judge by never share anything but their
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,21 +37,18 @@ class Task:
 
     Attributes:
         samples: Makes samples from a seed and a number of them.
-        decide: Decisions from the outputs of all samples.
+        agree: Gets the outputs of all samples, and those of the original; for every decision of
+            the original, whether it is the same.
         judged: Samples that are judged by.
         calibrated: Samples to calibrate with.
         options: How it is quantized, as :func:`burnish.compile` takes it.
     """
 
     samples: Callable[[int, int], list[Sample]]
-    decide: Callable[[list[list[Array]]], Array]
+    agree: Callable[[list[list[Array]], list[list[Array]]], Array]
     judged: int = 16
     calibrated: int = 16
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    def agreement(self, found: Iterable[list[Array]], wanted: Iterable[list[Array]]) -> float:
-        """Share of the decisions that are alike."""
-        return float(np.mean(self.decide(list(found)) == self.decide(list(wanted))))
 
 
 # --- what the models see -------------------------------------------------------------------------
@@ -159,34 +156,57 @@ def _files(seed: int, count: int) -> list[Sample]:
 # --- what they decide ----------------------------------------------------------------------------
 
 
-def _largest(outputs: list[list[Array]]) -> Array:
-    return np.concatenate([arrays[0].argmax(axis=1) for arrays in outputs])
+def _label(found: list[list[Array]], wanted: list[list[Array]]) -> Array:
+    """The largest of the scores of each sample."""
+    pairs = zip(found, wanted, strict=True)
+    return np.concatenate([f[0].argmax(axis=1) == w[0].argmax(axis=1) for f, w in pairs])
 
 
-def _above(threshold: float) -> Callable[[list[list[Array]]], Array]:
-    """Whether each number of the first output lies above."""
-
-    def decide(outputs: list[list[Array]]) -> Array:
-        return np.concatenate([arrays[0].reshape(-1) > threshold for arrays in outputs])
-
-    return decide
+def _voice(found: list[list[Array]], wanted: list[list[Array]]) -> Array:
+    """Whether a frame is speech, of those frames of which the original is not in doubt."""
+    now, before = (np.concatenate([a[0].ravel() for a in o]) for o in (found, wanted))
+    same: Array = (now > 0.5) == (before > 0.5)
+    return same[np.abs(before - 0.5) > 0.1]
 
 
-def _order(outputs: list[list[Array]]) -> Array:
-    """Of every two samples, which one is rated higher overall."""
-    scores = np.array([arrays[0][0, -1] for arrays in outputs])
-    first, second = np.triu_indices(len(scores), 1)
-    return scores[first] > scores[second]
+def _marked(threshold: float) -> Callable[[list[list[Array]], list[list[Array]]], Array]:
+    """The same of those numbers that lie above in either: most of a page is no text anyway."""
+
+    def agree(found: list[list[Array]], wanted: list[list[Array]]) -> Array:
+        pairs = zip(found, wanted, strict=True)
+        marks = [(f[0] > threshold, w[0] > threshold) for f, w in pairs]
+        return np.concatenate([(f & w)[f | w] for f, w in marks])
+
+    return agree
+
+
+def _order(found: list[list[Array]], wanted: list[list[Array]]) -> Array:
+    """Of every two samples whose ratings differ by a tenth or more, which one is rated higher."""
+    now, before = (np.array([arrays[0][0, -1] for arrays in o]) for o in (found, wanted))
+    first, second = np.triu_indices(len(before), 1)
+    apart = np.abs(before[first] - before[second]) >= 0.1
+    same: Array = (now[first] > now[second]) == (before[first] > before[second])
+    return same[apart]
 
 
 TASKS: dict[str, Task] = {
-    "magika": Task(_files, _largest, judged=200, calibrated=100),
-    "ppocr_cls": Task(_lines, _largest, judged=200, calibrated=32),
-    "ppocr_det": Task(_pages, _above(0.3), judged=8, calibrated=8),
-    "opennsfw": Task(_pixels, _largest, judged=16, calibrated=16),
-    "silero_sequence": Task(_frames, _above(0.5), judged=24, calibrated=16),
-    "dnsmos": Task(_speech, _order, judged=12, calibrated=12),
-    "basic_pitch": Task(_chords, _above(0.5), judged=12, calibrated=12),
+    "magika": Task(
+        _files, _label, judged=200, calibrated=100, options={"calibration_method": "mse"}
+    ),
+    "ppocr_cls": Task(_lines, _label, judged=200, calibrated=32),
+    "ppocr_det": Task(_pages, _marked(0.3), judged=8, calibrated=8),
+    "opennsfw": Task(_pixels, _label),
+    "silero_sequence": Task(
+        _frames,
+        _voice,
+        judged=24,
+        options={"calibration_method": "mse", "bias_correction": True},
+    ),
+    # The spectrum has a range of millions, and its logarithm is taken.
+    "dnsmos": Task(
+        _speech, _order, judged=12, calibrated=12, options={"nodes_to_exclude": ["stft-.*"]}
+    ),
+    "basic_pitch": Task(_chords, _marked(0.5), judged=12, calibrated=12),
 }
 """Trained models by name, and what each decides."""
 
