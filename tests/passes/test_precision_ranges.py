@@ -55,7 +55,9 @@ def test_nodes_stay_that_the_caller_names() -> None:
 def test_what_was_measured_near_the_limit_stays() -> None:
     found = kept(CHAIN, a=(-20000.0, 3.0), b=(-9.0, 9.0))
     assert set(found) == {"a", "b"}, "what makes it and what reads it"
-    assert all("near the limit of float16 (a was measured to reach 2e+04)" in why for why in found.values())
+    assert all(
+        "near the limit of float16 (a was measured to reach 2e+04)" in why for why in found.values()
+    )
     assert not kept(CHAIN, a=(-15000.0, 3.0), b=(-9.0, 9.0)), "a margin of 4"
     assert not kept(CHAIN, "bfloat16", a=(-20000.0, 3.0))
     assert kept(CHAIN, "bfloat16", a=(-1e38, 3.0))
