@@ -29,4 +29,4 @@ def test_similarities_of_sentences_are_kept() -> None:
         pytest.skip(str(reason))
     assert row.judged == len(sentence_pairs()) >= 100
     assert row.worst <= 0.01
-    assert row.products[0] >= 30, "of 36 that multiply weights"
+    assert row.products[0] >= 24, "of 36 that multiply weights"
