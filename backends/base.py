@@ -95,6 +95,11 @@ class Target:
     integers: bool = False
     weight_only: bool = False
 
+    def multiplies(self, precision: str) -> bool:
+        """Whether products of tensors stored in a 16-bit precision are computed in it."""
+        dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
+        return dtype is not None and precision in self.precisions and dtype not in self.computes
+
     @property
     def info(self) -> TargetInfo:
         """What the manifest says of it."""

@@ -273,6 +273,7 @@ def optimize(
             explicit=target is None,
             integers=target is not None and target.integers,
             weight_only=target is None or target.weight_only,
+            short_products=target is not None and target.multiplies(precisions.storage),
         ),
         skip=options.skip_passes,
         only=only,

@@ -28,6 +28,8 @@ from burnish.passes.simplify import Simplify
 
 #: Levels: 0 canonical forms only, 1 without composites, 2 fusions, 3 layouts as well.
 LEVELS = (0, 1, 2, 3)
+#: From so many rows on products are bound by arithmetic, not by reading their weights.
+_MANY_ROWS = 16
 
 
 def pipeline(
@@ -40,6 +42,7 @@ def pipeline(
     explicit: bool = False,
     integers: bool = False,
     weight_only: bool = False,
+    short_products: bool = False,
 ) -> list[Pass | Fixpoint]:
     """The passes of an optimization level.
 
@@ -53,6 +56,7 @@ def pipeline(
         explicit: Whether Casts have to say what computes in fp32, for other runtimes.
         integers: Whether products of quantized tensors compute in integers, from level 2 on.
         weight_only: Whether products read weights in 8 or 4 bits as they are, from level 2 on.
+        short_products: Whether 16 bits are multiplied as such, faster than float32.
 
     Raises:
         UsageError: There is no such level.
@@ -71,6 +75,8 @@ def pipeline(
         passes += _stored_in_8_bits(fold, integers, weight_only)
     if not weight_only:
         passes.append(ExpandWeightOnly())
+    elif lower and short_products:
+        passes.append(ExpandWeightOnly(_MANY_ROWS))
     passes.append(clean_up(fold))
     if level >= 2:
         passes += _composites(integers)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -141,17 +142,35 @@ class ExpandWeightOnly(Pass):
 
     Before: burnish::MatMulNBits, as models for onnxruntime are imported.
     After: DequantizeLinear of constant weights -> MatMul.
-    Keeps: everything else.
+    Keeps: products of fewer rows than ``least_rows``; of weights in 4 bits also those of a number
+        of rows that is not known.
     Numerics: exact.
+
+    Attributes:
+        least_rows: Fewest rows; 0 for all products.
     """
 
     name = "expand-weight-only"
     numerics = Numerics.EXACT
+    least_rows: int = 0
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Replace the composites by their definitions."""
-        found = [node for node in graph.walk() if node.key == "burnish::MatMulNBits"]
+        found = [n for n in graph.walk() if n.key == "burnish::MatMulNBits" and self._takes(n)]
         for node in found:
             with ctx.visiting(node):
                 composites.inline(node)
+        if found and self.least_rows:
+            ctx.note(
+                f"{len(found)} products of {self.least_rows} rows and more multiply 16 bits, not "
+                "weights as they are stored"
+            )
         return bool(found)
+
+    def _takes(self, node: Node) -> bool:
+        rows = node.required(0).shape[:-1]
+        known = [d for d in rows if isinstance(d, int)]
+        if len(known) < len(rows):
+            # 4 bits are for models that are read more than multiplied.
+            return not self.least_rows or node.required(1).dtype in ("int8", "uint8")
+        return prod(known) >= self.least_rows
