@@ -17,9 +17,9 @@ def test_decisions_are_kept(name: str) -> None:
         row = measure(name)
     except ModelUnavailable as reason:
         pytest.skip(f"{name}: {reason}")
-    assert row.worst >= 0.99
+    assert row.worst >= TASKS[name].goal >= 0.97
     assert row.judged >= 16
-    assert row.products[0] > 0.5 * row.products[1]
+    assert row.products[0] >= 4
 
 
 def test_similarities_of_sentences_are_kept() -> None:
