@@ -112,6 +112,8 @@ def test_without_data_products_are_quantized_by_the_range_of_each_call(
             2,
             "a share in [0, 1] or auto, not 1.5",
         ),
+        (["--calibration-data", "DATA", "--smooth-quant", "much"], 2, "neither a number nor auto"),
+        (["--gptq"], 2, "--gptq measures activations"),
         (["--weights-only", "int4", "--block-size", "48"], 2, "48 is no block size"),
         (["--weights-only", "int4", "--smooth-quant", "0.5"], 2, "--weights-only leaves them"),
         (["--weights-only", "int2"], 2, "'int2' is not one of 'int8', 'int4'"),
