@@ -292,6 +292,59 @@ CASES |= {
     for dtype, low, count, size in (("int4", -8, 16, 1), ("uint8", 0, 256, 7))
 }
 
+
+def _codes(*shape: int, dtype: str = "int8") -> np.ndarray:
+    """Codes of quantized numbers."""
+    limits = np.iinfo(dtype)
+    return RNG.integers(limits.min // 2, limits.max // 2, shape, dtype)
+
+
+#: Of activations, and of eight output channels: powers of two, so that nothing is rounded.
+SCALE = {"s": np.array(2.0**-6, np.float32), "z": np.array(130, np.uint8)}
+SCALES = {**SCALE, "t": (2.0 ** RNG.integers(-8, -5, 8)).astype(np.float32)}
+DEQUANTIZED = "d = DequantizeLinear(x, s, z)"
+CASES |= {
+    "quantized_matmul": Case(
+        "(uint8[n,16] x) => (float[n,8] y) <float s, uint8 z, int8[16,8] w, float[8] t> "
+        f"{{ {DEQUANTIZED} e = DequantizeLinear<axis=1>(w, t) y = MatMul(d, e) }}",
+        ("burnish::QMatMul",),
+        {"n": 3},
+        {"x": _codes(3, 16, dtype="uint8")},
+        SCALES | {"w": _codes(16, 8)},
+    ),
+    # One kernel pads, the other multiplies.
+    "quantized_conv": Case(
+        "(uint8[1,8,6,7] x) => (float[1,8,6,7] y) "
+        "<float s, uint8 z, int8[8,8,3,3] w, float[8] t> "
+        f"{{ {DEQUANTIZED} e = DequantizeLinear<axis=0>(w, t) y = Conv<{SAME}>(d, e) }}",
+        ("Transpose", "burnish::QConv", "burnish::QConv", "Transpose"),
+        feeds={"x": _codes(1, 8, 6, 7, dtype="uint8")},
+        weights=SCALES | {"w": _codes(8, 8, 3, 3)},
+    ),
+    "quantized_batches": Case(
+        "(uint8[2,5,16] x, int8[2,16,6] w) => (float[2,5,6] y) <float s, uint8 z, int8 v> "
+        f"{{ {DEQUANTIZED} e = DequantizeLinear(w, s, v) y = MatMul(d, e) }}",
+        ("burnish::QBatchMatMul",),
+        feeds={"x": _codes(2, 5, 16, dtype="uint8"), "w": _codes(2, 16, 6)},
+        weights=SCALE | {"v": np.array(3, np.int8)},
+    ),
+    "quantized_attention": Case(
+        "(uint8[1,2,5,16] x, uint8[1,2,16,5] k, uint8[1,2,5,16] v) => (float[1,2,5,16] y) "
+        "<float s, uint8 z, float o, uint8 u> "
+        f"{{ {DEQUANTIZED} b = DequantizeLinear(k, s, z) c = DequantizeLinear(v, s, z) "
+        "m = MatMul(d, b) p = Softmax<axis=-1>(m) q = QuantizeLinear(p, o, u) "
+        "r = DequantizeLinear(q, o, u) y = MatMul(r, c) }",
+        (*["Transpose"] * 4, "burnish::QAttention"),
+        feeds={n: _codes(1, 2, 5, 16, dtype="uint8") for n in "xv"}
+        | {"k": _codes(1, 2, 16, 5, dtype="uint8")},
+        weights=SCALE | {"o": np.array(1 / 255, np.float32), "u": np.array(0, np.uint8)},
+    ),
+    "quantize_each_call": Case(
+        "(float[4,6] x) => (uint8[4,6] y, float s, uint8 z) { y, s, z = DynamicQuantizeLinear(x) }",
+        ("DynamicQuantizeLinear",),
+    ),
+}
+
 POSITIVE = RNG.uniform(0.5, 2, (3, 4, 5)).astype(np.float32)
 CASES |= {
     op.lower(): Case(
