@@ -204,6 +204,8 @@ class _Auto:
         found += self._sixteen(search, found)
         names = {f"{index}": build.path for index, build in enumerate(found)}
         self.calls = {name: times.seconds for name, times in self._timed(names).items()}
+        # Of one session, unlike those of the first builds.
+        self.seconds = {_short(build.levels): self.calls[str(i)] for i, build in enumerate(found)}
         best = min(range(len(found)), key=lambda index: self.calls[str(index)])
         self.slower = [(found[i], self.calls[str(i)]) for i in range(len(found)) if i < best]
         if found[best].path in {build.path for build in self.builds.values()}:
@@ -299,8 +301,6 @@ class _Auto:
             )
             for i, region in enumerate(self.regions)
         )
-        whole = {name: times.seconds for name, times in self.times.items()}
-        fastest = min(self.calls.values())
         bound = self.budget.bound
         return AutoReport(
             metric=self.budget.metric,
@@ -312,7 +312,7 @@ class _Auto:
             chosen_on=len(self.chosen_on),
             judged_on=len(self.held),
             evaluations=len(search.points) + self.judged,
-            seconds={**whole, "auto": fastest},
+            seconds={**self.seconds, "auto": min(self.calls.values())},
             below_fp32=1.0 - operation_shares(read_manifest(final.path).nodes).get("fp32", 0.0),
             regions=regions,
             turned_back=self._turned_back(search),
@@ -373,6 +373,11 @@ def _why(search: Search, region: int, precision: str) -> str:
 def _label(levels: Sequence[str]) -> str:
     counts = Counter(levels)
     return ", ".join(f"{counts[p]} x {p}" for p in ORDER if counts[p])
+
+
+def _short(levels: Levels) -> str:
+    """The precision of a build that has one, or ``auto``."""
+    return levels[0] if len(set(levels)) == 1 else "auto"
 
 
 def _lines(found: AutoReport) -> list[str]:
