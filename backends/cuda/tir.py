@@ -15,6 +15,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu import tir as base
+from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tir import (
     Expr,
     Index,
@@ -30,13 +31,14 @@ from burnish.backends.cpu.tir import (
 
 #: Threads of a warp.
 WARP = 32
+#: What a thread computes with: no vectors.
+_SCALAR = Isa("cuda", lanes=1, registers=255, target={})
 
 
 @contextmanager
 def kernel(name: str) -> Iterator[KernelBuilder]:
     """Build one PrimFunc that launches grids, whose threads synchronize by themselves."""
-    no_isa: Any = None
-    with base.kernel(name, no_isa) as k:
+    with base.kernel(name, _SCALAR) as k:
         yield k
 
 

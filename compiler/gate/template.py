@@ -31,7 +31,7 @@ precisions = ["fp32"]
 threads = 1
 # opt-level = 3
 # skip-passes = []
-# For precisions = ["int8"], ["bf16"], ["fp16"] or ["auto"]; fp32 needs none of these.
+# For int8, bf16, fp16 and auto; fp32 has no use for any of these.
 # calibration-data = "samples"   # samples to measure on: .npz, a folder, script.py:function
 # calibration-samples = 100
 # strict = true                  # a product in a higher precision is an error (exit 13)

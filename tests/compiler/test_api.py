@@ -114,7 +114,7 @@ WRONG = {
     "unknown target": ({"target": "z80"}, "z80"),
     "precision": ({"precision": "int4"}, "unknown precision 'int4'"),
     "budget": ({"precision": "int8", "max_drop": 0.1}, "a budget is of no use"),
-    "quantization": ({"nodes_to_exclude": ["x"]}, "an option of quantization is of no use"),
+    "quantization": ({"nodes_to_exclude": ["x"]}, "an exclusion of nodes is of no use"),
     "threads": ({"threads": 0}, "threads"),
     "shape": ({"input_shapes": {"m/x": (5, 9)}}, "9"),
 }
