@@ -76,6 +76,7 @@ class Target:
         precisions: Values of ``--precision`` that the backend has kernels for.
         computes: What tensors of an element type are computed in where that is another one:
             ``{"float16": "fp32"}`` where 16 bits are for storage only.
+        no_faster: Element types of 16 bits that are multiplied as such, as fast as float32.
         linker: C++ compiler that links the model library, options included; None for the
             environment's own.
         integers: Whether products of quantized tensors compute in integers.
@@ -91,14 +92,17 @@ class Target:
     device: str = "cpu"
     precisions: tuple[str, ...] = ("fp32",)
     computes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    no_faster: tuple[str, ...] = ()
     linker: str | None = None
     integers: bool = False
     weight_only: bool = False
 
     def multiplies(self, precision: str) -> bool:
-        """Whether products of tensors stored in a 16-bit precision are computed in it."""
+        """Whether products of tensors stored in 16 bits are computed in them, and faster so."""
         dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(precision)
-        return dtype is not None and precision in self.precisions and dtype not in self.computes
+        if dtype is None or precision not in self.precisions:
+            return False
+        return dtype not in self.computes and dtype not in self.no_faster
 
     @property
     def info(self) -> TargetInfo:

@@ -17,7 +17,8 @@ Tactics: TypeAlias = "Callable[[], Mapping[str, Sequence[Source]]]"
 #: Why libraries cannot be used here, by name.
 Libraries: TypeAlias = "Mapping[str, Callable[[], BurnishError | None]]"
 
-#: The CPU kernels store tensors in either; they compute in fp32, for which they convert 16 bits.
+#: The CPU kernels store tensors in either. They compute in fp32, for which they convert 16 bits,
+#: but for products where the CPU multiplies them as they are.
 PRECISIONS = ("fp32", "fp16", "bf16")
 COMPUTES = {"float16": "fp32", "bfloat16": "fp32"}
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from burnish.artifact import cross_compiler
 from burnish.backends.arm.cores import CORES, Core
 from burnish.backends.base import Target
-from burnish.backends.cpu.isa import NEON
 from burnish.backends.cpu_backend import COMPUTES, PRECISIONS, cpu_backend
 from burnish.errors import UsageError
 
@@ -16,7 +13,7 @@ MACHINE = "aarch64"
 
 def _resolve(spec: str) -> Target:
     core = _core(spec)
-    isa = replace(NEON, target=core.target(), features=core.features)
+    isa = core.isa()
     return Target(
         spec,
         ARM,
@@ -25,7 +22,9 @@ def _resolve(spec: str) -> Target:
         isa.features,
         isa,
         precisions=PRECISIONS,
-        computes=COMPUTES,
+        # Products of float16 have instructions of their own there, with four sums like float32's.
+        computes={k: v for k, v in COMPUTES.items() if not (isa.fhm and k == "float16")},
+        no_faster=("float16",) if isa.fhm else (),
         linker=cross_compiler(MACHINE),
         weight_only=True,
     )

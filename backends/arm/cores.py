@@ -9,8 +9,10 @@ asks LLVM.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from burnish.backends.cpu.isa import NEON, Isa
 
 _TRIPLE = "aarch64-unknown-linux-gnu"
 _ALWAYS = ("fp", "asimd")
@@ -59,6 +61,11 @@ class Core:
             "mcpu": self.mcpu,
             "mattr": list(self.mattr),
         }
+
+    def isa(self) -> Isa:
+        """NEON as the core has it."""
+        fhm = "asimdfhm" in self.features
+        return replace(NEON, target=self.target(), features=self.features, fhm=fhm)
 
 
 #: All rows by name.

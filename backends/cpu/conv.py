@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tvm import tirx
 
-from burnish.backends.cpu.dot2 import DOT2, PAIR, dot_of, pairs
+from burnish.backends.cpu.dot2 import DOT2, dot_of, pairs
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import (
     FloatArray,
@@ -128,9 +128,10 @@ class ConvSpec:
 
     def inner(self, isa: Isa) -> ConvSpec:
         """The same with channels counted in what is multiplied: pairs of bfloat16 where it can."""
-        if self.dot is not F32 or dot_of(isa, self.dtype, self.ic // self.groups) is F32:
+        if self.dot is not F32:
             return self
-        return replace(self, ic=self.ic // PAIR, dot=DOT2)
+        dot = dot_of(isa, self.dtype, self.ic // self.groups)
+        return self if dot is F32 else replace(self, ic=self.ic // dot.kpack, dot=dot)
 
     @property
     def tile_rows(self) -> int | None:

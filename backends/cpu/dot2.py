@@ -12,6 +12,7 @@ import numpy as np
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu import bfloat16
+from burnish.backends.cpu.half import HALF, unwidened
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import F32, Dot
 from burnish.backends.cpu.narrow import Narrow
@@ -25,21 +26,26 @@ DOT2 = Dot("bf16", "int32", "float32", PAIR, bfloat16.pair_dot)
 
 def dot_of(isa: Isa, dtype: str, depth: int) -> Dot:
     """What multiplies tensors of ``dtype`` in steps along ``depth`` contiguous elements."""
+    if dtype == "float16" and isa.paired:
+        return HALF
     return DOT2 if dtype == "bfloat16" and isa.bf16 and depth % PAIR == 0 else F32
 
 
 def computes(dot: Dot) -> str:
     """The element type that a product on floats computes in."""
-    return "bfloat16" if dot is DOT2 else "float32"
+    return {DOT2.name: "bfloat16", HALF.name: "float16"}.get(dot.name, "float32")
 
 
 def detail_of(dot: Dot, tile: str) -> str:
     """What was chosen, for the report."""
-    return f"bf16 pairs, tile {tile}" if dot is DOT2 else f"tile {tile}"
+    kind = {DOT2.name: "bf16 pairs, ", HALF.name: "fp16, "}.get(dot.name, "")
+    return f"{kind}tile {tile}"
 
 
 def pairs(tensor: Tensor, dot: Dot) -> Tensor:
-    """The tensor as the product reads it: in pairs, or as it is."""
+    """The tensor as the product reads it: in pairs, not widened, or as it is."""
+    if dot is HALF:
+        return unwidened(tensor)
     if dot is not DOT2:
         return tensor
     flat = tensor.flat

@@ -25,6 +25,8 @@ class Isa:
             templates have none.
         bf16: Whether it multiplies pairs of bfloat16 (:mod:`burnish.backends.cpu.dot2`) and rounds
             to bfloat16 itself.
+        fhm: Whether it multiplies float16 into sums of float32 (:mod:`burnish.backends.cpu.half`).
+        paired: Whether a vector is two registers, so that as many float16 are one.
         features: Flags, as ``/proc/cpuinfo`` spells them, that a CPU must have to run the code.
     """
 
@@ -35,6 +37,8 @@ class Isa:
     features: tuple[str, ...] = ()
     dot8: str = ""
     bf16: bool = False
+    fhm: bool = False
+    paired: bool = False
 
 
 _X86 = "x86_64-unknown-linux-gnu"

@@ -20,6 +20,7 @@ from burnish.backends.cpu.tir import (
     floordiv,
     floormod,
     hold,
+    lane_everywhere,
     let,
     load,
     local,
@@ -38,11 +39,12 @@ class Dot:
     """An inner operation.
 
     Attributes:
-        name: ``f32``, later ``bf16``, ``u8s8``.
+        name: ``f32``, ``bf16``, ``f16``, ``u8s8``.
         operand: Element type in which both operands are read: ``kpack`` elements as one.
         result: Element type of the accumulators.
         kpack: Neighbours along the reduction that one operand element holds.
         accumulate: ``(acc, a, b) -> acc + dot(a, b)`` on vectors.
+        by_lane: Whether it takes the broadcast operand from a lane of a vector at no cost.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Dot:
     result: str
     kpack: int
     accumulate: Callable[[Expr, Expr, Expr], Expr]
+    by_lane: bool = False
 
 
 F32 = Dot("f32", "float32", "float32", 1, lambda acc, a, b: acc + a * b)
@@ -104,7 +107,11 @@ class RegisterTile:
             valid: Lanes of the last vector that may be read from ``b``.
         """
         chosen = range(self.rows) if rows is None else rows
-        self._step(lambda r: load(a, a_offsets[r]), b, b_offset, chosen, valid)
+        self._step(lambda r: self._everywhere(a, a_offsets[r]), b, b_offset, chosen, valid)
+
+    def _everywhere(self, a: Any, offset: Index) -> Expr:
+        """One element of the broadcast operand in every lane."""
+        return let(splat(let(load(a, offset)), self.acc.lanes))
 
     def _step(
         self,
@@ -120,7 +127,7 @@ class RegisterTile:
             for v in range(self.vectors)
         ]
         for r in rows:
-            x = let(splat(let(a(r)), lanes))
+            x = a(r)
             for v in range(self.vectors):
                 i = r * self.vectors + v
                 self.acc[i] = self.dot.accumulate(self.acc[i], x, bs[v])
@@ -155,10 +162,15 @@ class RegisterTile:
         chosen = range(self.rows) if rows is None else rows
         first, end = span
         if not isinstance(a, Narrow):
+            # Where only some rows take part, the code of all lanes would be long for little.
+            if self.dot.by_lane and len(chosen) == self.rows:
+                first = self._by_lanes(a, a_offsets, b, b_offset, span, before)
             with serial(first, end) as step:
                 offsets = a_offsets(step)
                 before(step)
-                self._step(lambda r: load(a, offsets[r]), b, b_offset(step), chosen, None)
+                self._step(
+                    lambda r: self._everywhere(a, offsets[r]), b, b_offset(step), chosen, None
+                )
             return
         lanes = self.acc.lanes
         cells = [local(_ROWS_PER_CELL * lanes) for _ in range(0, self.rows, _ROWS_PER_CELL)]
@@ -173,7 +185,8 @@ class RegisterTile:
                 before(start + i)
 
                 def element(r: int) -> Expr:
-                    return load(cells[r // _ROWS_PER_CELL], r % _ROWS_PER_CELL * lanes + i)
+                    place = r % _ROWS_PER_CELL * lanes + i
+                    return self._everywhere(cells[r // _ROWS_PER_CELL], place)
 
                 self._step(element, b, b_offset(start + i), chosen, None)
 
@@ -187,3 +200,26 @@ class RegisterTile:
                     widened(hold(first + whole * lanes), rest, rest)
             elif rest:
                 widened(first + whole * lanes, rest, rest)
+
+    def _by_lanes(
+        self,
+        a: Any,
+        a_offsets: Callable[[Index], Sequence[Index]],
+        b: Any,
+        b_offset: Callable[[Index], Index],
+        span: tuple[Index, Index],
+        before: Callable[[Index], None],
+    ) -> Index:
+        """Whole vectors of steps, each lane of a row's vector one; the first step that is left."""
+        lanes = self.acc.lanes
+        first, end = span
+        whole = hold(floordiv(end - first, lanes))
+        with serial(whole) as block:
+            start = hold(first + block * lanes)
+            offsets = a_offsets(start)
+            rows = [let(load(a, offset, lanes)) for offset in offsets]
+            for i in range(lanes):
+                before(start + i)
+                xs = [lane_everywhere(row, i) for row in rows]
+                self._step(xs.__getitem__, b, b_offset(start + i), range(self.rows), None)
+        return hold(first + whole * lanes)

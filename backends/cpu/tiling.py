@@ -72,8 +72,14 @@ def holds_rows(isa: Isa, dtype: str) -> bool:
 
 
 def fits(tile: Tile, isa: Isa, spare: int = 0, *, held: bool = False) -> bool:
-    """Whether accumulators, weights and one broadcast, or all rows, leave ``spare`` registers."""
-    operands = tile.vectors + (tile.rows if held else 1)
+    """Whether accumulators, weights and one broadcast, or all rows, leave ``spare`` registers.
+
+    Products of float16 itself (:mod:`burnish.backends.cpu.half`) take lanes of all rows.
+    """
+    operands = tile.vectors + (tile.rows if held or isa.paired else 1)
+    if isa.paired:
+        # One register each, and two for operands of the next step.
+        operands = -(-(operands + 2) // 2)
     return tile.rows * tile.vectors + operands + spare <= isa.registers
 
 

@@ -325,6 +325,11 @@ def splat(value: Expr, lanes: int) -> Expr:
     return value if lanes == 1 else T.broadcast(value, lanes)
 
 
+def lane_everywhere(vector: Expr, lane: int) -> Expr:
+    """One element of a vector in every lane."""
+    return tirx.Shuffle([vector], [tirx.const(lane, "int32")] * lanes_of(vector))
+
+
 def constant(value: float, lanes: int = 1, dtype: str = "float32") -> Expr:
     """A constant in every lane."""
     return splat(tirx.const(value, dtype), lanes)

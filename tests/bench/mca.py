@@ -11,12 +11,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from burnish.backends.arm.cores import CORES
 from burnish.backends.cpu.conv import ConvSpec, conv
 from burnish.backends.cpu.gemm import GemmSpec, gemm
-from burnish.backends.cpu.isa import NEON, Isa
+from burnish.backends.cpu.half import product_isa
+from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tir import Kernel
 from burnish.ir.postops import parse_postops
 from tests.support.cpu_kernels import build
@@ -45,6 +46,16 @@ KERNELS: dict[str, Callable[[Isa], Kernel]] = {
     ),
     "conv 7x7 3 to 64 at 224x224": lambda isa: conv(
         isa, ConvSpec(1, 224, 224, 3, 64, (7, 7), (2, 2), (3, 3, 3, 3), postops=_POSTOPS)
+    ),
+}
+#: Products of float16, for cores that multiply it.
+HALVES: dict[str, Callable[[Isa], Kernel]] = {
+    "fp16 gemm 128x768x768": lambda isa: gemm(
+        product_isa(isa, "float16"), GemmSpec((128,), 768, 768, _POSTOPS, dtype="float16")
+    ),
+    "fp16 conv 3x3 64 to 64 at 56x56": lambda isa: conv(
+        product_isa(isa, "float16"),
+        ConvSpec(1, 56, 56, 64, 64, (3, 3), pads=_PAD, postops=_POSTOPS, dtype="float16"),
     ),
 }
 
@@ -78,7 +89,7 @@ class Loop:
 
     @property
     def multiply_adds(self) -> int:
-        """Vector multiply-adds of one iteration."""
+        """Vector multiply-adds of one iteration, of four lanes each."""
         return sum(line.startswith("fmla") for line in self.lines)
 
     @property
@@ -102,8 +113,7 @@ def loops(assembly: str) -> Iterator[tuple[str, ...]]:
 
 def isa_of(core: str) -> Isa:
     """NEON as a core has it."""
-    row = CORES[core]
-    return replace(NEON, target=row.target(), features=row.features)
+    return CORES[core].isa()
 
 
 def analyze(kernel: Kernel, core: str) -> Loop:
@@ -126,12 +136,12 @@ def main() -> None:
     """Print a table."""
     if analyzer() is None:
         raise SystemExit(f"llvm-mca {OLDEST} or later is needed (apt install llvm-{OLDEST})")
-    print(f"{'core':12} {'kernel':30} {'fmla':>5} {'lines':>5} {'cycles':>7} {'of limit':>8}")
+    print(f"{'core':12} {'kernel':31} {'fmla':>5} {'lines':>5} {'cycles':>7} {'of limit':>8}")
     for core in PIPELINES:
-        for name, make in KERNELS.items():
+        for name, make in (KERNELS | (HALVES if isa_of(core).fhm else {})).items():
             loop = analyze(make(isa_of(core)), core)
             numbers = f"{loop.multiply_adds:5} {len(loop.lines):5} {loop.cycles:7.2f}"
-            print(f"{core:12} {name:30} {numbers} {loop.share:8.1%}", flush=True)
+            print(f"{core:12} {name:31} {numbers} {loop.share:8.1%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 
 from burnish.backends.cpu.gemm import GemmSpec, gemm
 from burnish.backends.cpu.tiling import Tile
-from tests.bench.mca import KERNELS, OLDEST, analyze, analyzer, isa_of, loops
+from tests.bench.mca import HALVES, KERNELS, OLDEST, analyze, analyzer, isa_of, loops
 from tests.support.cpu_kernels import build
 
 needs_analyzer = pytest.mark.skipif(
@@ -23,6 +23,17 @@ def test_near_the_limit_of_neoverse_n1(name: str) -> None:
     loop = analyze(KERNELS[name](isa_of("neoverse-n1")), "neoverse-n1")
     assert loop.multiply_adds >= 16
     assert 0.85 <= loop.share <= 1.001, (loop.share, loop.lines)
+
+
+@needs_analyzer
+@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("core", ["neoverse-v1", "neoverse-v2"])
+def test_products_of_float16_near_the_limit(core: str, name: str) -> None:
+    """An instruction makes as many products as one of float32, and nothing is converted."""
+    loop = analyze(HALVES[name](isa_of(core)), core)
+    assert all(line.startswith("fmlal") for line in loop.lines if line.startswith("fm"))
+    assert loop.multiply_adds >= 16
+    assert 0.95 <= loop.share <= 1.001, (loop.share, loop.lines)
 
 
 @needs_analyzer

@@ -38,6 +38,7 @@ CASES = [
     ("arm:neoverse-n1", "fp32", "neoverse-n1"),
     ("arm:neoverse-n1", "fp16", "neoverse-n1"),
     ("arm:neoverse-v1", "fp32", "max"),
+    ("arm:neoverse-v1", "fp16", "max"),
 ]
 
 #: What LLVM calls once for each lane where a kernel has no polynomial of its own, or no instruction

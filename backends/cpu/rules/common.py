@@ -5,6 +5,7 @@ from __future__ import annotations
 from burnish.backends.base import Refused
 from burnish.backends.composites import postops_of
 from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
+from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.narrow import NARROW
 from burnish.ir import Node
 from burnish.ir.postops import operands
@@ -38,15 +39,24 @@ def refuse_operands(node: Node, core: int) -> Refused | None:
     return None
 
 
-def lower_operands(ctx: NodeContext, node: Node, core: int) -> list[Lowered]:
-    """The operands of the post-ops as kernel arguments, in order."""
-    lanes = ctx.isa.lanes
+def lower_operands(
+    ctx: NodeContext, node: Node, core: int, isa: Isa | None = None
+) -> list[Lowered]:
+    """The operands of the post-ops as arguments of a kernel built for ``isa``, in order.
+
+    Args:
+        ctx: The node's context.
+        node: A composite.
+        core: Number of inputs before the operands.
+        isa: The target's by default.
+    """
+    made = isa or ctx.isa
     lowered = []
     for kind, value in zip(operands(postops_of(node)), node.inputs[core:], strict=True):
         assert value is not None
         if kind == "channel":
-            pack = lambda a: pack_channel(a, ctx.isa)  # noqa: E731
-            lowered.append(ctx.weight(value, ("channel", lanes), pack))
+            pack = lambda a: pack_channel(a, made)  # noqa: E731
+            lowered.append(ctx.weight(value, ("channel", made.lanes), pack))
         elif kind == "scalar":
             lowered.append(ctx.weight(value, "scalar", pack_scalar))
         else:

@@ -21,6 +21,7 @@ from burnish.backends.cpu.costs import nominal
 from burnish.backends.cpu.depthwise import depthwise, depthwise_tile, pack_depthwise
 from burnish.backends.cpu.dot2 import computes, detail_of
 from burnish.backends.cpu.gemm import packed_size
+from burnish.backends.cpu.half import product_isa
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import F32
 from burnish.backends.cpu.rules.common import refuse_dtype, refuse_operands
@@ -58,9 +59,10 @@ def direct_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
         template, cost = _depthwise(spec, ctx.isa), depthwise_cost(found, ctx.isa)
         yield Tactic(f"{template.name} {template.detail}", cost, partial(found.call, template))
         return
-    for tile in (None, *_other_tiles(spec, ctx.isa)):
+    isa = product_isa(ctx.isa, spec.dtype)
+    for tile in (None, *_other_tiles(spec, isa)):
         tiled = replace(found, spec=replace(spec, tile=tile))
-        template, cost = _direct(tiled.spec, ctx.isa), direct_cost(tiled, ctx.isa)
+        template, cost = _direct(tiled.spec, isa), direct_cost(tiled, isa)
         yield Tactic(f"{template.name} {template.detail}", cost, partial(tiled.call, template))
 
 
@@ -143,6 +145,7 @@ def _direct(spec: ConvSpec, isa: Isa) -> Template:
         over=True,
         placed=True,
         computes=computes(dot),
+        isa=isa,
     )
 
 

@@ -40,6 +40,7 @@ class Template:
         over: Whether the kernel can write its result over an operand (:attr:`ConvSpec.over`).
         placed: Whether it can write its result into a wider tensor (:attr:`ConvSpec.place`).
         computes: Element type of the arithmetic.
+        isa: The row that it is built for; None for the target's.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Template:
     over: bool = False
     placed: bool = False
     computes: str = "float32"
+    isa: Isa | None = None
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,14 @@ class ConvNode:
     def call(self, template: Template) -> None:
         """Emit the call of a template's kernel and bind the node's output."""
         ctx, node = self.ctx, self.node
+        isa = template.isa or ctx.isa
         ctx.computes = template.computes
         join = _join(ctx, node) if template.placed and self.spec.place is not None else None
         spec = replace(self.spec, place=None if join is None else _place(join, node))
         x = self._input()
         operands = [
             ctx.reshape(t, self.output_dims) if len(t.dims) > 1 else t
-            for t in lower_operands(ctx, node, 2)
+            for t in lower_operands(ctx, node, 2, isa)
         ]
 
         over = self._overwritten() if template.over and join is None else None
@@ -108,14 +111,14 @@ class ConvNode:
 
         def build(shapes: CallShapes) -> Any:
             n, h, width, _ = shapes.inputs[0]
-            return template.build(ctx.isa, replace(spec, n=n, h=h, w=width))
+            return template.build(isa, replace(spec, n=n, h=h, w=width))
 
         def pack(array: np.ndarray) -> np.ndarray:
             filters = array.reshape(spec.oc, self.inputs, *spec.kernel)
             more = spec.ic // spec.groups - self.inputs
             if more:
                 filters = np.pad(filters, ((0, 0), (0, more), (0, 0), (0, 0)))
-            return template.pack(filters, spec, ctx.isa)
+            return template.pack(filters, spec, isa)
 
         outputs = [TensorType(x.dtype, self.output_dims)]
         if template.scratch != 0:

@@ -27,6 +27,7 @@ def _accepts(node: Node) -> Refused | None:
 
 
 def _emit(ctx: NodeContext, node: Node) -> None:
+    ctx.computes = "float32"
     w = node.required(1)
     ic, oc, *kernel = (channels(d) for d in w.shape)
     view = window(node, tuple(kernel))

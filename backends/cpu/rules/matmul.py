@@ -16,6 +16,7 @@ from burnish.backends.cpu.costs import NOMINAL_SIZE, nominal
 from burnish.backends.cpu.dot2 import computes, detail_of, dot_of
 from burnish.backends.cpu.gemm import GemmSpec, gemm, pack_gemm, packed_size
 from burnish.backends.cpu.gemm_plans import GemmPlan, gemm_plans
+from burnish.backends.cpu.half import product_isa
 from burnish.backends.cpu.matmul import FEW_ROWS, MatmulSpec, matmul
 from burnish.backends.cpu.microkernel import F32
 from burnish.backends.cpu.rules.common import lower_operands, refuse_dtype, refuse_operands
@@ -38,23 +39,25 @@ def gemm_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
     sizes, rows = lead, prod(d for d in lead if isinstance(d, int))
     if not all(map(is_static, lead)):
         sizes, rows = (tirx.Var("rows", "int64"),), rows * NOMINAL_SIZE
-    for plan in gemm_plans(ctx.isa, GemmSpec(sizes, k, n, postops_of(node), dtype=x.dtype), rows):
+    isa = product_isa(ctx.isa, x.dtype)
+    for plan in gemm_plans(isa, GemmSpec(sizes, k, n, postops_of(node), dtype=x.dtype), rows):
         yield Tactic(plan.name, plan.cost, partial(_emit_gemm, ctx, node, plan))
 
 
 def _emit_gemm(ctx: NodeContext, node: Node, plan: GemmPlan) -> None:
     w, spec, columns = node.required(1), plan.spec, plan.columns
-    dot = spec.dot(ctx.isa)
+    isa = product_isa(ctx.isa, spec.dtype)
+    dot = spec.dot(isa)
     ctx.computes = computes(dot)
     weights = ctx.weight(
         w,
         ("gemm", columns, dot.name),
-        lambda a: pack_gemm(a, spec, ctx.isa),
-        (packed_size(spec.k, spec.n, ctx.isa),),
+        lambda a: pack_gemm(a, spec, isa),
+        (packed_size(spec.k, spec.n, isa),),
     )
 
     def build(shapes: CallShapes) -> Any:
-        return gemm(ctx.isa, replace(spec, lead=shapes.inputs[0][:-1]))
+        return gemm(isa, replace(spec, lead=shapes.inputs[0][:-1]))
 
     loops = (columns, spec.steps, spec.rows_first)
     ctx.set(
@@ -62,7 +65,7 @@ def _emit_gemm(ctx: NodeContext, node: Node, plan: GemmPlan) -> None:
             "gemm",
             (spec.k, spec.n, loops, postops_key(spec.postops)),
             build,
-            [ctx.tensor(node.required(0)), weights, *lower_operands(ctx, node, 2)],
+            [ctx.tensor(node.required(0)), weights, *lower_operands(ctx, node, 2, isa)],
             [node.output.t],
             flops=product([*node.output.shape, 2 * spec.k]),
             detail=detail_of(dot, plan.tile),

@@ -7,11 +7,13 @@ from typing import Any
 
 from tvm import te
 
+from burnish.backends.cpu.narrow import NARROW
 from burnish.backends.cpu.rules.node_kernel import node_kernel
 from burnish.backends.cpu.te_schedule import schedule_te
 from burnish.backends.te_table import NodeKernel, TeTable
 from burnish.ir import Node
 from burnish.lowering.context import NodeContext
+from burnish.lowering.precision import computed_in
 from burnish.lowering.te_context import Symbols
 
 
@@ -25,4 +27,13 @@ def _schedule(
     return schedule_te(results, inputs, name, ctx.isa)
 
 
-TABLE = TeTable(_build, _schedule)
+class _Table(TeTable):
+    """Widens 16 bits, whatever a node is."""
+
+    def emit(self, ctx: NodeContext, node: Node) -> None:
+        if computed_in(node, node.outputs[0].dtype if node.outputs[0] else "") in NARROW:
+            ctx.computes = "float32"
+        super().emit(ctx, node)
+
+
+TABLE = _Table(_build, _schedule)
