@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import burnish
@@ -87,8 +88,13 @@ def test_real_models_compute_in_integers(name: str, form: str, tmp_path: Path) -
     with burnish.compile(source, target="x86", threads=1) as compiled:
         floating = in_floating_point(compiled.manifest.nodes)
         burnish.compare(compiled, source, samples[:1]).raise_if_failed()
-    # Attention's products are of activations, which quantize_dynamic leaves as they are.
-    assert {op for op, _ in floating} <= {"burnish::Attention"}
+    # quantize_dynamic leaves attention's products, of activations, and weights that are no
+    # initializers but outputs of Constant nodes.
+    graph = onnx.load(source).graph
+    constants = {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    left = [n for n in graph.node if n.op_type == "MatMul" and constants & set(n.input)]
+    assert {op for op, _ in floating} <= {"burnish::Attention", *["burnish::MatMul"] * len(left)}
+    assert sum(op == "burnish::MatMul" for op, _ in floating) == len(left)
 
 
 @pytest.mark.models
