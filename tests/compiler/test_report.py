@@ -30,9 +30,9 @@ REPORT = CompileReport(
 )
 COMPARISON: dict[str, Any] = {
     "outputs": [
-        {"name": "a", "max_abs": 1e-6, "scale": 1.0},
-        {"name": "b", "max_abs": 3e-6, "scale": 0.5},
-        {"name": "c", "max_abs": None, "scale": 0.0},
+        {"name": "a", "max_abs": 1e-6, "scale": 1.0, "atol": 1e-3, "cosine": 1.0},
+        {"name": "b", "max_abs": 3e-6, "scale": 0.5, "atol": 1e-3, "cosine": 0.99},
+        {"name": "c", "max_abs": None, "scale": 0.0, "atol": 1e-3, "cosine": 1.0},
     ]
 }
 
@@ -48,7 +48,8 @@ def test_compile_report(capsys: pytest.CaptureFixture[str]) -> None:
 def test_compile_report_with_comparison(capsys: pytest.CaptureFixture[str]) -> None:
     print_report(replace(REPORT, comparison=COMPARISON, notes=()))
     out = capsys.readouterr().out
-    assert "3 outputs, largest error 3e-06 at scale 0.5 (b)" in out
+    assert "equal to onnxruntime within tolerance: 3 outputs" in out
+    assert "largest error 3e-06 at scale 0.5 (b), least cosine similarity 0.990000" in out
 
 
 def test_failed_drawing_is_not_called_a_choice(capsys: pytest.CaptureFixture[str]) -> None:
