@@ -90,7 +90,8 @@ def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[float]]:
 
         monkeypatch.setattr("rich.progress.Progress", Bar)
         monkeypatch.setattr(progress, "on_terminal", lambda: True)
-        with progress.show_progress(tune_seconds=seconds) as update:
+        weights = progress.compile_weights(tune_seconds=seconds)
+        with progress.show_progress(weights=weights) as update:
             for phase in ("import", "optimize", "load compiler"):
                 update(phase, 0, 1)
             if seconds:
