@@ -207,6 +207,7 @@ def test_sizes_that_depend_on_data() -> None:
             np.testing.assert_array_equal(y, -np.arange(count)[None])
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_what_a_call_and_a_node_cost() -> None:
     """3 µs and 1 µs are the limits; the machine of a test may be slower, and is busy."""

@@ -153,6 +153,7 @@ def compare(
     return measure_ratio(opener(subject, "now"), opener(peer, "before"), X, limit, plan)
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_the_same_artifact_never_fails_beside_a_load(chains: dict[int, Path]) -> None:
     # At a limit of 1 the truth lies on the limit: nothing is harder to judge.
@@ -166,6 +167,7 @@ def test_the_same_artifact_never_fails_beside_a_load(chains: dict[int, Path]) ->
     assert 0.95 < float(np.median(ratios)) < 1.05
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_the_same_artifact_passes_a_real_limit_beside_a_load(chains: dict[int, Path]) -> None:
     with cpu_load():
@@ -173,6 +175,7 @@ def test_the_same_artifact_passes_a_real_limit_beside_a_load(chains: dict[int, P
     assert all(r.verdict.decision == "passed" for r in results), [r.verdict for r in results]
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 @pytest.mark.parametrize(("threads", "processes"), [(1, 0), (1, 2), (2, 2)])
 def test_a_fifth_more_work_is_always_caught(
