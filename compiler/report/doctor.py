@@ -66,26 +66,31 @@ def _cpu() -> Iterator[Check]:
         False,
     )
     if native == "x86":
-        yield Check("short products", True, short_products(cpu_features()), required=False)
+        library = target.backend.libraries["onednn"]() is None
+        found = short_products(cpu_features(), library=library)
+        yield Check("short products", True, found, required=False)
 
 
-#: Instructions of x86 that multiply shorter numbers, by their flag, and whether kernels use them.
-_SHORT = {
-    "avx512_bf16": ("bf16", True),
-    "avx512_vnni": ("int8", True),
-    "amx_bf16": ("bf16", False),
-    "amx_int8": ("int8", False),
-}
+#: Instructions of x86 that multiply shorter numbers, by their flag.
+_SHORT = {"avx512_bf16": "bf16", "avx512_vnni": "int8"}
+#: Those that only oneDNN's kernels use.
+_AMX = ("amx_bf16", "amx_int8")
 
 
-def short_products(flags: frozenset[str]) -> str:
-    """Which products of bf16 and int8 an x86 CPU with ``flags`` has, and which are used."""
-    found = [(flag, *row) for flag, row in _SHORT.items() if flag in flags]
-    parts = [f"{kind} by {flag}" for flag, kind, used in found if used]
-    lacking = [kind for kind in ("bf16", "int8") if not any(kind in part for part in parts)]
-    parts += [f"no {kind} of its own" for kind in lacking]
-    idle = [flag for flag, _, used in found if not used]
-    parts.append(f"{' and '.join(idle)}: no kernels yet" if idle else "no AMX")
+def short_products(flags: frozenset[str], *, library: bool) -> str:
+    """Which products of bf16 and int8 an x86 CPU has, and which are used.
+
+    Args:
+        flags: Of the CPU.
+        library: Whether oneDNN is there.
+    """
+    parts = [
+        f"{kind} by {flag}" if flag in flags else f"no {kind} of its own"
+        for flag, kind in _SHORT.items()
+    ]
+    tiles = " and ".join(flag for flag in _AMX if flag in flags)
+    used = "by oneDNN's kernels" if library else "not used: that takes oneDNN"
+    parts.append(f"{tiles} {used}" if tiles else "no AMX")
     return ", ".join(parts)
 
 

@@ -23,6 +23,7 @@ from burnish.ir.postops import parse_postops
 from burnish.options import CompileOptions
 from burnish.passes.manager import PassManager
 from burnish.passes.quantization import QuantizeStatic
+from burnish.report.doctor import short_products
 from burnish.requests import CompileReport, CompileRequest
 from tests.passes.test_quantization import measured
 from tests.support import reference
@@ -33,6 +34,7 @@ MISSING = X86.libraries["onednn"]()
 if MISSING is not None:
     pytest.skip(MISSING.message, allow_module_level=True)
 
+from burnish.backends.x86.onednn import offers  # noqa: E402  (it needs the library)
 from burnish.backends.x86.onednn.operations import (  # noqa: E402  (it needs the library)
     Operation,
     Operations,
@@ -193,3 +195,41 @@ def test_models_in_bfloat16(target: str, tmp_path: Path) -> None:
     with Reference(to_model(graph)) as session, burnish.load(path) as model:
         (want,), (found,) = session.run(None, feeds), model.run(None, feeds)
     np.testing.assert_allclose(found, want, atol=0.02 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_kernels_for_amx_are_expected_to_be_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amx: bool
+) -> None:
+    name = f"brg_matmul:avx512_core{'_amx' if amx else ''}"
+    monkeypatch.setattr(offers, "implementation", lambda *_: name)
+    graph = parse(
+        "g (float[256, 768] x) => (float[256, 512] y) <float[768, 512] w> { y = MatMul(x, w) }"
+    )
+    options = CompileOptions(check=False)
+    request = CompileRequest(
+        to_model(graph).SerializeToString(), str(tmp_path / "m.burnish"), options
+    )
+    compile_artifact(request)
+    (node,) = read_manifest(tmp_path / "m.burnish").nodes
+    assert (node.tactic == f"onednn {name}") == amx, node.why
+
+
+@pytest.mark.parametrize(
+    ("flags", "library", "found"),
+    [
+        ({"avx2"}, True, "no bf16 of its own, no int8 of its own, no AMX"),
+        (
+            {"avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"},
+            True,
+            "bf16 by avx512_bf16, int8 by avx512_vnni, amx_bf16 and amx_int8 by oneDNN's kernels",
+        ),
+        (
+            {"avx512_vnni", "amx_int8"},
+            False,
+            "no bf16 of its own, int8 by avx512_vnni, amx_int8 not used: that takes oneDNN",
+        ),
+    ],
+)
+def test_doctor_says_what_multiplies(flags: set[str], library: bool, found: str) -> None:
+    assert short_products(frozenset(flags), library=library) == found
