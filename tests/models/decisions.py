@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tests.models.feeds import feeds
 from tests.models.registry import ZOO
-from tests.models.sounds import SAMPLE_RATE, sounds, voice
+from tests.models.sounds import SAMPLE_RATE, mel_spectrogram, sounds, voice
 from tests.models.store import file_path
 from tests.models.text import page
 from tests.models.wordpiece import WordPiece
@@ -41,7 +41,8 @@ class Task:
             the original, whether it is the same.
         judged: Samples that are judged by.
         calibrated: Samples to calibrate with.
-        options: How it is quantized, as :func:`burnish.compile` takes it.
+        options: How it is quantized to int8, as :func:`burnish.compile` takes it.
+        auto: What ``--precision auto`` is told.
         goal: Least share of equal decisions at int8.
     """
 
@@ -50,6 +51,7 @@ class Task:
     judged: int = 16
     calibrated: int = 16
     options: Mapping[str, Any] = field(default_factory=dict)
+    auto: Mapping[str, Any] = field(default_factory=dict)
     goal: float = 0.99
 
 
@@ -99,6 +101,32 @@ def _clips(seed: int, count: int, length: int) -> list[Array]:
 
 def _speech(seed: int, count: int) -> list[Sample]:
     return [{"input_1": clip[None]} for clip in _clips(seed, count, 144160)]
+
+
+def _calls(seed: int, count: int) -> list[Sample]:
+    """Somebody who speaks while another is heard, whose echo a program takes out more or less."""
+    rng = np.random.default_rng(seed)
+    length = 4 * SAMPLE_RATE
+    time = np.arange(length) / SAMPLE_RATE
+
+    def gate(every: int, share: float) -> Array:
+        return np.repeat(rng.random(-(-length // every)) < share, every)[:length]
+
+    def talk() -> Array:
+        speech = voice(time, float(rng.uniform(90, 240)))
+        return rng.uniform(0.05, 0.3) * speech * gate(8000, 0.6)
+
+    def call() -> Array:
+        near, far = talk(), talk()
+        echo = rng.uniform(0.2, 0.8) * np.roll(far, int(rng.integers(200, 2000)))
+        noise = rng.standard_normal(length) * 10 ** rng.uniform(-4, -2.5)
+        # What takes out the echo takes words with it.
+        heard = np.where(gate(4000, rng.uniform(0, 0.8)), rng.uniform(0, 1), 1)
+        cleaned = near * heard + rng.uniform(0, 1) ** 2 * echo + noise
+        return np.stack([mel_spectrogram(c) for c in (far, near + echo + noise, cleaned)])
+
+    state = np.zeros((4, 1, 64), np.float32)
+    return [{"input": call()[None], "h0": state} for _ in range(count)]
 
 
 def _frames(seed: int, count: int) -> list[Sample]:
@@ -182,13 +210,23 @@ def _marked(threshold: float) -> Callable[[list[list[Array]], list[list[Array]]]
     return agree
 
 
-def _order(found: list[list[Array]], wanted: list[list[Array]]) -> Array:
-    """Of every two samples whose ratings differ by a tenth or more, which one is rated higher."""
-    now, before = (np.array([arrays[0][0, -1] for arrays in o]) for o in (found, wanted))
-    first, second = np.triu_indices(len(before), 1)
-    apart = np.abs(before[first] - before[second]) >= 0.1
-    same: Array = (now[first] > now[second]) == (before[first] > before[second])
-    return same[apart]
+def _order(*ratings: tuple[int, ...]) -> Callable[[list[list[Array]], list[list[Array]]], Array]:
+    """Of every two samples whose ratings differ by a tenth or more, which one is rated higher.
+
+    Args:
+        ratings: Where in the first output each rating is.
+    """
+
+    def agree(found: list[list[Array]], wanted: list[list[Array]]) -> Array:
+        same: list[Array] = []
+        for at in ratings:
+            now, before = (np.array([arrays[0][at] for arrays in o]) for o in (found, wanted))
+            first, second = np.triu_indices(len(before), 1)
+            apart = np.abs(before[first] - before[second]) >= 0.1
+            same.append(((now[first] > now[second]) == (before[first] > before[second]))[apart])
+        return np.concatenate(same)
+
+    return agree
 
 
 TASKS: dict[str, Task] = {
@@ -207,8 +245,14 @@ TASKS: dict[str, Task] = {
     ),
     # The spectrum has a range of millions, and its logarithm is taken.
     "dnsmos": Task(
-        _speech, _order, judged=12, calibrated=12, options={"nodes_to_exclude": ["stft-.*"]}
+        _speech,
+        _order((0, -1)),
+        judged=12,
+        calibrated=12,
+        options={"nodes_to_exclude": ["stft-.*"]},
     ),
+    # How little echo is left, and how little else was lost.
+    "aecmos": Task(_calls, _order((0,), (1,))),
     # As above: the first convolutions are the spectrum.
     "basic_pitch": Task(
         _chords,
@@ -259,3 +303,6 @@ MINILM = {
 """How MiniLM is quantized: attention's products. Those of the feed-forward layers write and read a
 channel that is a hundred times as large as the others; with them in int8, one pair of a hundred
 changes by more than 0.01."""
+
+MINILM_AUTO: dict[str, Any] = {}
+"""What ``--precision auto`` is told about MiniLM."""
