@@ -125,6 +125,17 @@ def all_graphs(graph: Graph) -> Iterator[Graph]:
             yield from all_graphs(inner)
 
 
+def defined(graph: Graph) -> list[Value]:
+    """The inputs of a graph and what its own nodes make."""
+    made = (v for node in graph.nodes for v in node.outputs if v is not None)
+    return [*graph.inputs, *made]
+
+
+def homes(graph: Graph) -> dict[Value, Graph]:
+    """The graph or subgraph that each value belongs to; constants belong to none."""
+    return {value: inner for inner in all_graphs(graph) for value in defined(inner)}
+
+
 def inputs_and_captures(node: Node) -> Iterator[Value]:
     """Everything that a node reads: its inputs and what its subgraphs read."""
     yield from (v for v in node.inputs if v is not None)

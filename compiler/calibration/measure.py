@@ -2,7 +2,8 @@
 
 Every stage of a graph is an ONNX model, so any value of any stage can be measured: it becomes an
 output of the model for the time being. One sample is run at a time, and values are measured in
-groups that fit the bound together; each group takes a pass over the data.
+groups that fit the bound together; each group takes a pass over the data. Of values inside If, Loop
+and Scan only the extremes are measured.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
+from burnish.calibration.bodies import expose, extremes
 from burnish.calibration.histogram import Histogram
 from burnish.calibration.samples import Sample
 from burnish.errors import CalibrationError, ModelError
@@ -32,7 +35,8 @@ _UNKNOWN_SIZE = 64
 #: Samples that may still come, where their number is not known.
 _MORE = 32
 
-#: Gets a value's name and its array for every sample.
+#: Gets a value's name and its array for every sample; of a value inside control flow, only the
+#: least and the largest number, and one that is not finite if there are any.
 Observer = Callable[[str, Any], None]
 
 
@@ -48,7 +52,8 @@ def measure(
 
     Args:
         graph: Any stage of a model; it is as before afterwards.
-        values: Floating-point values that nodes of the main graph make, or inputs.
+        values: Floating-point values that nodes make, or inputs; inside control flow, where only
+            extremes are counted, float32.
         data: The samples.
         memory: Bytes of values that one run may hold.
         progress: Gets the runs done and those expected, as far as they are known.
@@ -78,7 +83,8 @@ def observe(
 ) -> None:
     """Hand every value of every sample to ``observer``; see :func:`measure`."""
     inputs = {value.name for value in graph.inputs}
-    made = [value for value in values if value.name not in inputs]
+    made = [value for value in values if value.name not in inputs and not is_inside(graph, value)]
+    inside = [value.name for value in values if is_inside(graph, value)]
     given = [value.name for value in values if value.name in inputs]
     first: Sample | None = None
     runs, expected = 0, length_hint(data)
@@ -90,7 +96,7 @@ def observe(
         for name in given:
             observer(name, sample[name])
         if index == 0:
-            session = _Session(graph, groups[0])
+            session = _Session(graph, groups[0], inside)
         session.run(sample, observer, index)
         runs += 1
         # Where nobody knows how many there are, some more are always to come.
@@ -104,6 +110,13 @@ def observe(
             session.run(sample, observer, index)
             runs += 1
             progress(runs, samples * len(groups))
+
+
+def is_inside(graph: Graph, value: Value) -> bool:
+    """Whether a value belongs to a body of an If, Loop or Scan of a graph."""
+    if value.producer is None:
+        return value not in graph.inputs
+    return value.producer.graph is not graph
 
 
 def group_values(
@@ -142,9 +155,15 @@ def _nbytes(value: Value, bindings: dict[str, int]) -> int:
 
 
 class _Session:
-    """A graph on onnxruntime, with further outputs."""
+    """A graph on onnxruntime, with further outputs.
 
-    def __init__(self, graph: Graph, values: Sequence[Value]) -> None:
+    Args:
+        graph: The graph.
+        values: Values of the graph itself.
+        inside: Names of values of its bodies.
+    """
+
+    def __init__(self, graph: Graph, values: Sequence[Value], inside: Sequence[str] = ()) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -154,10 +173,15 @@ class _Session:
         # The arena would keep the largest buffers of all samples.
         options.enable_cpu_mem_arena = False
         self._names = [value.name for value in values]
+        self._rows: dict[str, str] = {}
         with tempfile.TemporaryDirectory(prefix="burnish-calibration-") as folder:
             path = Path(folder) / "stage.onnx"
             with _as_outputs(graph, values):
                 save(graph, path)
+            if inside:
+                model = onnx.load(path, load_external_data=False)
+                self._rows = expose(model, inside)
+                path.write_bytes(model.SerializeToString())
             try:
                 self._session = ort.InferenceSession(
                     str(path), options, providers=["CPUExecutionProvider"]
@@ -167,14 +191,17 @@ class _Session:
 
     def run(self, sample: Sample, observer: Observer, index: int) -> None:
         try:
-            arrays = self._session.run(self._names, dict(sample)) if self._names else []
+            names = [*self._names, *self._rows.values()]
+            arrays = self._session.run(names, dict(sample)) if names else []
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CalibrationError(
                 f"onnxruntime fails on calibration sample {index}: {lines[0]}"
             ) from error
-        for name, array in zip(self._names, arrays, strict=True):
+        for name, array in zip(self._names, arrays, strict=False):
             observer(name, np.asarray(array))
+        for name, row in zip(self._rows, arrays[len(self._names) :], strict=True):
+            observer(name, extremes(row))
 
 
 @contextmanager

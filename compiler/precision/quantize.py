@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from burnish.calibration.channels import Channels, Moments
 from burnish.calibration.histogram import Histogram
-from burnish.calibration.measure import observe
+from burnish.calibration.measure import is_inside, observe
 from burnish.calibration.samples import Sample
 from burnish.calibration.thresholds import threshold
 from burnish.check.inputs import InputRange
 from burnish.errors import UsageError
-from burnish.passes.base import Fixpoint, Pass, PassContext
+from burnish.passes.base import Fixpoint, Pass, PassContext, all_graphs, defined
 from burnish.passes.fold_constants import FoldConstants
 from burnish.passes.fusion.conv_norm import FuseConvNorm
 from burnish.passes.manager import PassManager, PassRecord
@@ -227,16 +227,14 @@ class _Quantizer:
         )
 
     def _measure(self) -> None:
-        values = {v.name: v for v in self.graph.inputs if v.dtype == "float32"}
-        for node in self.graph.nodes:
-            for value in node.outputs:
-                if value is not None and value.type is not None and value.dtype == "float32":
-                    values[value.name] = value
+        known = (v for g in all_graphs(self.graph) for v in defined(g) if v.type is not None)
+        values = {v.name: v for v in known if v.dtype == "float32"}
         anything = dict.fromkeys(values, Interval(-1.0, 1.0))
         plan = make_plan(self.graph, anything, {}, self.how.selection)
         measured = {v.name: Histogram() for v in values.values() if v in plan.intervals}
-        channels = _channels_of_products(plan) if self.how.bias_correction else {}
-        moments = _moments_of_products(plan) if self.how.gptq else {}
+        whole = {n for n, v in values.items() if not is_inside(self.graph, v)}
+        channels = _channels_of_products(plan, whole) if self.how.bias_correction else {}
+        moments = _moments_of_products(plan, whole) if self.how.gptq else {}
 
         def observer(name: str, array: Any) -> None:
             measured[name].add(array)
@@ -246,19 +244,23 @@ class _Quantizer:
                 moments[name].add(array)
 
         self._observe([values[name] for name in measured], observer)
-        self._conclude(measured)
+        self._conclude(measured, whole)
         self.known.means = {
             (name, axis): c.mean for name, by in channels.items() for axis, c in by.items()
         }
         self.known.moments = {name: m.mean for name, m in moments.items()}
 
-    def _conclude(self, measured: Mapping[str, Histogram]) -> None:
+    def _conclude(self, measured: Mapping[str, Histogram], whole: Collection[str]) -> None:
+        """Ranges by the chosen method; by the extremes where nothing else was measured."""
         how, known = self.how, self.known
         for name, found in measured.items():
             if found.infinite or max(-found.low, found.high) > _UNBOUNDED:
                 known.refused[name] = "has no finite range on the calibration data"
+            elif name not in whole and not found.total:
+                known.refused[name] = "was reached by no calibration sample"
             else:
-                r = threshold(found, how.calibration_method, percentile=how.percentile)
+                method = how.calibration_method if name in whole else "minmax"
+                r = threshold(found, method, percentile=how.percentile)
                 known.ranges[name] = Interval(r.low, r.high)
 
     def _channels(self, values: Sequence[Value], axis: int) -> dict[str, Channels]:
@@ -279,17 +281,18 @@ class _Quantizer:
         self.rounds += 1
 
 
-def _channels_of_products(plan: Plan) -> dict[str, dict[int, Channels]]:
+def _channels_of_products(plan: Plan, whole: Collection[str]) -> dict[str, dict[int, Channels]]:
     """Statistics to gather of what products read, by name of the value and axis of channels."""
     found: dict[str, dict[int, Channels]] = {}
     for node, data in plan.products.items():
         axis = channel_axis(node, data[0]) if len(data) == 1 else None
-        if axis is not None:
-            found.setdefault(node.required(data[0]).name, {}).setdefault(axis, Channels(axis))
+        name = node.required(data[0]).name
+        if axis is not None and name in whole:
+            found.setdefault(name, {}).setdefault(axis, Channels(axis))
     return found
 
 
-def _moments_of_products(plan: Plan) -> dict[str, Moments]:
+def _moments_of_products(plan: Plan, whole: Collection[str]) -> dict[str, Moments]:
     """Statistics to gather of what matrix products read, by name of the value."""
     names = (n.required(0).name for n in plan.products if multiplies_last_axis(n))
-    return {name: Moments() for name in names}
+    return {name: Moments() for name in names if name in whole}

@@ -56,6 +56,8 @@ class MeasuredRanges:
     def __call__(self, graph: Graph, values: Sequence[Value]) -> Mapping[str, Extent]:
         """Extents by name of the value, on all samples that are not held out.
 
+        Values without a finite number on any of them are left out.
+
         Raises:
             CalibrationError: A sample does not fit the model, or onnxruntime fails on it.
         """
@@ -68,4 +70,4 @@ class MeasuredRanges:
             self._progress("calibrate", done, total)
 
         observe(graph, values, self.samples, observer, progress=report)
-        return found
+        return {name: extent for name, extent in found.items() if extent.low <= extent.high}

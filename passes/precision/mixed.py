@@ -10,7 +10,7 @@ import numpy as np
 
 from burnish.ir import Builder, Constant, Graph, Location, Node, TensorType, Value
 from burnish.ir.types import BY_NAME, to_numpy
-from burnish.passes.base import Numerics, Pass, PassContext, all_graphs
+from burnish.passes.base import Numerics, Pass, PassContext, all_graphs, defined, homes
 from burnish.passes.precision.facts import WIDE, is_wide
 from burnish.passes.precision.formats import Format, format_of
 from burnish.passes.precision.plan import Plan, carries, make_plan
@@ -74,9 +74,8 @@ class MixedPrecision(Pass):
 
 
 def _measurable(graph: Graph) -> list[Value]:
-    """The float32 values of the main graph; those of subgraphs differ from call to call."""
-    made = [v for node in graph.nodes for v in node.outputs if v is not None]
-    return [v for v in (*graph.inputs, *made) if is_wide(v)]
+    """The float32 values that a graph and its subgraphs make, or are given."""
+    return [v for g in all_graphs(graph) for v in defined(g) if is_wide(v)]
 
 
 def _report(plan: Plan, stored: Format, ctx: PassContext) -> None:
@@ -107,7 +106,7 @@ class _Rewriter:
         self.stored = stored
         self.dtype = stored.dtype
         self.ctx = ctx
-        self.home = {v: g for g in all_graphs(graph) for v in _defined(g)}
+        self.home = homes(graph)
         self._down: dict[Value, Value] = {}
         self._up: dict[Value, Value] = {}
         self._constants: dict[Constant, Value] = {}
@@ -202,8 +201,3 @@ def _limited(b: Builder, value: Value, largest: float) -> Value:
     """The value within a range, infinities as they are."""
     low, high = (b.constant(np.asarray(x, np.float32)) for x in (-largest, largest))
     return b.op("Where", b.op("IsInf", value), value, b.op("Clip", value, low, high))
-
-
-def _defined(graph: Graph) -> list[Value]:
-    made = [v for node in graph.nodes for v in node.outputs if v is not None]
-    return [*graph.inputs, *made]

@@ -68,6 +68,7 @@ class _Planner:
     def __init__(
         self, graph: Graph, ranges: Ranges, high: Mapping[str, str], explicit: bool
     ) -> None:
+        self.graph = graph
         self.stored = ranges.stored
         self.high = high
         self.nodes = list(graph.walk())
@@ -109,7 +110,7 @@ class _Planner:
         data = [i for i in range(len(node.inputs)) if carries(row, node, i)]
         if not data:
             return
-        if why := self._wanted_high(node) or self._too_precise(node, data):
+        if why := self._wanted_high(node) or self._unreached(node) or self._too_precise(node, data):
             self.plan.kept[node] = why
         elif any(v is not None and not is_wide(v) for v in node.outputs[:1]):
             self.plan.kept[node] = f"its result is {node.output.dtype}"
@@ -117,6 +118,13 @@ class _Planner:
             self.plan.kept[node] = "its statistics are float32 outputs"
         else:
             self.plan.narrow.add(node)
+
+    def _unreached(self, node: Node) -> str:
+        """Why nothing is known of a node in a subgraph although its graph was measured."""
+        if node.graph is self.graph or not self.facts.ranges.extents:
+            return ""
+        known = node.output.name in self.facts.ranges.extents
+        return "" if known else "no calibration sample reached it"
 
     def _too_precise(self, node: Node, data: Sequence[int]) -> str:
         """Why 16 bits cannot hold what a compute node reads or makes; empty if they can."""

@@ -62,7 +62,7 @@ def make_plan(
     refused: Mapping[str, str],
     selection: Selection,
 ) -> Plan:
-    """Decide for every node of a graph; those of subgraphs stay as they are.
+    """Decide for every node of a graph and its subgraphs.
 
     Args:
         graph: Plain ONNX operators.
@@ -132,8 +132,6 @@ class _Planner:
             self.plan.reads[node, index] = None
 
     def _unfit(self, node: Node, data: list[int]) -> str:
-        if node.graph is not self.graph:
-            return "it lies inside control flow, whose values were not measured"
         if any(v is not None and v.dtype != "float32" for v in node.inputs):
             return f"it computes in {node.output.dtype}"
         if not data:
@@ -160,7 +158,7 @@ class _Planner:
     def _upstream(self, value: Value) -> list[Value]:
         """Values that are stored in 8 bits because ``value`` is."""
         node = value.producer
-        if node is None or node.graph is not self.graph or node.domain:
+        if node is None or node.domain:
             return []
         if node.op in MOVES and self._moves_exactly(node):
             indices = MOVES[node.op] or tuple(range(len(node.inputs)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.ir import Attr, Builder, Graph, Location, Node, Value
-from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.base import Numerics, Pass, PassContext, homes
 from burnish.passes.quantization.bias import (
     added_bias,
     channel_axis,
@@ -39,8 +39,8 @@ class QuantizeStatic(Pass):
     Before: Relu -> Conv -> Relu, in float32.
     After: Relu -> QuantizeLinear -> DequantizeLinear -> Conv -> Relu, the weights int8 behind a
         DequantizeLinear with a scale for each output channel, the bias int32.
-    Keeps: products that the selection excludes, in subgraphs, of other types, or with operands that
-        have no finite range, each with its reason; inputs and outputs of the model.
+    Keeps: products that the selection excludes, of other types, or with operands that have no
+        finite range or were never measured, each with its reason; inputs and outputs of the model.
     Numerics: quantizes: activations are rounded to 256 numbers, weights to 255 in each channel.
 
     Attributes:
@@ -104,12 +104,13 @@ class _Rewriter:
     """Carries a plan out."""
 
     def __init__(self, graph: Graph, plan: Plan, how: QuantizeStatic) -> None:
-        self.graph, self.plan, self.how = graph, plan, how
+        self.plan, self.how = plan, how
+        self._homes = homes(graph)
         self.parameters = {
             value: activation_parameters(interval, how.activation_type, symmetric=how.symmetric)
             for value, interval in plan.intervals.items()
         }
-        self._weights: dict[tuple[int, bytes, bytes], Value] = {}
+        self._weights: dict[tuple[Graph | None, int, bytes, bytes], Value] = {}
         #: Products whose bias was corrected, and whose weights make up for what they lose.
         self.corrected = self.compensated = 0
 
@@ -125,12 +126,15 @@ class _Rewriter:
             for node, index in uses:
                 node.set_input(index, represented)
 
-    def _builder(self, node: Node) -> Builder:
-        return Builder(self.graph, Location(node.location.names, (VIA,)))
+    @staticmethod
+    def _builder(node: Node) -> Builder:
+        assert node.graph is not None
+        return Builder(node.graph, Location(node.location.names, (VIA,)))
 
     def _represented(self, value: Value, user: Node) -> Value:
-        """The value through 8 bits."""
-        b = self._builder(value.producer or user)
+        """The value through 8 bits, once for all that read it."""
+        names = (value.producer or user).location.names
+        b = Builder(self._homes[value], Location(names, (VIA,)))
         scale, zero = _constants(b, self.parameters[value], value.name)
         quantized = b.op("QuantizeLinear", value, scale, zero)
         return b.op("DequantizeLinear", quantized, scale, zero)
@@ -178,10 +182,10 @@ class _Rewriter:
         else:
             product = node.output
             # The sum takes the place of the product, which the plan knows by its value.
-            result = Value(self.graph.unique_name(f"{product.name}_rounded"), product.type)
+            result = Value(b.graph.unique_name(f"{product.name}_rounded"), product.type)
             node.outputs[0], result.producer = result, node
             made = Node("Add", [result, _less(b, None, shift)], [product], location=b.location)
-            self.graph.append(made)
+            b.graph.append(made)
         self.corrected += 1
 
     def _bias(self, node: Node) -> Value | None:
@@ -195,8 +199,8 @@ class _Rewriter:
         return bias if bias.shape == (channels,) else None
 
     def _dequantized(self, weights: Value, found: QuantizedWeights, node: Node) -> Value:
-        """Weights behind a DequantizeLinear, shared by all products that read them alike."""
-        key = (id(weights.const), found.scale.tobytes(), found.values.tobytes())
+        """Weights behind a DequantizeLinear, shared by all in a graph that read them alike."""
+        key = (node.graph, id(weights.const), found.scale.tobytes(), found.values.tobytes())
         if key not in self._weights:
             self._weights[key] = self._dequantize(
                 weights.name, found.values, found.scale, found.axis, node

@@ -74,6 +74,24 @@ def test_values_that_were_not_measured_are_judged_by_operators() -> None:
     assert not kept(CHAIN, a=(math.inf, -math.inf))
 
 
+BRANCH = """g (float[4,8] x, bool c) => (float[4,8] y) <float[8,8] w> {
+    y = If (c) <then_branch = t () => (float[4,8] a) { a = MatMul(x, w) },
+                else_branch = e () => (float[4,8] b) { b = Neg(x) }>
+}"""
+
+
+def test_values_of_branches_are_measured_or_the_branch_stays() -> None:
+    def reasons(**extents: tuple[float, float]) -> set[str]:
+        ctx = PassContext()
+        golden.apply(MixedPrecision(measure=measured(**extents)), golden.parse(BRANCH), ctx)
+        return {why for why in ctx.kept.values() if "control flow" not in why}
+
+    assert any("a was measured to reach 9e+04" in why for why in reasons(a=(-9e4, 9e4)))
+    assert "no calibration sample reached it" in reasons(x=(-1.0, 1.0))
+    assert "no calibration sample reached it" not in reasons(a=(-1.0, 1.0))
+    assert "no calibration sample reached it" not in reasons(), "nothing was measured at all"
+
+
 def test_arguments_of_functions_keep_their_bits() -> None:
     text = f"{HEAD} {{ a = MatMul(x, w) b = Mul(a, a) c = Neg(b) d = Exp(c) y = MatMul(d, w) }}"
     assert "(it reads numbers up to 40)" in kept(text, "bfloat16", c=(-40.0, 0.0))["a"]
