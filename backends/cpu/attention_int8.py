@@ -1,8 +1,8 @@
 """Attention whose two products are integer dot products of bytes.
 
-The scores of a block of queries are exact sums in int32, the softmax is float32, its results are
-rounded to bytes, and their sums with the values are exact again. All keys are one block: weights
-can only be rounded when their sum is known.
+The scores of a block of queries are exact sums in int32, which may be rounded to bytes; the softmax
+is float32, its results are rounded to bytes, and their sums with the values are exact again. All
+keys are one block: weights can only be rounded when their sum is known.
 
 With codes ``q``, ``k`` and zero points, ``sum((k - zk) * (q - zq))`` is ``sum(k * q) - zk * sum(q)
 - zq * sum(k) + width * zk * zq``: the second and fourth terms are one number for each query, the
@@ -25,7 +25,7 @@ from burnish.backends.cpu.attention import Blocks
 from burnish.backends.cpu.attention_mask import Mask
 from burnish.backends.cpu.attention_spec import AttentionSpec
 from burnish.backends.cpu.attention_task import MOST_ROWS, Buffers, Place, Range, row_tiles
-from burnish.backends.cpu.codes import Words, coded
+from burnish.backends.cpu.codes import LIMITS, Words, coded
 from burnish.backends.cpu.dot8 import PACK, dot8
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.microkernel import Dot, RegisterTile
@@ -104,6 +104,8 @@ class Attention8Spec:
         p_scale: Distance of neighbouring weights, of which the code 0 stands for 0.
         p_limit: The largest code of a weight.
         y: The result; None for float32.
+        s: What products of queries and keys are rounded to, before they are scaled; None if they
+            are not.
     """
 
     base: AttentionSpec
@@ -114,6 +116,7 @@ class Attention8Spec:
     p_scale: float
     p_limit: int = 255
     y: Bytes | None = None
+    s: Bytes | None = None
 
 
 def attention_int8(isa: Isa, spec: Attention8Spec, name: str = "attention_int8") -> Kernel:
@@ -289,10 +292,20 @@ class _Blocks8(Blocks):
             lambda d: d * self.stride + column,
             (0, self.depth),
         )
-        scale = self.spec.scale * spec.q.scale * spec.k.scale
-        factor = constant(scale * (_LOG2_E if self.powers_of_two else 1.0), lanes)
-        kind = with_lanes("float32", lanes)
-        return lambda r, c: let(tirx.Cast(kind, tile.at(r, c))) * factor
+        return lambda r, c: self._score(tile.at(r, c))
+
+    def _score(self, total: Expr) -> Expr:
+        """What a sum of products of codes stands for, rounded where scores are, and scaled."""
+        lanes, spec, rounded = self.lanes, self.codes, self.codes.s
+        unit, scale = spec.q.scale * spec.k.scale, self.spec.scale
+        scale *= _LOG2_E if self.powers_of_two else 1.0
+        number = let(tirx.Cast(with_lanes("float32", lanes), total))
+        if rounded is None:
+            return number * constant(unit * scale, lanes)
+        low, high = (float(limit - rounded.zero) for limit in LIMITS[rounded.dtype])
+        code = let(tirx.nearbyint(let(number * constant(unit / rounded.scale, lanes))))
+        code = let(tirx.Max(tirx.Min(code, constant(high, lanes)), constant(low, lanes)))
+        return code * constant(rounded.scale * scale, lanes)
 
     # -- values ------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ split the heads are absorbed, and those that exporters put around them are undon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,6 +26,8 @@ from burnish.passes.rewrite import PatternRule, Replacement, Result, RewritePass
 
 #: From [B, H, S, D] to [B, S, H, D], and back.
 SWAP_HEADS = (0, 2, 1, 3)
+#: What stands between scores and what a softmax reads.
+_BETWEEN = ("Add", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Where")
 #: Adding a number below this leaves nothing of a score in single precision.
 MASKING = -1e30
 
@@ -127,7 +129,7 @@ def _leads_to_product(value: Value) -> bool:
             return False
         if node.op == "MatMul":
             return not node.required(1).is_const
-        if node.op not in ("Mul", "Div", "Add", "Where"):
+        if node.op not in _BETWEEN:
             return False
         operands = node.inputs[1:] if node.op == "Where" else node.inputs
         value = next((v for v in operands if v is not None and not v.is_const), value)
@@ -209,7 +211,13 @@ class Heads:
         return b.op("Reshape", ordered, b.ints([0, 0, heads * width]))
 
 
-def find_scores(node: Node, weights: Value, found: Found, b: Builder) -> Node | NoMatch:
+def find_scores(
+    node: Node,
+    weights: Value,
+    found: Found,
+    b: Builder,
+    unrounded: Callable[[Value, Found], Value] = lambda scores, found: scores,
+) -> Node | NoMatch:
     """The product of queries and keys that the weights of an attention come from.
 
     Args:
@@ -217,6 +225,7 @@ def find_scores(node: Node, weights: Value, found: Found, b: Builder) -> Node | 
         weights: Its left operand, as the softmax made it.
         found: Gets masks, scale and the nodes between.
         b: Builds masks.
+        unrounded: What scores are rounded from, taken off them once their scale is.
     """
     weights = _peel_nan(weights, found)
     softmax = producer_of(weights, "Softmax")
@@ -232,7 +241,7 @@ def find_scores(node: Node, weights: Value, found: Found, b: Builder) -> Node | 
     scores = _peel_masks(softmax.required(0), found, b)
     if isinstance(scores, NoMatch):
         return scores
-    scores = _peel_scale(scores, found)
+    scores = _peel_scale(unrounded(_peel_scale(scores, found), found), found)
     product = producer_of(scores, "MatMul")
     if product is None:
         return NoMatch("the scores are no scaled and masked product", softmax)

@@ -5,7 +5,8 @@
     dequantize(quantize(softmax(scale * dequantize(q) @ dequantize(k)T + mask))) @ dequantize(v)
         =  burnish::QAttention(q, k, v, mask)
 
-and, if that is quantized, a QAttention that stores 8 bits.
+and, if that is quantized, a QAttention that stores 8 bits. The scores may be rounded as well,
+before the mask is added: most tools quantize what products make.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class FuseQAttention(Rule):
             return NoMatch("the weights are not rounded and read alike", restored)
         if not _unsigned(weights):
             return NoMatch("the least code of the weights does not stand for 0", rounding)
-        found = Found(nodes=[node, restored, rounding])
-        product = find_scores(node, rounding.required(0), found, b)
+        found, scores = Found(nodes=[node, restored, rounding]), _Scores()
+        product = find_scores(node, rounding.required(0), found, b, scores.unrounded)
         if isinstance(product, NoMatch):
             return product
         sides = [
@@ -69,7 +70,46 @@ class FuseQAttention(Rule):
         for side in sides:
             if isinstance(side, NoMatch):
                 return side
-        return _build(node, found, [s for s in sides if not isinstance(s, NoMatch)], weights, b)
+        rounded = scores.parameters(found)
+        if isinstance(rounded, NoMatch):
+            return rounded
+        heads = [s for s in sides if not isinstance(s, NoMatch)]
+        return _build(node, found, heads, weights, rounded, b)
+
+
+@dataclass
+class _Scores:
+    """How scores are rounded.
+
+    Attributes:
+        at: The parameters; None where they are not rounded.
+        after: What scores are multiplied with after that.
+    """
+
+    at: Parameters | None = None
+    after: float = 1.0
+
+    def unrounded(self, value: Value, found: Found) -> Value:
+        """What ``value`` is rounded from, if it is."""
+        stored = dequantizer(value)
+        if isinstance(stored, NoMatch):
+            return value
+        restored, at = stored
+        rounding = producer_of(restored.required(0), "QuantizeLinear")
+        if rounding is None or parameters(rounding) != at:
+            return value
+        self.at, self.after = at, found.scale
+        found.nodes += [restored, rounding]
+        return rounding.required(0)
+
+    def parameters(self, found: Found) -> Parameters | NoMatch | None:
+        """How products that nothing has scaled yet are rounded to the same codes."""
+        if self.at is None:
+            return None
+        before = found.scale / self.after
+        if before <= 0:
+            return NoMatch("scores change their signs before they are rounded", found.nodes[0])
+        return replace(self.at, scale=self.at.scale / before)
 
 
 def _unsigned(weights: Parameters) -> bool:
@@ -97,6 +137,7 @@ def _build(
     found: Found,
     sides: list[tuple[Heads, Parameters]],
     weights: Parameters,
+    scores: Parameters | None,
     b: Builder,
 ) -> Replacement | NoMatch:
     (q, _), (k, _), (v, _) = sides
@@ -111,6 +152,8 @@ def _build(
     for name, at in zip("qkvp", (*(at for _, at in sides), weights), strict=True):
         attrs |= {f"{name}_scale": at.scale, f"{name}_zero_point": at.zero}
     attrs |= {"p_dtype": weights.dtype, "y_dtype": "float32"}
+    if scores is not None:
+        attrs |= {"s_dtype": scores.dtype, "s_scale": scores.scale, "s_zero_point": scores.zero}
     inside, end = list(found.nodes), node
     user = node.output.single_user()
     if user is not None and user.key == "QuantizeLinear":
@@ -129,11 +172,11 @@ def _build(
 class IntegerAttention(RewritePass):
     """Let attention multiply 8 bits where its operands and weights are quantized.
 
-    Before: DequantizeLinear (q, k, v), MatMul, Mul, Add, Softmax, QuantizeLinear,
-        DequantizeLinear, MatMul, QuantizeLinear.
+    Before: DequantizeLinear (q, k, v), MatMul, perhaps QuantizeLinear and DequantizeLinear, Mul,
+        Add, Softmax, QuantizeLinear, DequantizeLinear, MatMul, QuantizeLinear.
     After: burnish::QAttention on what is stored.
-    Keeps: weights that are not quantized, or whose least code does not stand for 0; what
-        fuse-attention keeps.
+    Keeps: weights that are not quantized, or whose least code does not stand for 0; scores that are
+        rounded twice, or with the mask; what fuse-attention keeps.
     Numerics: reassociates (sums are exact int32, scaled once).
     """
 

@@ -31,6 +31,7 @@ class Case:
     causal: bool = False
     p: tuple[float, int] = (1 / 255, 255)
     y: Bytes | None = None
+    s: Bytes | None = None
 
 
 CASES = {
@@ -45,6 +46,10 @@ CASES = {
     "causal": Case((1, 70, 70), zeros=(129, 126, 138), causal=True),
     "cut-weights": Case((1, 16, 16), zeros=(129, 126, 138), p=(0.7 / 255, 255)),
     "signed-weights": Case((1, 16, 23), dtype="int8", zeros=(0, 0, 9), p=(1 / 127, 127)),
+    "scores": Case((2, 30, 33), zeros=(129, 126, 138), s=Bytes("uint8", 0.21037, 120)),
+    "signed-scores": Case(
+        (2, 30, 33), dtype="int8", zeros=(1, 2, 3), mask="float", s=Bytes("int8", 0.30071, 7)
+    ),
     "codes": Case((1, 40, 50), zeros=(129, 126, 138), y=Bytes("uint8", 0.01, 120)),
     "signed-codes": Case((1, 40, 50), dtype="int8", zeros=(1, 2, 3), y=Bytes("int8", 0.01, -9)),
 }
@@ -68,7 +73,13 @@ def pieces(case: Case) -> tuple[Attention8Spec, list[Any], Any]:
         for x, at, (n, h, d) in zip(codes, stored, forms, strict=True)
     )
     k, v = (x.repeat(heads // kv_heads, axis=1) for x in (k, v))
-    scores = q @ k.transpose(0, 1, 3, 2) * width**-0.5
+    scores = q @ k.transpose(0, 1, 3, 2)
+    if (s := case.s) is not None:
+        info = np.iinfo(s.dtype)
+        scores = s.scale * (
+            np.clip(np.rint(scores / s.scale), info.min - s.zero, info.max - s.zero)
+        )
+    scores = scores * width**-0.5
     arguments: list[Any] = list(codes)
     shape = (batch, 1, queries if case.by_query else 1, keys)
     if case.mask == "float":
@@ -93,7 +104,7 @@ def pieces(case: Case) -> tuple[Attention8Spec, list[Any], Any]:
         scale=width**-0.5, mask=case.mask, mask_shape=shape if case.mask else (),
         causal=case.causal,
     )  # fmt: skip
-    spec = Attention8Spec(base, (case.dtype,) * 3, *stored, p_scale, limit, case.y)
+    spec = Attention8Spec(base, (case.dtype,) * 3, *stored, p_scale, limit, case.y, case.s)
     return spec, arguments, want
 
 

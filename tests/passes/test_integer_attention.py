@@ -96,6 +96,69 @@ def test_it_runs_on_its_kernel(dtype: str, zeros: tuple[int, ...]) -> None:
             assert difference.mean() < 0.01
 
 
+#: What tools make that quantize what products read and what they make; ``BEFORE`` and ``AFTER``
+#: scale before and after the scores are rounded.
+ROUNDED = pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("s", "scaled = Div(sd, root)"),
+        ("scaled = Div(s, root)", ""),
+        ("half = Mul(s, sq)", "scaled = Mul(sd, root)"),
+    ],
+    ids=["after", "before", "both"],
+)
+
+
+ZEROS = {"uint8": (129, 126, 120, 0), "int8": (4, -5, 6, -128)}
+
+
+def rounded_scores(before: str, after: str, scale: float, dtype: str = "uint8") -> Graph:
+    """The attention with scores that are rounded once."""
+    last = before.split(" =")[0]
+    chain = "" if before == "s" else before
+    chain += f" s8 = Q({last}, ss, zs) sd = D(s8, ss, zs) {after}"
+    text = ATTENTION.replace("    scaled = Div(s, root)", coded(chain))
+    text = text.replace("Add(scaled, mask)", "Add(scaled, mask)" if after else "Add(sd, mask)")
+    zero = 118 if dtype == "uint8" else -9
+    text = text.replace("float root", f"float ss = {{{scale}}}, TYPE zs = {{{zero}}}, float root")
+    text = text.replace("TYPE", dtype).replace("P_SCALE", "0.00392156862745098")
+    for name, zero in zip("QKVP", ZEROS[dtype], strict=True):
+        text = text.replace(f"{name}_ZERO", str(zero))
+    return parse(text)
+
+
+@ROUNDED
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_scores_may_be_rounded(before: str, after: str, dtype: str) -> None:
+    # Codes span what the scores do less a bit: some saturate.
+    scale = {"s": 0.16, "scaled": 0.06, "half": 0.005}[before.split(" =")[0]]
+    source = rounded_scores(before, after, scale, dtype)
+    data = feeds(dtype)
+    graph = optimized(rounded_scores(before, after, scale, dtype))
+    assert keys(graph) == {"burnish::QAttention": 1}
+    (node,) = graph.nodes
+    assert node.str_attr("s_dtype") == dtype
+    with Reference(to_model(source)) as reference:
+        (want,) = reference.run(None, data)
+    compiled = burnish.compile(to_model(source), threads=1)
+    assert "burnish::QAttention" in {n.op for n in compiled.manifest.nodes}
+    for found in (evaluated(graph, data)[0], compiled.run(None, data)[0]):
+        difference = np.abs(found.astype(int) - want)
+        # A score in the middle of two codes may go to either, and take a few weights along.
+        assert difference.max() <= 3
+        assert difference.mean() < 0.02
+    assert len(np.unique(want)) > 20
+    plain = optimized(model(dtype, ZEROS[dtype]))
+    assert np.abs(evaluated(plain, data)[0].astype(int) - want).mean() > 0.1, "rounding matters"
+
+
+def test_scores_that_are_rounded_twice_stay() -> None:
+    twice = "e8 = Q(scaled1, sq, zs) scaled = D(e8, sq, zs)"
+    graph = optimized(rounded_scores("s", f"scaled1 = Div(sd, root) {coded(twice)}", 0.16))
+    assert keys(graph)["burnish::QAttention"] == 0
+    assert keys(graph)["burnish::QBatchMatMul"] == 2
+
+
 def test_weights_with_another_zero_stay() -> None:
     graph = optimized(model(zeros=(129, 126, 120, 5)))
     assert keys(graph)["burnish::QAttention"] == 0

@@ -8,7 +8,8 @@ both scales are 1 then, and there are no post-ops.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from burnish.ir.composites import define
 from burnish.ir.definitions.attention import attend
 from burnish.ir.definitions.convolution import CONV_ATTRS, is_channels_last, run_channels_first
 from burnish.ir.definitions.epilogue import apply_postops, scalar_constant
+from burnish.ir.definitions.pooling import POOL_ATTRS
 from burnish.ir.graph import Node, Value
 from burnish.ir.types import to_numpy
 
@@ -96,18 +98,22 @@ def qattention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[V
 
     ``q``, ``k`` and ``v`` are uint8 or int8, with ``q_scale`` and ``q_zero_point`` and so on for
     each. The weights, results of the softmax, are rounded to ``p_dtype`` with ``p_scale`` and
-    ``p_zero_point``; the result is stored as that of ``QMatMul``. Both products are exact in int32.
+    ``p_zero_point``; so are the products of queries and keys, before they are scaled, if there is an
+    ``s_dtype``. The result is stored as that of ``QMatMul``. Both products are exact in int32.
     """
     data: list[Value | None] = []
     for name, value in zip("qkv", inputs[:3], strict=True):
         assert value is not None
         data.append(b.op("DequantizeLinear", value, *_parameters(b, node, name, value.dtype)))
 
-    def rounded(weights: Value) -> Value:
-        scale, zero = _parameters(b, node, "p", node.str_attr("p_dtype"))
-        return b.op("DequantizeLinear", b.op("QuantizeLinear", weights, scale, zero), scale, zero)
+    def rounded(name: str, value: Value) -> Value:
+        if not (dtype := node.str_attr(f"{name}_dtype")):
+            return value
+        scale, zero = _parameters(b, node, name, dtype)
+        return b.op("DequantizeLinear", b.op("QuantizeLinear", value, scale, zero), scale, zero)
 
-    return [_stored(b, node, attend(b, node, [*data, *inputs[3:]], rounded))]
+    y = attend(b, node, [*data, *inputs[3:]], partial(rounded, "p"), partial(rounded, "s"))
+    return [_stored(b, node, y)]
 
 
 def _parameters(b: Builder, node: Node, name: str, dtype: str) -> tuple[Value, Value]:
@@ -132,3 +138,29 @@ def qbatch_matmul(b: Builder, node: Node, inputs: Sequence[Value | None]) -> lis
         zero = np.asarray(node.int_attr(f"{name}_zero_point"), to_numpy(value.dtype))
         operands.append(b.op("DequantizeLinear", value, scale, b.constant(zero)))
     return [_stored(b, node, b.op("MatMul", *operands))]
+
+
+#: Averages of quantized tensors, by the operator that they are.
+AVERAGES = {
+    "burnish::QAveragePool": "AveragePool",
+    "burnish::QGlobalAveragePool": "GlobalAveragePool",
+}
+
+
+def _average(op: str) -> Callable[[Builder, Node, Sequence[Value | None]], list[Value]]:
+    def average(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+        (x,) = inputs
+        assert x is not None
+        data = b.op("DequantizeLinear", x, *_parameters(b, node, "x", x.dtype))
+        return [_stored(b, node, run_channels_first(b, node, data, op, [], POOL_ATTRS[op]))]
+
+    average.__doc__ = f"""``{op}(x)`` of uint8 or int8 with ``data_format``.
+
+    ``x_scale`` and ``x_zero_point`` say how ``x`` is stored; padding that counts is the real number
+    0. The result is stored as that of ``QMatMul``; sums are exact in int32.
+    """
+    return average
+
+
+for _key, _op in AVERAGES.items():
+    define(_key.removeprefix("burnish::"))(_average(_op))
