@@ -8,6 +8,7 @@ two products, between which a softmax is computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -104,13 +105,14 @@ def best_isa() -> Isa:
     return next(i for i in ISAS.values() if i.dot8 and not set(i.features) - cpu_features())
 
 
-def shares(kernels: dict[str, Case], seconds: float = 0.3) -> list[Share]:
-    """Measure kernels on one core."""
+def shares(names: Sequence[str] = (), seconds: float = 0.3) -> list[Share]:
+    """Measure kernels on one core (``TVM_NUM_THREADS=1``); all if none is named."""
+    known = cases(best_isa())
     before = measure_roofline(1).rates["int8"]
-    found = measure(kernels, best_isa(), seconds)
+    found = measure({name: known[name] for name in names or known}, best_isa(), seconds)
     limit = max(before, measure_roofline(1).rates["int8"])
     return [replace(share, limit=limit) for share in found]
 
 
 if __name__ == "__main__":
-    show(shares(cases(best_isa()), 1.0))
+    show(shares(seconds=1.0))
