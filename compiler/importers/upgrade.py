@@ -64,7 +64,8 @@ def upgrade_graph(graph: Graph, versions: Mapping[Node, int]) -> None:
     import burnish.importers.upgrade_early
     import burnish.importers.upgrade_nbits
     import burnish.importers.upgrade_quantized
-    import burnish.importers.upgrade_rules  # noqa: F401  (the imports fill the table)
+    import burnish.importers.upgrade_rules
+    import burnish.importers.upgrade_transformers  # noqa: F401  (the imports fill the table)
 
     model_version = graph.opset.get("", CANONICAL_OPSET)
     graph.opset[""] = CANONICAL_OPSET

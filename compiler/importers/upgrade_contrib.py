@@ -33,7 +33,8 @@ def replace_node(b: Builder, node: Node, results: Sequence[Value | None]) -> Non
     b.graph.remove(node)
 
 
-def _optional_add(b: Builder, x: Value, bias: Value | None) -> Value:
+def optional_add(b: Builder, x: Value, bias: Value | None) -> Value:
+    """The sum, or x where there is none."""
     return x if bias is None else b.op("Add", x, bias)
 
 
@@ -53,7 +54,7 @@ def bias_gelu(b: Builder, node: Node) -> None:
 @upgrade("FastGelu", until=ALWAYS, domain=MICROSOFT)
 def fast_gelu(b: Builder, node: Node) -> None:
     """The tanh form of Gelu(x + bias)."""
-    biased = _optional_add(b, node.required(0), node.input(1))
+    biased = optional_add(b, node.required(0), node.input(1))
     replace_node(b, node, [b.op("Gelu", biased, name=node.name, approximate="tanh")])
 
 
@@ -87,7 +88,7 @@ def simplified_layer_normalization(b: Builder, node: Node) -> None:
 def skip_layer_normalization(b: Builder, node: Node) -> None:
     """(input, skip, gamma, beta?, bias?): LayerNormalization of the sum, and the sum."""
     total = b.op("Add", node.required(0), node.required(1))
-    total = _optional_add(b, total, node.input(4))
+    total = optional_add(b, total, node.input(4))
     gamma, beta = node.required(2), node.input(3)
     epsilon = node.float_attr("epsilon", 1e-12)
     inputs = [total, gamma] if beta is None else [total, gamma, beta]
@@ -99,7 +100,7 @@ def skip_layer_normalization(b: Builder, node: Node) -> None:
 def skip_simplified_layer_normalization(b: Builder, node: Node) -> None:
     """(input, skip, gamma, bias?): RMSNormalization of the sum, and the sum."""
     total = b.op("Add", node.required(0), node.required(1))
-    total = _optional_add(b, total, node.input(3))
+    total = optional_add(b, total, node.input(3))
     node.attrs.setdefault("epsilon", 1e-12)
     y = _rms(b, total, node.required(2), node, -1)
     replace_node(b, node, [y, None, None, total])
@@ -160,7 +161,7 @@ def fused_conv(b: Builder, node: Node) -> None:
     attrs = {k: v for k, v in node.attrs.items() if k not in own}
     inputs = list(node.inputs[:3])
     y = b.node("Conv", inputs, attrs, name=node.name).output
-    y = _optional_add(b, y, node.input(3))
+    y = optional_add(b, y, node.input(3))
     replace_node(b, node, [_activated(b, node, y)])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from burnish.errors import ModelError
 from burnish.importers.upgrade import upgrade
-from burnish.importers.upgrade_contrib import ALWAYS, MICROSOFT, replace_node
+from burnish.importers.upgrade_contrib import ALWAYS, MICROSOFT, optional_add, replace_node
 from burnish.ir.builder import Builder
 from burnish.ir.definitions.convolution import to_channels_first, to_channels_last
 from burnish.ir.graph import Attr, Constant, Node, Value
@@ -231,22 +231,17 @@ def _as_float(b: Builder, value: Value) -> Value:
 # --- products with scales that are known at run time ----------------------------------------------
 
 
-def _scaled_product(
-    b: Builder,
-    node: Node,
-    operands: Sequence[Value | None],
-    scales: tuple[Value, Value],
-    bias: Value | None,
-) -> None:
-    """MatMulInteger of ``operands``, its result times both scales, and a bias."""
+def scaled_product(
+    b: Builder, name: str, operands: Sequence[Value | None], scales: tuple[Value, Value]
+) -> Value:
+    """MatMulInteger of (A, B, a_zero?, b_zero?), its result times both scales, in float32."""
     operands = [*operands[:2], *(scalar_parameter(b, zero) for zero in operands[2:])]
     while operands[-1] is None:
         operands = operands[:-1]
-    product = b.node("MatMulInteger", operands, name=node.name).output
+    product = b.node("MatMulInteger", operands, name=name).output
     units = [scalar_parameter(b, s) for s in scales]
     factor = _product_of(b, *(u for u in units if u is not None))
-    y = b.op("Mul", b.op("Cast", product, to=_FLOAT), factor)
-    replace_node(b, node, [y if bias is None else b.op("Add", y, bias)])
+    return b.op("Mul", b.op("Cast", product, to=_FLOAT), factor)
 
 
 @upgrade("MatMulIntegerToFloat", until=ALWAYS, domain=MICROSOFT)
@@ -254,7 +249,8 @@ def matmul_integer_to_float(b: Builder, node: Node) -> None:
     """(A, B, a_scale, b_scale, a_zero?, b_zero?, bias?): MatMulInteger, scaled to float32."""
     operands = [node.required(0), node.required(1), node.input(4), node.input(5)]
     scales = (node.required(2), node.required(3))
-    _scaled_product(b, node, operands, scales, node.input(6))
+    y = scaled_product(b, node.name, operands, scales)
+    replace_node(b, node, [optional_add(b, y, node.input(6))])
 
 
 @upgrade("DynamicQuantizeMatMul", until=ALWAYS, domain=MICROSOFT)
@@ -264,7 +260,8 @@ def dynamic_quantize_matmul(b: Builder, node: Node) -> None:
     codes, scale, zero = made.outputs
     assert scale is not None
     operands = [codes, node.required(1), zero, node.input(3)]
-    _scaled_product(b, node, operands, (scale, node.required(2)), node.input(4))
+    y = scaled_product(b, node.name, operands, (scale, node.required(2)))
+    replace_node(b, node, [optional_add(b, y, node.input(4))])
 
 
 _LSTM_ATTRS = (
