@@ -17,9 +17,9 @@ from burnish.importers.upgrade import upgrade
 from burnish.importers.upgrade_contrib import ALWAYS, MICROSOFT, optional_add, replace_node
 from burnish.ir.builder import Builder
 from burnish.ir.definitions.convolution import to_channels_first, to_channels_last
-from burnish.ir.graph import Attr, Constant, Node, Value
+from burnish.ir.graph import Attr, Node, Value
 from burnish.ir.linear_quantization import dequantize, quantize, scalar_parameter
-from burnish.ir.types import BY_NAME, TensorType
+from burnish.ir.types import BY_NAME
 
 _FLOAT = BY_NAME["float32"].onnx
 
@@ -272,7 +272,7 @@ _LSTM_ATTRS = (
 
 @upgrade("DynamicQuantizeLSTM", until=ALWAYS, domain=MICROSOFT)
 def dynamic_quantize_lstm(b: Builder, node: Node) -> None:
-    """LSTM on float32 weights: states are not quantized at every step, which is more exact.
+    """LSTM on dequantized weights: states are not quantized at every step, which is more exact.
 
     Inputs are those of LSTM, then W_scale, W_zero, R_scale, R_zero; weights are [D, in, 4H].
     """
@@ -283,25 +283,26 @@ def dynamic_quantize_lstm(b: Builder, node: Node) -> None:
     attrs = {name: node.attrs[name] for name in _LSTM_ATTRS if name in node.attrs}
     inputs = [node.required(0), *weights, *node.inputs[3:8]]
     made = b.node("LSTM", inputs, attrs, outputs=3, name=node.name)
-    b.graph.notes.append(
-        f"{node.location} computes in fp32 on weights of 8 bits: recurrent operators have no "
-        "integer kernel"
-    )
     replace_node(b, node, made.outputs)
 
 
 def _recurrent_weights(b: Builder, codes: Value, scale: Value, zero: Value) -> Value:
-    """Constant weights [D, in, 4H] of 8 bits in float32 and as LSTM takes them, [D, 4H, in]."""
+    """Constant weights [D, in, 4H] of 8 bits, dequantized as LSTM takes them, [D, 4H, in]."""
     if not (codes.is_const and scale.is_const and zero.is_const):
         raise ModelError("DynamicQuantizeLSTM with weights that are not constant")
-    directions, inputs, gates = (int(d) for d in codes.array.shape)
-
-    def dequantized() -> np.ndarray:
-        shift = zero.array.astype(np.int32).reshape(directions, 1, -1)
-        unit = scale.array.reshape(directions, 1, -1)
-        real = (codes.array.astype(np.int32) - shift).astype(np.float32) * unit
-        return np.ascontiguousarray(real.transpose(0, 2, 1))
-
-    return b.constant(
-        Constant(dequantized, TensorType("float32", (directions, gates, inputs))), codes.name
+    directions, _, gates = codes.array.shape
+    turned = np.ascontiguousarray(codes.array.transpose(0, 2, 1))
+    # Each direction has scales of its own, of one number or one for each row.
+    scales, zeros = (
+        np.broadcast_to(v.array.reshape(directions, -1), (directions, gates)) for v in (scale, zero)
     )
+    parts = [
+        dequantize(
+            b,
+            b.constant(turned[d : d + 1], codes.name),
+            b.constant(scales[d].copy(), scale.name),
+            b.constant(zeros[d].copy(), zero.name),
+        )
+        for d in range(directions)
+    ]
+    return parts[0] if directions == 1 else b.op("Concat", *parts, axis=0)

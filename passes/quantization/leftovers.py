@@ -25,6 +25,8 @@ _RULES: dict[str, Rule | str] = {
     "ConvInteger": MakeSumsOfConv(),
     "MatMulInteger": MakeSumsOfProduct(),
 }
+#: Their weights in 8 bits are read as float32.
+_RECURRENT = ("GRU", "LSTM", "RNN")
 #: Products of two activations, which are made later than others.
 _LATE = ("MatMul", "burnish::BatchMatMul", "burnish::Attention")
 _BETWEEN_ACTIVATIONS = "an operand is not quantized, or there are different numbers of matrices"
@@ -67,6 +69,9 @@ def _reason(node: Node) -> str:
         # Its weights are read as they are stored, but what they are multiplied with is float32.
         found = dequantizer(node.required(0))
         return found.reason if isinstance(found, NoMatch) else ""
+    if node.key in _RECURRENT:
+        read = [part for index in range(3) for part in _parts(node.required(index))]
+        return "recurrent operators have no integer kernel" if any(map(_restored, read)) else ""
     rule = _RULES.get(node.key)
     if rule is None:
         return ""
@@ -104,6 +109,14 @@ def _restored(value: Value) -> bool:
     while node is not None and not node.domain and node.op in MOVES and node.op != "Concat":
         node = node.required(0).producer
     return node is not None and node.key == "DequantizeLinear"
+
+
+def _parts(value: Value) -> list[Value]:
+    """What a value is concatenated from: the weights of two directions are."""
+    node = value.producer
+    if node is None or node.key != "Concat":
+        return [value]
+    return [part for part in node.inputs if part is not None]
 
 
 def _constant(value: Value) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+import burnish
 from burnish.errors import ModelError
 from burnish.export import to_model
 from burnish.importers import load
@@ -184,15 +185,23 @@ def test_channels_last_convolution_is_transposed() -> None:
     assert [n.op for n in graph.walk()] == ["Transpose", "QLinearConv", "Transpose"]
 
 
-def lstm(weights: str) -> str:
+def lstm(weights: str = "constant", directions: int = 1, scales: int = 1) -> str:
     """A quantized LSTM of 4 inputs and 3 states; ``weights`` are inputs or constants."""
-    inputs = "float[2,1,4] x" + (", int8[1,4,12] w" if weights == "input" else "")
-    constants = "" if weights == "input" else f"int8[1,4,12] w = {_numbers(48)}, "
-    constants += f"int8[1,3,12] r = {_numbers(36)}, float[1,24] b = {_list(['0.1'] * 24)}, "
-    constants += "float[1] ws = {0.01}, int8[1] wz = {0}, float[1] rs = {0.02}, int8[1] rz = {0}"
-    body = """y, h, c = com.microsoft.DynamicQuantizeLSTM<hidden_size=3>
+    d, kind = directions, "bidirectional" if directions == 2 else "forward"
+    inputs = "float[2,1,4] x" + (f", int8[{d},4,12] w" if weights == "input" else "")
+    constants = "" if weights == "input" else f"int8[{d},4,12] w = {_numbers(48 * d)}, "
+    constants += (
+        f"int8[{d},3,12] r = {_numbers(36 * d)}, float[{d},24] b = {_list(['0.1'] * 24 * d)}"
+    )
+    count = scales * d
+    shape = f"[{d},{scales}]" if scales > 1 else f"[{d}]"
+    for name, unit in (("w", 0.01), ("r", 0.02)):
+        steps = (f"{unit * (1 + 0.3 * i / count):.6f}" for i in range(count))
+        constants += f", float{shape} {name}s = {_list(steps)}"
+        constants += f", int8{shape} {name}z = {_list(['0'] * count)}"
+    body = f"""y, h, c = com.microsoft.DynamicQuantizeLSTM<hidden_size=3, direction="{kind}">
         (x, w, r, b, , , , , ws, wz, rs, rz)"""
-    return f"g ({inputs}) => (float[2,1,1,3] y) <{constants}> {{ {body} }}"
+    return f"g ({inputs}) => (float[2,{d},1,3] y) <{constants}> {{ {body} }}"
 
 
 def _numbers(count: int) -> str:
@@ -204,16 +213,24 @@ def _list(numbers: Iterable[str]) -> str:
     return f"{{{','.join(numbers)}}}"
 
 
-def test_lstm_computes_on_float_weights_and_says_so() -> None:
-    proto = model(lstm("constant"), 17, imports=IMPORTS)
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("scales", [1, 12])
+def test_lstm_computes_on_float_weights_and_says_so(directions: int, scales: int) -> None:
+    proto = model(lstm(directions=directions, scales=scales), 17, imports=IMPORTS)
     graph = load(proto)
-    assert [n.op for n in graph.walk()] == ["LSTM"]
-    assert any("recurrent operators have no integer kernel" in note for note in graph.notes)
+    found = Counter(n.op for n in graph.walk())
+    assert found["LSTM"] == 1
+    assert found["DequantizeLinear"] == 2 * directions
     feeds = feeds_of(graph)
-    (found,), (expected,) = run(to_model(graph), feeds), run(proto, feeds)
-    # onnxruntime quantizes inputs and states to 8 bits at each step.
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    compiled = burnish.compile(proto, threads=1)
+    (expected,) = run(proto, feeds)
+    for result in (run(to_model(graph), feeds)[0], compiled.run(None, feeds)[0]):
+        # onnxruntime quantizes inputs and states to 8 bits at each step.
+        np.testing.assert_allclose(result, expected, atol=0.02)
     assert np.abs(expected).max() > 0.1
+    (node,) = (n for n in compiled.manifest.nodes if n.op.endswith("LSTM"))
+    assert node.precision == "fp32"
+    assert node.reason == "recurrent operators have no integer kernel"
 
 
 def test_lstm_with_weights_that_are_not_constant_is_refused() -> None:

@@ -155,14 +155,23 @@ def product(weights: str, data: str = "DequantizeLinear(q, s, z)", op: str = "Ma
 }}"""  # noqa: E501
 
 
-def grouped(groups: int) -> str:
-    """A convolution with so many groups."""
-    return f"""g (uint8[1,8,6,5] q) => (float[1,8,6,5] y)
-<float s = {{0.05}}, uint8 z = {{9}}, int8[8,{8 // groups},1,1] w, float ws = {{0.02}}> {{
+VOLUME = """g (uint8[1,8,6,5,4] q) => (float[1,8,6,5,4] y)
+<float s = {0.05}, uint8 z = {9}, int8[8,8,1,1,1] w, float ws = {0.02}> {
     a = DequantizeLinear(q, s, z)
     b = DequantizeLinear(w, ws)
-    y = Conv<group={groups},auto_pad="SAME_UPPER">(a, b)
-}}"""
+    y = Conv(a, b)
+}"""
+
+
+#: A layer whose weights are dequantized, after a Transpose or by hand.
+RECURRENT = """g (float[3,1,4] x) => (float[3,1,1,2] y)
+<int8[1,GATES,4] w, int8[1,2,GATES] r, float s = {0.02}> {
+    a = DequantizeLinear(w, s)
+    b = Cast<to=1>(r)
+    c = Mul(b, s)
+    d = Transpose<perm=[0,2,1]>(c)
+    y = OP<hidden_size=2>(x, a, d)
+}"""
 
 
 @pytest.mark.parametrize(
@@ -176,10 +185,18 @@ def grouped(groups: int) -> str:
             product("DequantizeLinear<axis=0>(w, rows)"),
             "the weights' scales do not lie along the output channels",
         ),
-        (grouped(4), "it has 4 groups"),
+        (VOLUME, "it has not 1 or 2 spatial axes"),
         (product("DequantizeLinear(w, ws)", "Relu(f)"), "its activation is not quantized"),
+        (
+            RECURRENT.replace("GATES", "8").replace("OP", "LSTM"),
+            "quantized tensors in floating point: recurrent operators have no integer kernel",
+        ),
+        (
+            RECURRENT.replace("GATES", "6").replace("OP", "GRU"),
+            "recurrent operators have no integer kernel",
+        ),
     ],
-    ids=["16-bit", "rows", "groups", "activation"],
+    ids=["16-bit", "rows", "volume", "activation", "lstm", "gru"],
 )
 def test_what_stays_in_floating_point_has_its_reason(text: str, reason: str) -> None:
     notes, kept = notes_of(text)
