@@ -21,6 +21,7 @@ from burnish.passes.quantization.half import WidenQuantized
 from burnish.passes.quantization.imported import QuantizedForms, WeightForms
 from burnish.passes.quantization.integer import IntegerProducts, IntegerResults
 from burnish.passes.quantization.leftovers import QuantizedLeftovers
+from burnish.passes.quantization.pools import IntegerPools
 from burnish.passes.quantization.sums import IntegerSums
 from burnish.passes.quantization.weight_only import ExpandWeightOnly, WeightOnlyProducts
 from burnish.passes.shapes import EliminateShapes
@@ -122,6 +123,8 @@ def _composites(integers: bool) -> list[Pass | Fixpoint]:
         IntegerAttention(),
         IntegerBatchProducts(),
         *fusions(),
+        # After the normalizations, which begin with a mean.
+        IntegerPools(),
         IntegerResults(),
         QuantizedLeftovers(late=True),
     ]

@@ -118,7 +118,6 @@ class ConvSpec:
             and self.strides == (1, 1)
             and self.pads == (0, 0, 0, 0)
             and self.groups == 1
-            and self.place is None
         )
 
     @property
@@ -231,7 +230,10 @@ def conv(isa: Isa, spec: ConvSpec, name: str = "conv") -> Kernel:
         x, w = pairs(x, inner.dot), pairs(w, inner.dot)
         if spec.pointwise:
             rows = static(x.shape[0] * x.shape[1] * x.shape[2])
-            emit_gemm(isa, x, w, y, epilogue, rows, inner.ic, spec.oc, columns, dot=inner.dot)
+            depth, line = inner.ic, spec.line
+            emit_gemm(
+                isa, x, w, y, epilogue, rows, depth, spec.oc, columns, dot=inner.dot, line=line
+            )
         else:
             DirectLoops(isa, inner, columns, x, w, y, epilogue).emit()
     return k.result

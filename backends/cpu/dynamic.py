@@ -19,12 +19,11 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from burnish.backends.cpu.codes import LIMITS, Words
 from burnish.backends.cpu.conv import ConvSpec
 from burnish.backends.cpu.dot8 import PACK
-from burnish.backends.cpu.epilogue import Epilogue
+from burnish.backends.cpu.epilogue import Epilogue, padded_channels
 from burnish.backends.cpu.gemm import emit_gemm, packed_size
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.quantized import QuantizedSpec
 from burnish.backends.cpu.rows import each_vector, fold_row
-from burnish.backends.cpu.tiling import vector_count
 from burnish.backends.cpu.tir import (
     Expr,
     Index,
@@ -114,8 +113,8 @@ class _DynamicEpilogue(Epilogue):
 
 
 def column_sums(w: npt.NDArray[np.int8], isa: Isa) -> npt.NDArray[np.int32]:
-    """Sums of the columns of ``w`` [K, N], padded to whole vectors."""
-    padded = np.zeros(vector_count(w.shape[1], isa) * isa.lanes, np.int32)
+    """Sums of the columns of ``w`` [K, N], padded as channel operands are."""
+    padded = np.zeros(padded_channels(w.shape[1], isa), np.int32)
     padded[: w.shape[1]] = w.astype(np.int32).sum(axis=0)
     return padded
 
@@ -123,7 +122,7 @@ def column_sums(w: npt.NDArray[np.int8], isa: Isa) -> npt.NDArray[np.int32]:
 def dynamic_matmul(isa: Isa, spec: DynamicSpec, name: str = "dynamic_matmul") -> Kernel:
     """Build the kernel of ``spec``; arguments as in the module's docstring."""
     words = spec.product.words(isa)
-    channels = vector_count(spec.n, isa) * isa.lanes
+    channels = padded_channels(spec.n, isa)
     with kernel(name, isa) as k:
         x = k.input("x", (spec.rows, spec.k), spec.x_dtype)
         w = k.input("w", (PACK * packed_size(words.ic, spec.n, isa),), "int8")

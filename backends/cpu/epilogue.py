@@ -32,10 +32,18 @@ from burnish.ir.postops import PostOp
 F32Array = npt.NDArray[np.float32]
 
 
+def padded_channels(n: int, isa: Isa) -> int:
+    """Elements of a ``channel`` operand of ``n`` channels as kernels read it.
+
+    Whole vectors, and one more: the last vector of a group of channels may begin anywhere.
+    """
+    return (-(-n // isa.lanes) + 1) * isa.lanes
+
+
 def pack_channel(values: npt.ArrayLike, isa: Isa) -> F32Array:
-    """A ``channel`` operand as kernels read it: 1-D float32, padded with 0 to whole vectors."""
+    """A ``channel`` operand as kernels read it: 1-D float32, padded with 0."""
     flat = np.asarray(values, dtype=np.float32).reshape(-1)
-    padded = np.zeros(-(-flat.size // isa.lanes) * isa.lanes, np.float32)
+    padded = np.zeros(padded_channels(flat.size, isa), np.float32)
     padded[: flat.size] = flat
     return padded
 
@@ -88,15 +96,17 @@ class Epilogue:
         postops: Sequence[PostOp],
         shape: Sequence[Index],
         codes: Sequence[str] = (),
+        channels: int | None = None,
     ) -> Epilogue:
         """Declare the operands as the next inputs of ``k``, in the order of the post-ops.
 
         A ``full`` operand has the result's ``shape``, a ``channel`` operand is a
         :func:`pack_channel` of the last dimension, a ``scalar`` operand has shape (1,). Each
-        ``quantized`` operand has the result's shape and the next type of ``codes``.
+        ``quantized`` operand has the result's shape and the next type of ``codes``. ``channels``
+        is the size of ``channel`` operands that are packed otherwise.
         """
-        channels = -(-shape[-1] // k.isa.lanes) * k.isa.lanes
-        shapes = {"full": tuple(shape), "channel": (channels,), "scalar": (1,)}
+        count = padded_channels(shape[-1], k.isa) if channels is None else channels
+        shapes = {"full": tuple(shape), "channel": (count,), "scalar": (1,)}
         # Constants are packed in float32 whatever the tensors are stored in.
         dtypes = {"full": None, "channel": "float32", "scalar": "float32"}
         types = iter(codes)

@@ -179,13 +179,16 @@ def emit_gemm(
     rows_first: bool | None = None,
     dot: Dot = F32,
     to: Tensor | None = None,
+    line: int | None = None,
 ) -> None:
     """The loops of a product of ``x`` [rows, depth] and packed ``w``, as one parallel loop.
 
     A pass covers ``steps`` steps of the reduction (0: all): one after the other, each for all rows
     of a task, so that its weights stay in the second-level cache. With deferred steps the results
-    go ``to`` another tensor of the shape of ``y``, if it is given.
+    go ``to`` another tensor of the shape of ``y``, if it is given. Rows of ``y`` begin ``line``
+    elements apart, ``n`` by default.
     """
+    line = n if line is None else line
     blocks = sum(c.blocks for c in columns)
     fixed = rows if isinstance(rows, int) else None
     chunk = row_chunk(fixed, depth, n, blocks, columns[0].tile.rows, steps)
@@ -200,7 +203,7 @@ def emit_gemm(
         begin = hold(part * chunk)
         end = hold(minimum(begin + chunk, rows))
         acc = accumulators(columns, isa, dot)
-        operands = _Operands(acc, x, w, y, epilogue, rows, depth, n, dot)
+        operands = _Operands(acc, x, w, y, epilogue, rows, depth, n, dot, line)
 
         def run(c: Columns, index: Index) -> None:
             with _passes(depth, steps) as span:
@@ -210,7 +213,7 @@ def emit_gemm(
 
                 row_tiles(begin, end, rows, chunk, c.tile.rows, tile)
             if epilogue.deferred:
-                finish_rows(isa, y, epilogue, begin, end, n, c, index, to=to)
+                finish_rows(isa, y, epilogue, begin, end, line, c, index, to=to)
 
         for_columns(columns, block, run)
 
@@ -228,6 +231,7 @@ class _Operands:
     depth: int
     n: int
     dot: Dot
+    line: int
 
 
 @dataclass(frozen=True)
@@ -288,21 +292,23 @@ def row_tiles(
     chunk: int,
     step: int,
     tile: Callable[[Index, int], None],
+    done: Index = 0,
 ) -> None:
-    """Cover rows [begin, end) with tiles of ``step`` rows and one smaller tile.
+    """Cover rows [begin, end), without the first ``done``, with tiles of ``step`` rows and a rest.
 
     ``tile(row, count)`` is called once for each count that can occur: if ``rows`` is static only
     its own remainder, else all, as a chain of branches.
     """
+    begin = begin + done
     count = end - begin
     whole = hold(floordiv(count, step))
-    if not (isinstance(rows, int) and rows < step):
+    if not (isinstance(rows, int) and rows - done < step):
         with serial(whole) as i:
             tile(begin + i * step, step)
     rest = hold(floormod(count, step))
     base = hold(begin + whole * step)
     if isinstance(rows, int):
-        remainders = {min(chunk, rows - b) % step for b in range(0, rows, chunk)} - {0}
+        remainders = {(min(chunk, rows - b) - done) % step for b in range(0, rows, chunk)} - {0}
     else:
         remainders = set(range(1, step))
     for r in sorted(remainders):
@@ -325,7 +331,7 @@ def _micro(
     def at(r: int, v: int) -> tuple[Index, int | None]:
         """Offset in ``y`` and valid lanes of an accumulator."""
         valid = columns.tail if v == vectors - 1 else None
-        return (row + r) * given.n + column + v * lanes, valid
+        return (row + r) * given.line + column + v * lanes, valid
 
     tile = RegisterTile(count, vectors, acc, given.dot)
 
@@ -341,9 +347,9 @@ def _micro(
 
     def store_results() -> None:
         for r in range(count):
-            offset = (row + r) * given.n + column
+            offset, place = (row + r) * given.n + column, (row + r) * given.line + column
             values = [tile.at(r, v) for v in range(vectors)]
-            epilogue.store_row(y, values, offset, offset, column, columns.tail)
+            epilogue.store_row(y, values, offset, place, column, columns.tail)
 
     branch(span.first, tile.clear, load_sums)
     starts = [hold((row + r) * given.depth + span.start) for r in range(count)]

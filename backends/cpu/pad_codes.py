@@ -39,6 +39,7 @@ class PadSpec:
         channels: Channels of the copy.
         value: The code that fills the padding.
         dtype: ``uint8`` or ``int8``.
+        groups: The channels that a copy has more lie behind each of these.
     """
 
     n: Index
@@ -49,6 +50,7 @@ class PadSpec:
     channels: int
     value: int
     dtype: str
+    groups: int = 1
 
 
 def pad_codes(isa: Isa, spec: PadSpec, name: str = "pad_codes") -> Kernel:
@@ -79,10 +81,11 @@ def _row(spec: PadSpec, x: Tensor, y: Tensor, source: Index, to: Index) -> None:
     if spec.channels == spec.c:
         _copy(x, y, source, begin, spec.w * spec.c)
     else:
-        with serial(spec.w) as column:
-            at, place = hold(source + column * spec.c), hold(begin + column * spec.channels)
-            _copy(x, y, at, place, spec.c)
-            _fill(y, place + spec.c, spec.channels - spec.c, spec)
+        narrow, wide = spec.c // spec.groups, spec.channels // spec.groups
+        with serial(spec.w * spec.groups) as part:
+            at, place = hold(source + part * narrow), hold(begin + part * wide)
+            _copy(x, y, at, place, narrow)
+            _fill(y, place + narrow, wide - narrow, spec)
     _fill(y, hold(begin + spec.w * spec.channels), right * spec.channels, spec)
 
 

@@ -13,6 +13,7 @@ from burnish.backends.cpu.narrow import Narrow
 from burnish.backends.cpu.tir import Index, KernelBuilder, Tensor, i64
 from burnish.backends.cpu.vmath import LONG
 from burnish.ir.postops import PostOp
+from burnish.ir.types import BY_NAME
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def placeable(postops: Sequence[PostOp]) -> bool:
     """Whether the result of a kernel with these post-ops can go to a :class:`Place`."""
     # Steps behind a long one find operands of the result's shape where the result is.
     long = [i for i, post in enumerate(postops) if post.op in LONG]
-    return not long or all(post.operand != "full" for post in postops[long[0] :])
+    shaped = ("full", "quantized")
+    return not long or all(post.operand not in shaped for post in postops[long[0] :])
 
 
 def result_of(
@@ -54,13 +56,17 @@ def result_of(
         place: The result goes there: rows are ``place.channels`` elements apart.
         over: The result goes over the post-ops' operand (:attr:`Epilogue.overwritten`).
     """
-    if over:
-        return epilogue.overwritten
+    return epilogue.overwritten if over else placed(k, shape, place)
+
+
+def placed(
+    k: KernelBuilder, shape: Sequence[Index], place: Place | None, dtype: str | None = None
+) -> Tensor:
+    """:func:`result_of` without post-ops, of elements of ``dtype``."""
     if place is None:
-        return k.output("y", shape)
-    whole = (*shape[:-1], place.channels)
-    y = k.input("y", whole) if place.begun else k.output("y", whole)
-    return _behind(y, place.first)
+        return k.output("y", shape, dtype)
+    declare = k.input if place.begun else k.output
+    return _behind(declare("y", (*shape[:-1], place.channels), dtype), place.first)
 
 
 def _behind(tensor: Tensor, offset: int) -> Tensor:
@@ -70,5 +76,7 @@ def _behind(tensor: Tensor, offset: int) -> Tensor:
     narrow = tensor.flat if isinstance(tensor.flat, Narrow) else None
     whole = tensor.flat if narrow is None else narrow.buffer
     start = T.Bind(tirx.address_of(whole[i64(offset)]))
-    flat = T.decl_buffer((i64(tensor.size - offset),), str(whole.dtype), data=start, align=4)
+    dtype = str(whole.dtype)
+    size, align = i64(tensor.size - offset), BY_NAME[dtype].bits // 8
+    flat = T.decl_buffer((size,), dtype, data=start, align=align)
     return replace(tensor, flat=flat if narrow is None else narrow.over(flat))

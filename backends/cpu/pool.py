@@ -1,11 +1,12 @@
 """Pooling on NHWC data (ONNX MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool).
 
 Arguments: ``x`` [N, H, W, C], ``y`` [N, OH, OW, C]; float32. Vectors run over channels.
-A maximum ignores NaN.
+A maximum ignores NaN. Averages of 8 bits are exact sums in int32, scaled once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +15,7 @@ from tvm import tirx
 from burnish.backends.cpu.codes import LIMITS, Codes, coded
 from burnish.backends.cpu.gemm import for_columns
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.place import Place, placed
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns
 from burnish.backends.cpu.tir import (
     Acc,
@@ -28,6 +30,7 @@ from burnish.backends.cpu.tir import (
     hold,
     i64,
     kernel,
+    lanes_of,
     let,
     maximum,
     minimum,
@@ -36,6 +39,7 @@ from burnish.backends.cpu.tir import (
     serial,
     splat,
     static,
+    with_lanes,
 )
 
 _LOWEST = float("-inf")
@@ -43,6 +47,23 @@ _LOWEST = float("-inf")
 _VECTORS = 4
 #: Lanes of float32 in the vectors of instruction sets that can mask bytes.
 _MASKED_LANES = 16
+
+
+@dataclass(frozen=True)
+class CodeAverage:
+    """How an average of 8 bits reads and writes.
+
+    Attributes:
+        x_zero: The code of 0 in ``x``.
+        factor: Scale of ``x`` over that of ``y``.
+        y_dtype: ``uint8``, ``int8``, or ``float32``, whose scale is 1.
+        y_zero: The code of 0 in ``y``.
+    """
+
+    x_zero: int
+    factor: float
+    y_dtype: str = "float32"
+    y_zero: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +82,10 @@ class PoolSpec:
         dilations: Along rows and columns.
         ceil_mode: Round the output size up (ONNX ceil_mode = 1).
         count_include_pad: Average over padded positions too.
-        dtype: Element type of the tensors, ``float32`` or a 16-bit float, of a maximum also
-            ``uint8`` or ``int8``; sums are float32.
+        dtype: Element type of the tensors, ``float32`` or a 16-bit float, whose sums are float32;
+            of a maximum also ``uint8`` or ``int8``.
+        codes: For an average of ``uint8`` or ``int8``.
+        place: Where in a wider ``y`` the channels go.
     """
 
     kind: Literal["max", "average"]
@@ -77,6 +100,13 @@ class PoolSpec:
     ceil_mode: bool = False
     count_include_pad: bool = False
     dtype: str = "float32"
+    codes: CodeAverage | None = None
+    place: Place | None = None
+
+    @property
+    def line(self) -> int:
+        """Elements between the results of neighbouring pixels in ``y``."""
+        return self.c if self.place is None else self.place.channels
 
     def _out(self, size: Index, axis: int) -> Index:
         if self.kernel is None:
@@ -104,7 +134,7 @@ class PoolSpec:
 def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
     """Build the kernel of ``spec``."""
     wide = replace(isa, lanes=4 * isa.lanes)
-    narrow = spec.dtype in LIMITS
+    narrow = spec.dtype in LIMITS and spec.codes is None
     # The rest of a vector of bytes is read under a mask, which AVX2 does not have for bytes.
     if narrow and (spec.c % wide.lanes == 0 or isa.lanes == _MASKED_LANES):
         isa, narrow = wide, False
@@ -113,10 +143,13 @@ def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
     )
     with kernel(name, isa, spec.dtype) as k:
         x = k.input("x", (spec.n, spec.h, spec.w, spec.c))
-        y = k.output("y", (spec.n, spec.oh, spec.ow, spec.c))
+        dtype = None if spec.codes is None else spec.codes.y_dtype
+        y = placed(k, (spec.n, spec.oh, spec.ow, spec.c), spec.place, dtype)
         if narrow:
             # Codes are compared as the numbers that they are.
             x, y = coded(x), coded(y)
+        elif spec.codes is not None and dtype in LIMITS:
+            y = coded(y, 1.0, spec.codes.y_zero)
         if spec.kernel is None:
             _emit_global(isa, spec, columns, x, y)
         else:
@@ -126,7 +159,10 @@ def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
 
 def _started(spec: PoolSpec, x: Tensor, vectors: int, lanes: int) -> Acc:
     """Accumulators of no element: float32, or of codes if they are read as they are."""
-    if spec.dtype in LIMITS and not isinstance(x.flat, Codes):
+    if spec.codes is not None:
+        acc = Acc(vectors, lanes, "int32")
+        acc.fill()
+    elif spec.dtype in LIMITS and not isinstance(x.flat, Codes):
         acc = Acc(vectors, lanes, spec.dtype)
         acc.fill(LIMITS[spec.dtype][0])
     else:
@@ -136,12 +172,32 @@ def _started(spec: PoolSpec, x: Tensor, vectors: int, lanes: int) -> Acc:
 
 
 def _combine(spec: PoolSpec, acc: Acc, v: int, value: Expr) -> None:
+    if spec.codes is not None:
+        value = tirx.Cast(with_lanes("int32", lanes_of(value)), value)
     if spec.kind == "average":
         acc[v] = acc[v] + value
         return
     value = let(value)
     old = let(acc[v])
     acc[v] = select(old < value, value, old)
+
+
+def _finished(spec: PoolSpec, taps: Index, count: Index, lanes: int) -> Callable[[Expr], Expr]:
+    """What makes a result of a sum of ``taps`` elements that is divided by ``count``."""
+    if spec.kind == "max":
+        return lambda value: value
+    number = tirx.Cast("float32", i64(count))
+    if spec.codes is None and spec.kernel is None:
+        whole = let(splat(number, lanes))
+        return lambda value: value / whole
+    if spec.codes is None:
+        scale = let(splat(let(constant(1.0) / number), lanes))
+        return lambda value: value * scale
+    factor = let(splat(let(constant(spec.codes.factor) / number), lanes))
+    zeros = tirx.Cast("int32", i64(taps)) * tirx.const(spec.codes.x_zero, "int32")
+    shift = let(splat(let(zeros), lanes))
+    real = with_lanes("float32", lanes)
+    return lambda value: tirx.Cast(real, value - shift) * factor
 
 
 def _emit_global(
@@ -162,13 +218,10 @@ def _emit_global(
                 for v in range(vectors):
                     valid = c.tail if v == vectors - 1 else None
                     _combine(spec, acc, v, x.load(base + v * lanes, lanes, valid))
+            finished = _finished(spec, pixels, pixels, lanes)
             for v in range(vectors):
-                value = acc[v]
-                if spec.kind == "average":
-                    count = splat(tirx.Cast("float32", i64(pixels)), lanes)
-                    value = value / count
                 valid = c.tail if v == vectors - 1 else None
-                y.store(image * spec.c + first * lanes + v * lanes, value, valid)
+                y.store(image * spec.line + (first + v) * lanes, finished(acc[v]), valid)
 
         for_columns(columns, hold(floormod(task, blocks)), one)
 
@@ -203,11 +256,9 @@ def _emit_windows(
         with serial(spec.ow) as ow:
             left = hold(ow * spec.strides[1] - spec.pads[1])
             first_tap, last_tap, column_count = _window(spec, spec.w, left, window[1], 1)
-            pixel = hold(((image * spec.oh + oh) * spec.ow + ow) * spec.c)
-            scale = None
-            if spec.kind == "average":
-                count = tirx.Cast("float32", i64(row_count * column_count))
-                scale = let(splat(let(constant(1.0) / count), lanes))
+            pixel = hold(((image * spec.oh + oh) * spec.ow + ow) * spec.line)
+            taps = (row_last - row_first) * (last_tap - first_tap)
+            finished = _finished(spec, taps, row_count * column_count, lanes)
 
             def one(c: Columns, first: Index) -> None:
                 vectors = c.tile.vectors
@@ -221,9 +272,8 @@ def _emit_windows(
                             valid = c.tail if v == vectors - 1 else None
                             _combine(spec, acc, v, x.load(at + v * lanes, lanes, valid))
                 for v in range(vectors):
-                    value = acc[v] if scale is None else acc[v] * scale
                     valid = c.tail if v == vectors - 1 else None
-                    y.store(pixel + first * lanes + v * lanes, value, valid)
+                    y.store(pixel + first * lanes + v * lanes, finished(acc[v]), valid)
 
             _each_block(columns, one)
 

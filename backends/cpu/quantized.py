@@ -28,10 +28,11 @@ from burnish.backends.cpu.codes import LIMITS, Words, coded
 from burnish.backends.cpu.conv import ConvSpec, DirectLoops
 from burnish.backends.cpu.depthwise import DepthwiseLoops, depthwise_tile
 from burnish.backends.cpu.dot8 import PACK, dot8
-from burnish.backends.cpu.epilogue import Epilogue
+from burnish.backends.cpu.epilogue import Epilogue, padded_channels
 from burnish.backends.cpu.gemm import emit_gemm, pack_columns, packed_size
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.near import near_last
+from burnish.backends.cpu.place import placed
 from burnish.backends.cpu.requantize import LARGE, Rounding, store_codes
 from burnish.backends.cpu.tiling import Columns, Tile, plan_columns, vector_count
 from burnish.backends.cpu.tir import (
@@ -62,7 +63,8 @@ class QuantizedSpec:
     """What a kernel computes.
 
     Attributes:
-        conv: The convolution: ``ic`` is a multiple of 4 unless it is depthwise.
+        conv: The convolution: the channels of a group are a multiple of 4 unless it is depthwise.
+            Only results that are not :attr:`staged` have a place.
         x_dtype: ``uint8`` or ``int8``.
         x_zero: The code of 0 in ``x``.
         y_dtype: ``float32``, ``uint8`` or ``int8``, or ``int32`` for the sums themselves.
@@ -118,12 +120,6 @@ class QuantizedSpec:
     def read_zero(self) -> int:
         """The code of 0 as the dot products read it: unsigned."""
         return self.x_zero + (128 if self.x_dtype == "int8" else 0)
-
-    def constants(self, isa: Isa) -> int:
-        """Scales and offsets: padded so that the last vector of each group can be read."""
-        whole = vector_count(self.conv.oc, isa) * isa.lanes
-        ragged = (self.conv.oc // self.conv.groups) % isa.lanes and not self.depthwise
-        return whole + (isa.lanes if self.conv.groups > 1 and ragged else 0)
 
     def words(self, isa: Isa) -> ConvSpec:
         """The convolution with channels counted in words.
@@ -184,7 +180,7 @@ class ScaledEpilogue(Epilogue):
     """Post-ops on sums that are scaled first.
 
     Attributes:
-        scale: [channels] float32, padded to whole vectors.
+        scale: [channels] float32, padded as channel operands are.
         offset: The same.
     """
 
@@ -246,7 +242,7 @@ class SumEpilogue(Epilogue):
     """Sums in int32, stored as they are.
 
     Attributes:
-        offset: [channels] int32, padded to whole vectors.
+        offset: [channels] int32, padded as channel operands are.
     """
 
     offset: Tensor
@@ -286,7 +282,7 @@ def packed_codes_size(spec: QuantizedSpec, isa: Isa) -> int:
 def pack_affine(
     w: Codes8, scale: F32Array, bias: F32Array | None, spec: QuantizedSpec, isa: Isa
 ) -> tuple[F32Array, F32Array]:
-    """``scale`` and ``offset`` of the sums, one for each output channel, padded to whole vectors.
+    """``scale`` and ``offset`` of the sums by output channel, padded as channel operands are.
 
     Args:
         w: Weights [OC, ...] in int8.
@@ -297,7 +293,7 @@ def pack_affine(
     """
     zero = 0 if spec.depthwise else spec.read_zero
     factors, offset = scale_and_offset(w, scale, bias, spec, zero)
-    count = spec.constants(isa)
+    count = padded_channels(spec.conv.oc, isa)
     return _padded(factors, count), _padded(offset, count)
 
 
@@ -336,14 +332,14 @@ def is_bounded(w: Codes8, scale: F32Array, bias: F32Array | None, spec: Quantize
 
 
 def pack_sums(w: Codes8, spec: QuantizedSpec, isa: Isa) -> npt.NDArray[np.int32]:
-    """What is added to the sums for the zero point, int32, padded to whole vectors.
+    """What is added to the sums for the zero point, int32, padded as channel operands are.
 
     Args:
         w: Weights [OC, ...] in int8.
         spec: The kernel.
         isa: The instruction set.
     """
-    offset = np.zeros(spec.constants(isa), np.int32)
+    offset = np.zeros(padded_channels(spec.conv.oc, isa), np.int32)
     if not spec.depthwise:
         total = w.astype(np.int64).reshape(w.shape[0], -1).sum(axis=1)
         offset[: w.shape[0]] = -spec.read_zero * total
@@ -361,7 +357,7 @@ def quantized_conv(isa: Isa, spec: QuantizedSpec, name: str = "qconv") -> Kernel
             w = k.input("w", (kh * kw * vector_count(conv.oc, isa) * isa.lanes,), "float32")
         else:
             w = k.input("w", (packed_codes_size(spec, isa),), "int8")
-        epilogue = declare_epilogue(k, spec, shape, spec.constants(isa))
+        epilogue = declare_epilogue(k, spec, shape)
         y, to = declare_results(k, spec, shape)
         if spec.depthwise:
             tile = depthwise_tile(conv, isa)
@@ -380,7 +376,7 @@ def declare_results(
     k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index]
 ) -> tuple[Tensor, Tensor | None]:
     """Declare the outputs: where a tile is stored, and where deferred steps store it then."""
-    y = k.output("y", shape, spec.y_dtype)
+    y = placed(k, shape, spec.conv.place, spec.y_dtype)
     if not spec.staged:
         return y, None
     # Steps in a loop of their own read what they have not rounded yet.
@@ -388,7 +384,7 @@ def declare_results(
 
 
 def declare_epilogue(
-    k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index], channels: int
+    k: KernelBuilder, spec: QuantizedSpec, shape: Sequence[Index], channels: int | None = None
 ) -> Epilogue:
     """Declare scales, offsets and operands of post-ops as the next inputs.
 
@@ -396,8 +392,9 @@ def declare_epilogue(
         k: The kernel.
         spec: What it computes.
         shape: Of the result.
-        channels: Constants of each kind.
+        channels: Constants of each kind, if they are packed otherwise than channel operands are.
     """
+    channels = padded_channels(spec.conv.oc, k.isa) if channels is None else channels
     if spec.y_dtype == "int32":
         return SumEpilogue((), 0, k.input("offset", (channels,), "int32"))
     scale = k.input("scale", (channels,), "float32")
@@ -405,7 +402,8 @@ def declare_epilogue(
     chain = spec.in_codes
     postops = spec.conv.postops if chain is None else chain.postops
     last = spec.last
-    plain = Epilogue.declare(k, postops if last is None else postops[:-1], shape, spec.codes)
+    steps = postops if last is None else postops[:-1]
+    plain = Epilogue.declare(k, steps, shape, spec.codes, channels)
     if not spec.stores_codes or plain.deferred:
         return ScaledEpilogue(plain.steps, plain.cut, scale, offset)
     whole = replace(Rounding.whole(spec.y_dtype, spec.y_zero), bounded=spec.bounded)
@@ -428,8 +426,8 @@ def _emit(
     columns = words.columns(isa)
     if words.pointwise:
         rows = static(x.shape[0] * x.shape[1] * x.shape[2])
-        depth, oc = words.ic, words.oc
-        emit_gemm(isa, x, w, y, epilogue, rows, depth, oc, columns, dot=words.dot, to=to)
+        depth, oc, line = words.ic, words.oc, words.line
+        emit_gemm(isa, x, w, y, epilogue, rows, depth, oc, columns, dot=words.dot, to=to, line=line)
     else:
         DirectLoops(isa, words, columns, x, w, y, epilogue, to).emit()
 

@@ -30,6 +30,7 @@ from burnish.backends.cpu.quantized import (
     F32Array,
     QuantizedSpec,
     declare_epilogue,
+    declare_results,
     scale_and_offset,
 )
 from burnish.backends.cpu.requantize import QUAD, store_codes
@@ -204,8 +205,8 @@ def quantized_depthwise(isa: Isa, spec: QuantizedSpec, name: str = "qdepthwise")
     with kernel(name, isa) as k:
         x = k.input("x", (conv.n, conv.h, conv.w, conv.ic), spec.x_dtype)
         w = k.input("w", (packed_taps_size(spec, isa),), "int8")
-        epilogue = declare_epilogue(k, spec, (*shape[:3], padded), padded)
-        y = k.output("y", shape, spec.y_dtype)
+        epilogue = declare_epilogue(k, spec, shape, padded)
+        y, _ = declare_results(k, spec, shape)
         words = T.decl_buffer((i64(w.size // PACK),), "int32", data=w.buffer.data, align=PACK)
         _Loops(isa, spec, x, words, y, epilogue, padded).emit()
     return k.result
@@ -353,7 +354,7 @@ class _Loops:
     def _store(self, acc: Acc, r: int, group: Group, pixel: Index) -> None:
         lanes, epilogue = self.isa.lanes, self.epilogue
         sums = [acc[r * group.vectors + u] for u in range(group.vectors)]
-        place = pixel * self.spec.conv.oc + group.first
+        place = pixel * self.spec.conv.line + group.first
         if not isinstance(epilogue, CodeEpilogue):
             rest = group.channels - (group.vectors - 1) * lanes
             tail = rest if rest < lanes else None

@@ -26,7 +26,6 @@ from burnish.backends.cpu.quantized import (
     declare_epilogue,
     declare_results,
 )
-from burnish.backends.cpu.tiling import vector_count
 from burnish.backends.cpu.tir import Index, Kernel, floordiv, hold, kernel, serial, static
 
 
@@ -96,8 +95,7 @@ def quantized_rows(isa: Isa, spec: QuantizedSpec, name: str = "qconv_rows") -> K
     with kernel(name, isa) as k:
         x = k.input("x", (conv.n, conv.h, conv.w, conv.ic), spec.x_dtype)
         w = k.input("w", (packed_rows_size(spec, isa),), "int8")
-        channels = vector_count(conv.oc, isa) * isa.lanes
-        epilogue = declare_epilogue(k, spec, shape, channels)
+        epilogue = declare_epilogue(k, spec, shape)
         y, to = declare_results(k, spec, shape)
         x = replace(x, flat=ByteWords(x.flat, spec.x_dtype == "int8"))
         w = replace(w, flat=as_words(w))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from burnish.backends.cpu.codes import LIMITS
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tir import (
     Index,
@@ -23,6 +24,8 @@ from burnish.backends.cpu.tir import (
 
 #: Elements that a task copies at least.
 _GRAIN = 16384
+#: Elements of 8 bits in the place of a float32.
+_BYTES = 4
 
 
 def scatter(
@@ -36,7 +39,7 @@ def scatter(
         n: Last dimension of ``y``.
         first: Where the rows go.
         begun: Whether ``y`` holds other columns, which stay.
-        dtype: ``float32`` or a 16-bit float.
+        dtype: ``float32``, a 16-bit float, ``uint8`` or ``int8``.
     """
     *lead, c = shape
     with kernel("scatter", isa) as k:
@@ -44,15 +47,16 @@ def scatter(
         y = (k.input if begun else k.output)("y", (*lead, n), dtype)
         rows = product(x.shape[:-1])
         run = max(1, _GRAIN // c)
-        whole, tail = divmod(c, isa.lanes)
+        lanes = isa.lanes * (_BYTES if dtype in LIMITS else 1)
+        whole, tail = divmod(c, lanes)
         with parallel(ceildiv(rows, run)) as task:
             begin = hold(task * run)
             with serial(begin, hold(minimum(begin + run, rows))) as row:
                 source, target = hold(row * c), hold(row * n + first)
                 with serial(whole) as v:
-                    value = x.load(source + v * isa.lanes, isa.lanes)
-                    y.store(target + v * isa.lanes, value)
+                    value = x.load(source + v * lanes, lanes)
+                    y.store(target + v * lanes, value)
                 with serial(tail) as i:
-                    at = whole * isa.lanes + i
+                    at = whole * lanes + i
                     y.store(target + at, x.load(source + at))
     return k.result

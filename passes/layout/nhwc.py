@@ -13,6 +13,7 @@ from burnish.ir.definitions.convolution import (
     to_channels_last,
 )
 from burnish.ir.definitions.pooling import POOL_ATTRS
+from burnish.ir.definitions.quantized import AVERAGES
 from burnish.ir.postops import operands, parse_postops
 from burnish.ir.types import FLOATS
 from burnish.passes.axes import (
@@ -36,17 +37,17 @@ from burnish.passes.rewrite import Replacement, RewritePass, Rule, run_rules
 
 
 class ConvToChannelsLast(Rule):
-    """conv(x) in NCHW => transpose(conv(transpose(x)) in NHWC)."""
+    """conv(x) in NCHW => transpose(conv(transpose(x)) in NHWC); averages of codes alike."""
 
     name = "conv-to-nhwc"
-    anchors = ("burnish::Conv", "burnish::ConvTranspose", "burnish::QConv")
+    anchors = ("burnish::Conv", "burnish::ConvTranspose", "burnish::QConv", *AVERAGES)
 
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """Transpose the data and the full operands."""
         if is_channels_last(node):
             return NoMatch("it has the channels last", node)
         rank = len(node.output.shape)
-        core = CORE_INPUTS[node.key]
+        core = CORE_INPUTS.get(node.key, 1)  # averages have one input, and no post-ops
         kinds = operands(parse_postops(node.strs_attr("postops")))
         perm = to_channels_last(rank)
         inputs: list[Value | None] = [transposed(b, node.required(0), perm), *node.inputs[1:core]]

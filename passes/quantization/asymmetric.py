@@ -16,7 +16,6 @@ from burnish.ir import Attr, Builder, Node, Value
 from burnish.ir.types import BY_NAME
 from burnish.passes.base import Numerics
 from burnish.passes.patterns import NoMatch, Tracer
-from burnish.passes.quantization.integer import has_integer_groups
 from burnish.passes.quantization.parameters import centered
 from burnish.passes.rewrite import Replacement, Rule
 
@@ -63,8 +62,6 @@ class SplitAsymmetricWeights(Rule):
             return NoMatch("the weights fit int8 around zero", weights)
         if node.op != "Conv" and (codes.t.rank != 2 or node.int_attr("transA")):
             return NoMatch("it is no product of rows and columns", node)
-        if node.op == "Conv" and not has_integer_groups(node, codes.array.shape):
-            return NoMatch(f"it has {node.int_attr('group', 1)} groups", node)
         values, rest = split(codes.array, point)
         attrs: dict[str, Attr] = {"axis": axis} if several else {}
         w = b.node("DequantizeLinear", [b.constant(values, codes.name), scale], attrs).output

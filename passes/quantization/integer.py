@@ -4,6 +4,7 @@
 
     Conv(dequantize(x), dequantize(w), b)  =  burnish::QConv(x, w, ..., b; Add:channel)
     quantize(burnish::QConv(...))          =  burnish::QConv(...; y_dtype)
+    quantize(move(burnish::QConv(...)))    =  move(burnish::QConv(...; y_dtype))
     move(dequantize(x))                    =  dequantize(move(x))
     quantize(dequantize(x))                =  x, if both have the same parameters
 """
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from burnish.ir import Attr, Builder, Node, PostOp, Value, parse_postops
 from burnish.ir.definitions.convolution import channels_first_format
-from burnish.ir.definitions.quantized import CORE
+from burnish.ir.definitions.quantized import AVERAGES, CORE
 from burnish.ir.postops import operands
 from burnish.passes.base import Numerics
 from burnish.passes.fusion.conv_norm import spatial_attrs
@@ -32,7 +33,17 @@ from burnish.passes.rewrite import Replacement, RewritePass, Rule
 _TYPES = ("uint8", "int8")
 _PRODUCTS = ("burnish::QConv", "burnish::QMatMul")
 #: What may store 8 bits.
-_STORING = (*_PRODUCTS, "burnish::QAttention")
+_STORING = (*_PRODUCTS, *AVERAGES, "burnish::QAttention")
+#: Movements of one tensor that rounding may come before: they neither choose nor repeat elements.
+_PERMUTING = (
+    "DepthToSpace",
+    "Flatten",
+    "Reshape",
+    "Squeeze",
+    "SpaceToDepth",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 def parameters(node: Node) -> Parameters | NoMatch:
@@ -111,19 +122,6 @@ def _constant(value: Value | None) -> NDArray[Any] | None:
     return made
 
 
-#: Channels that integer dot products add up at once.
-_WORD = 4
-
-
-def has_integer_groups(node: Node, shape: tuple[int, ...]) -> bool:
-    """Whether a convolution has one group, one for each channel, or groups of whole words.
-
-    Others have kernels in floating point only. ``shape`` is that of the weights.
-    """
-    group = node.int_attr("group", 1)
-    return group == 1 or (group == shape[0] and shape[1] == 1) or shape[1] % _WORD == 0
-
-
 class MakeQConv(Rule):
     """Conv of dequantized data and weights => burnish::QConv."""
 
@@ -144,8 +142,6 @@ class MakeQConv(Rule):
             return NoMatch("it has not 1 or 2 spatial axes", node)
         if node.str_attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             return NoMatch("the padding depends on the input size", node)
-        if not has_integer_groups(node, weights[0].shape):
-            return NoMatch(f"it has {node.int_attr('group', 1)} groups", node)
         bias = _constant(node.input(2))
         if node.input(2) is not None and (bias is None or bias.ndim != 1):
             return NoMatch("the bias is not constant", node)
@@ -275,6 +271,32 @@ class AbsorbQuantize(Rule):
         return Replacement({node.output: made.output}, (product, node))
 
 
+class RaiseQuantize(Rule):
+    """quantize(move(product)) => move(quantize(product)), if elements only change their places."""
+
+    name = "raise-quantize"
+    anchors = ("QuantizeLinear",)
+
+    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
+        """Round right behind the product, which stores 8 bits then."""
+        move = node.required(0).producer
+        if move is None or move.domain or move.op not in _PERMUTING:
+            return NoMatch("what is quantized is not moved before", node)
+        product = move.required(0).producer
+        if product is None or product.key not in _STORING or product.graph is not node.graph:
+            return NoMatch("what is moved is no quantized product", move)
+        if product.str_attr("y_dtype") != "float32":
+            return NoMatch("it stores 8 bits already", product)
+        if product.output.single_user() is None or move.output.single_user() is None:
+            return NoMatch("the result is used elsewhere", product)
+        found = parameters(node)
+        if isinstance(found, NoMatch):
+            return found
+        codes = b.node("QuantizeLinear", [product.output, *node.inputs[1:]], node.attrs).output
+        moved = b.node(move.op, [codes, *move.inputs[1:]], move.attrs).output
+        return Replacement({node.output: moved}, (move, node))
+
+
 class AbsorbDequantize(Rule):
     """A full operand of a product's post-op that is dequantized => a quantized operand."""
 
@@ -328,7 +350,7 @@ class IntegerProducts(RewritePass):
 class IntegerResults(RewritePass):
     """Let quantized products read residuals and store results in 8 bits.
 
-    Before: burnish::QConv (float32) -> QuantizeLinear.
+    Before: burnish::QConv (float32) -> QuantizeLinear, or views and transposes in between.
     After: burnish::QConv that stores 8 bits; residuals are read as they are stored.
     Keeps: results that are used in float32 as well.
     Numerics: reassociates.
@@ -338,6 +360,7 @@ class IntegerResults(RewritePass):
     numerics = Numerics.REASSOCIATES
     rules: ClassVar[tuple[Rule, ...]] = (
         AbsorbDequantize(),
+        RaiseQuantize(),
         AbsorbQuantize(),
         SinkDequantize(),
         CancelQuantize(),

@@ -23,7 +23,6 @@ from burnish.ir.types import BY_NAME
 from burnish.passes.fusion.conv_norm import spatial_attrs
 from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.quantization.asymmetric import split, zero_point
-from burnish.passes.quantization.integer import has_integer_groups
 from burnish.passes.quantization.parameters import centered
 from burnish.passes.rewrite import Replacement, RewritePass, Rule
 
@@ -135,8 +134,6 @@ class MakeSumsOfConv(Rule):
         if isinstance(found, NoMatch):
             return found
         group, channels = node.int_attr("group", 1), found.weights.shape[0]
-        if not has_integer_groups(node, found.weights.shape):
-            return NoMatch(f"it has {group} groups", node)
         attrs: dict[str, Attr] = {"data_format": channels_first_format(rank)}
         attrs |= spatial_attrs(node, rank)
         pads = node.ints_attr("pads", (0,) * (2 * (rank - 2)))

@@ -14,6 +14,7 @@ from burnish.backends.cpu.depthwise import pack_depthwise
 from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, Isa
 from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
+from burnish.backends.cpu.place import Place
 from burnish.backends.cpu.quantized import (
     QuantizedSpec,
     is_bounded,
@@ -67,6 +68,10 @@ CASES = {
         postops=parse_postops(["Relu"]),
     ),
     "groups-pointwise": Case(64, 96, groups=4, size=(1, 3, 7), x="int8", y="int8"),
+    "groups-channel": Case(
+        32, 48, (3, 3), pads=(1, 1, 1, 1), groups=8, y="int8",
+        postops=parse_postops(["Mul:channel", "Relu"]),
+    ),
     "groups-real": Case(
         32, 40, (3, 3), groups=4, postops=parse_postops(["Add:quantized:0.7:11.0"])
     ),
@@ -208,6 +213,26 @@ def test_against_exact_sums(isa: Isa, name: str) -> None:
     assert len(np.unique(y)) > 12
 
 
+@ISAS
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    "name", ["product", "codes", "stride", "groups", "residual", "depthwise-groups", "depthwise"]
+)
+def test_results_among_other_channels(isa: Isa, name: str, begun: bool) -> None:
+    if not set(isa.features) <= cpu_features():
+        pytest.skip(f"this CPU has no {isa.name}")
+    spec, arguments, want = pieces(CASES[name], isa)
+    template = quantized_depthwise if takes(spec, isa) else quantized_conv
+    oc, first, total = want.shape[-1], 3, want.shape[-1] + 9
+    placed = replace(spec, conv=replace(spec.conv, place=Place(total, first, begun)))
+    library = build({"alone": template(isa, spec), "among": template(isa, placed)}, isa)
+    (alone,) = run(library, "alone", arguments, [np.full(want.shape, 77, spec.y_dtype)])
+    wide = np.full((*want.shape[:-1], total), 77, spec.y_dtype)
+    (y,) = run(library, "among", arguments, [wide])
+    np.testing.assert_allclose(y[..., first : first + oc], alone, rtol=1e-6)
+    assert (np.delete(y, range(first, first + oc), axis=-1) == 77).all()
+
+
 def exact(isa: Isa, *, y: str, zero: int, sums: Any, bias: Any, scale: float) -> Any:
     """The codes of ``sums * scale + bias``, made by a product of 0 and 1."""
     if not set(isa.features) <= cpu_features():
@@ -302,5 +327,15 @@ def test_padding_is_written_out(channels: int) -> None:
     spec = PadSpec(2, 3, 5, 3, (1, 2, 0, 3), channels, 9, "uint8")
     library = build({"k": pad_codes(AVX2, spec)}, AVX2)
     want = np.pad(x, [(0, 0), (1, 0), (2, 3), (0, channels - 3)], constant_values=9)
+    (y,) = run(library, "k", [x], [np.zeros(want.shape, np.uint8)])
+    np.testing.assert_array_equal(y, want)
+
+
+def test_each_group_is_padded() -> None:
+    x = np.random.default_rng(1).integers(0, 256, (2, 3, 5, 6)).astype(np.uint8)
+    spec = PadSpec(2, 3, 5, 6, (1, 0, 0, 2), 12, 9, "uint8", groups=3)
+    library = build({"k": pad_codes(AVX2, spec)}, AVX2)
+    padding = [(0, 0), (1, 0), (0, 2), (0, 0), (0, 2)]
+    want = np.pad(x.reshape(2, 3, 5, 3, 2), padding, constant_values=9).reshape(2, 4, 7, 12)
     (y,) = run(library, "k", [x], [np.zeros(want.shape, np.uint8)])
     np.testing.assert_array_equal(y, want)

@@ -323,6 +323,44 @@ QUANTIZED = {
         feeds={"x": _codes(1, 8, 6, 7, dtype="uint8")},
         weights=SCALES | {"w": _codes(8, 8, 3, 3)},
     ),
+    # Groups of two channels are too narrow for words of four.
+    "quantized_groups": Case(
+        "(uint8[1,8,6,7] x) => (float[1,8,6,7] y) "
+        "<float s, uint8 z, int8[8,2,1,1] w, float[8] t> "
+        f"{{ {DEQUANTIZED} e = DequantizeLinear<axis=0>(w, t) y = Conv<group=4>(d, e) }}",
+        ("Transpose", "burnish::QConv", "Transpose"),
+        feeds={"x": _codes(1, 8, 6, 7, dtype="uint8")},
+        weights=SCALES | {"w": _codes(8, 2, 1, 1)},
+    ),
+    "quantized_average": Case(
+        "(uint8[1,8,6,8] x) => (float[1,8,3,4] y) <float s, uint8 z> "
+        f"{{ {DEQUANTIZED} y = AveragePool<kernel_shape=[2,2], strides=[2,2]>(d) }}",
+        ("Transpose", "burnish::QAveragePool", "Transpose"),
+        feeds={"x": _codes(1, 8, 6, 8, dtype="uint8")},
+        weights=SCALE,
+    ),
+    "quantized_mean": Case(
+        "(uint8[n,8,6,7] x) => (float[n,7] y) <float s, uint8 z, int64[2] a> "
+        f"{{ {DEQUANTIZED} y = ReduceMean<keepdims=0>(d, a) }}",
+        ("burnish::QGlobalAveragePool",),
+        {"n": 3},
+        {"x": _codes(3, 8, 6, 7, dtype="uint8")},
+        SCALE | {"a": np.array([1, 2])},
+    ),
+    # The second convolution writes behind the first one's result.
+    "quantized_concat": Case(
+        "(uint8[1,8,6,7] x) => (float[1,8,6,7] y) "
+        "<float s, uint8 z, int8[8,8,1,1] w, int8[8,8,1,1] v, int8[8,16,1,1] u, float[8] t> "
+        f"{{ {DEQUANTIZED} e = DequantizeLinear<axis=0>(w, t) b = Conv(d, e) "
+        "f = DequantizeLinear<axis=0>(v, t) r = Conv(d, f) "
+        "l = QuantizeLinear(b, s, z) m = DequantizeLinear(l, s, z) "
+        "p = QuantizeLinear(r, s, z) q = DequantizeLinear(p, s, z) "
+        "c = Concat<axis=1>(m, q) g = DequantizeLinear<axis=0>(u, t) y = Conv(c, g) }",
+        ("Transpose", *["burnish::QConv"] * 3, "Concat", "Transpose"),
+        feeds={"x": _codes(1, 8, 6, 7, dtype="uint8")},
+        weights=SCALES
+        | {"w": _codes(8, 8, 1, 1), "v": _codes(8, 8, 1, 1), "u": _codes(8, 16, 1, 1)},
+    ),
     "quantized_batches": Case(
         "(uint8[2,5,16] x, int8[2,16,6] w) => (float[2,5,6] y) <float s, uint8 z, int8 v> "
         f"{{ {DEQUANTIZED} e = DequantizeLinear(w, s, v) y = MatMul(d, e) }}",

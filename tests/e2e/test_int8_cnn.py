@@ -33,7 +33,7 @@ def conv(nodes: list[Any], constants: list[Any], x: str, oc: int, ic: int, **att
 
 
 def network() -> onnx.ModelProto:
-    """Stem, pool, gated depthwise block, grouped convolution, residual, concatenation, mean."""
+    """Stem, pools, gated depthwise block, narrow groups, residual, branches joined, mean."""
     nodes: list[Any] = []
     constants: list[Any] = []
 
@@ -54,8 +54,10 @@ def network() -> onnx.ModelProto:
     gate = op("HardSigmoid", made(op("GlobalAveragePool", y), 96, 96))
     y = made(op("Mul", y, gate), 32, 96)
     x = op("Add", x, y)
-    z = op("Relu", made(x, 32, 32, 3, group=4))
-    x = op("Relu", made(op("Concat", x, z, axis=1), 40, 64))
+    z = op("Relu", made(x, 48, 32, 3, group=16))
+    w = op("Relu", made(op("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4), 24, 32))
+    v = op("MaxPool", x, kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4)
+    x = op("Relu", made(op("Concat", z, w, v, axis=1), 40, 104))
     x = op("Flatten", op("GlobalAveragePool", x))
     constants.append(numpy_helper.from_array(RNG.standard_normal((40, 10)).astype("f4"), "last"))
     nodes.append(helper.make_node("MatMul", [x, "last"], ["y"], "head"))
@@ -104,6 +106,11 @@ def test_all_products_are_integers(quantized: Path, target: str) -> None:
         assert set(kinds.values()) == {"int8"}, kinds
         kernels = {node.kernel.rsplit("_", 1)[0] for node in compiled.manifest.nodes}
         assert {"qconv", "qconv_rows", "qdepthwise", "maxpool"} <= kernels
+        assert {"qaveragepool", "qglobalaveragepool"} <= kernels
+        # All branches write where they are joined; only the gate multiplies in float32.
+        assert not {"scatter", "concat"} & kernels
+        wide = [node.op for node in compiled.manifest.nodes if node.precision == "fp32"]
+        assert wide == ["burnish::Elementwise"]
         for _ in range(3):
             feeds = {"x": rng.standard_normal(SHAPE).astype(np.float32)}
             (found,), (wanted,) = compiled.run(None, feeds), session.run(None, feeds)

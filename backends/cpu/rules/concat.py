@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from burnish.backends.base import KernelRule, Refused
+from burnish.backends.cpu.codes import LIMITS
+from burnish.backends.cpu.narrow import NARROW
 from burnish.backends.cpu.rules.common import refuse_dtype
 from burnish.backends.cpu.scatter import scatter
 from burnish.ir import Node, Value
@@ -15,7 +17,7 @@ from burnish.lowering.joins import Join, joins_last_axis
 def _accepts(node: Node) -> Refused | None:
     if not joins_last_axis(node):
         return Refused("not along a last axis of known size")
-    return refuse_dtype(node)
+    return refuse_dtype(node, dtypes=("float32", *NARROW, *LIMITS))
 
 
 def _emit(ctx: NodeContext, node: Node) -> None:

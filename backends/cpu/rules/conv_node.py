@@ -15,13 +15,13 @@ from burnish.backends.cpu.conv import ConvSpec
 from burnish.backends.cpu.epilogue import overwritable
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
-from burnish.backends.cpu.place import Place, placeable
+from burnish.backends.cpu.place import placeable
 from burnish.backends.cpu.rules.common import lower_operands
+from burnish.backends.cpu.rules.joining import call_into, join_for, place_in
 from burnish.backends.images import Window, any_size, channels, image_dims, window
 from burnish.ir import Dim, Node, TensorType, Value
 from burnish.ir.dims import product
 from burnish.lowering.context import CallShapes, Lowered, NodeContext
-from burnish.lowering.joins import Join, join_of
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class ConvNode:
         ctx, node = self.ctx, self.node
         isa = template.isa or ctx.isa
         ctx.computes = template.computes
-        join = _join(ctx, node) if template.placed and self.spec.place is not None else None
-        spec = replace(self.spec, place=None if join is None else _place(join, node))
+        join = join_for(ctx, node) if template.placed and self.spec.place is not None else None
+        spec = replace(self.spec, place=place_in(join, node))
         x = self._input()
         operands = [
             ctx.reshape(t, self.output_dims) if len(t.dims) > 1 else t
@@ -125,27 +125,19 @@ class ConvNode:
             outputs.append(TensorType("float32", (template.scratch,)))
         view = (spec.kernel, spec.strides, spec.pads, spec.dilations, spec.groups, spec.oc)
         key = (template.name, template.layout)
-        inputs = [x, ctx.weight(self.weights, key, pack, (template.size,)), *operands]
-        if join is not None:
-            outputs = [join.type(self.output_dims[:-1])]
-            if join.tensor is not None:
-                over = len(inputs)
-                inputs.append(ctx.reshape(join.tensor, outputs[0].dims))
-        result, *_ = ctx.call(
+        call_into(
+            ctx,
+            node,
+            join,
             template.name,
             (view, template.layout, postops_key(spec.postops), spec.place),
             build,
-            inputs,
+            [x, ctx.weight(self.weights, key, pack, (template.size,)), *operands],
             outputs,
             flops=self.flops,
             detail=template.detail,
             over=over,
         )
-        if join is None:
-            ctx.set(ctx.reshape(result, node.output.shape))
-        else:
-            join.tensor = result
-            join.written.add(node.output)
 
     def _input(self) -> Lowered:
         """The input, NHWC, with as many channels as the kernel reads."""
@@ -176,17 +168,6 @@ class ConvNode:
         return argument if fits else None
 
 
-def _join(ctx: NodeContext, node: Node) -> Join | None:
-    """The concatenation that a node's result belongs to, if a kernel may write it there."""
-    function = ctx.function
-    found = join_of(function.graph, node.output)
-    return None if found is None else function.joins.setdefault(found, Join(found))
-
-
-def _place(join: Join, node: Node) -> Place:
-    return Place(join.total, join.offset(node.output), join.tensor is not None)
-
-
 def conv_node(ctx: NodeContext, node: Node) -> ConvNode:
     """A node that the rule of convolutions accepted."""
     x, w = node.required(0), node.required(1)
@@ -211,9 +192,8 @@ def conv_node(ctx: NodeContext, node: Node) -> ConvNode:
         postops_of(node),
         dtype=x.dtype,
     )
-    join = _join(ctx, node)
-    if join is not None and placeable(spec.postops):
-        spec = replace(spec, place=_place(join, node))
+    if placeable(spec.postops):
+        spec = replace(spec, place=place_in(join_for(ctx, node), node))
     return ConvNode(ctx, node, dims, output_dims, spec)
 
 

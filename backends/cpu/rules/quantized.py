@@ -19,6 +19,7 @@ from burnish.backends.cpu.dot8 import PACK
 from burnish.backends.cpu.epilogue import pack_channel, pack_scalar
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.pad_codes import PadSpec, pad_codes
+from burnish.backends.cpu.place import placeable
 from burnish.backends.cpu.quantized import (
     QuantizedSpec,
     is_bounded,
@@ -38,6 +39,7 @@ from burnish.backends.cpu.quantized_depthwise import (
     quantized_depthwise,
     takes,
 )
+from burnish.backends.cpu.quantized_groups import merge_filters, merged_groups
 from burnish.backends.cpu.quantized_rows import (
     beyond,
     pack_rows,
@@ -52,6 +54,7 @@ from burnish.backends.cpu.rules.dynamic import (
     is_dynamic,
     refuse_dynamic,
 )
+from burnish.backends.cpu.rules.joining import call_into, join_for, place_in
 from burnish.backends.images import any_size, channels, image_dims, refuse_layout, window
 from burnish.ir import Dim, Node, PostOp, TensorType, Value
 from burnish.ir.definitions.quantized import CORE, is_sum
@@ -82,13 +85,6 @@ def _refuse_core(node: Node) -> Refused | None:
 def _accepts_conv(node: Node) -> Refused | None:
     if not isinstance(node.required(0).shape[-1], int):
         return Refused("the number of channels is not known")
-    groups, ic = node.int_attr("group", 1), channels(node.required(0).shape[-1])
-    depthwise = groups == ic == node.required(1).shape[0]
-    if groups > 1 and not depthwise:
-        if ic // groups % PACK:
-            return Refused(f"it has {groups} groups of {ic // groups} channels, no multiple of 4")
-        if "channel" in operands(_after_bias(node)):
-            return Refused(f"it has {groups} groups and operands by channel")
     return refuse_layout(node) or _refuse_core(node)
 
 
@@ -105,12 +101,14 @@ class _Call:
         output_dims: Shape of the output, NHWC.
         weights: The weights value.
         spec: What is computed, the padding of ``dims`` included.
+        merged: How many groups of the weights are one of the spec's.
     """
 
     dims: tuple[Dim, ...]
     output_dims: tuple[Dim, ...]
     weights: Value
     spec: QuantizedSpec
+    merged: int = 1
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,11 @@ def _emit_conv(ctx: NodeContext, node: Node) -> None:
         view.dilations,
         groups,
     )
-    _emit(ctx, node, _Call(dims, image_dims(node.output.shape), w, _spec(node, conv)))
+    merged = 1
+    if not groups == conv.ic == oc:
+        merged = merged_groups(conv, ctx.isa)
+        conv = replace(conv, groups=groups // merged)
+    _emit(ctx, node, _Call(dims, image_dims(node.output.shape), w, _spec(node, conv), merged))
 
 
 def _emit_matmul(ctx: NodeContext, node: Node) -> None:
@@ -203,8 +205,11 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
     isa = ctx.isa
     x, call = _padded(ctx, node, call)
     bounded = not is_sum(node) and _is_bounded(node, call)
-    call = replace(call, spec=replace(call.spec, bounded=bounded))
-    spec, conv = call.spec, call.spec.conv
+    spec = replace(call.spec, bounded=bounded)
+    join = join_for(ctx, node) if placeable(spec.conv.postops) and not spec.staged else None
+    conv = replace(spec.conv, place=place_in(join, node))
+    spec = replace(spec, conv=conv)
+    call = replace(call, spec=spec)
     template = _template(spec, isa)
     weights = ctx.weight(
         call.weights,
@@ -224,16 +229,18 @@ def _emit(ctx: NodeContext, node: Node, call: _Call) -> None:
     outputs = [TensorType(spec.y_dtype, call.output_dims)]
     if spec.staged:
         outputs.append(TensorType("float32", call.output_dims))
-    result, *_ = ctx.call(
+    call_into(
+        ctx,
+        node,
+        join,
         template.family,
-        (view, template.layout, codes, postops_key(conv.postops)),
+        (view, template.layout, codes, postops_key(conv.postops), conv.place),
         build,
         [x, weights, *affine, *_operands(ctx, node, call, template)],
         outputs,
-        flops=product([*call.output_dims, 2 * prod(_taps(call))]),
+        flops=product([*call.output_dims, 2 * prod(_taps(node))]),
         detail=template.detail,
     )
-    ctx.set(ctx.reshape(result, node.output.shape))
 
 
 def _template(spec: QuantizedSpec, isa: Isa) -> _Template:
@@ -274,10 +281,10 @@ def _pack_float(filters: np.ndarray, spec: QuantizedSpec, isa: Isa) -> np.ndarra
     return pack_depthwise(filters.astype(np.float32), spec.conv, isa)
 
 
-def _taps(call: _Call) -> tuple[int, ...]:
-    """Products of one result."""
-    conv = call.spec.conv
-    return (channels(call.dims[-1]) // conv.groups, *conv.kernel)
+def _taps(node: Node) -> tuple[int, ...]:
+    """Sizes of what is summed for one result."""
+    w = tuple(map(channels, node.required(1).shape))
+    return w[:1] if node.op == "QMatMul" else w[1:]
 
 
 def _padded(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, _Call]:
@@ -287,11 +294,12 @@ def _padded(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, _Call]:
     if spec.depthwise:
         return x, call
     rows = takes_rows(spec)
-    short = conv.ic % PACK != 0
+    width = conv.ic // conv.groups
+    short = width % PACK != 0
     if not short and not (any(conv.pads) and spec.read_zero):
         return x, call
     n, h, w, c = call.dims
-    wide = conv.ic if rows else -(-conv.ic // PACK) * PACK
+    wide = conv.ic if rows else -(-width // PACK) * PACK * conv.groups
     written = bool(spec.read_zero) or rows
     pads = conv.pads if written else (0, 0, 0, 0)
     left_over = (0, 0, 0, 0) if written else conv.pads
@@ -302,10 +310,11 @@ def _padded(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, _Call]:
 
     def build(shapes: CallShapes) -> Any:
         n, h, width, _ = shapes.inputs[0]
-        padded = PadSpec(n, h, width, channels(c), pads, wide, spec.x_zero, spec.x_dtype)
+        kind, groups = spec.x_dtype, conv.groups
+        padded = PadSpec(n, h, width, channels(c), pads, wide, spec.x_zero, kind, groups)
         return pad_codes(ctx.isa, padded)
 
-    key = (pads, wide, spec.x_zero)
+    key = (pads, wide, spec.x_zero, conv.groups)
     (copy,) = ctx.call("pad_codes", key, build, [x], [TensorType(spec.x_dtype, dims)])
     sizes = any_size(dims)[:3]
     inner = replace(conv, n=sizes[0], h=sizes[1], w=sizes[2], ic=wide, pads=left_over)
@@ -314,10 +323,11 @@ def _padded(ctx: NodeContext, node: Node, call: _Call) -> tuple[Lowered, _Call]:
 
 def _filters(call: _Call, array: np.ndarray) -> np.ndarray:
     """Weights as [OC, IC/groups, KH, KW]."""
-    conv = call.spec.conv
+    conv, count = call.spec.conv, call.merged
     if array.ndim == 2:
         array = array.T
-    return array.reshape(conv.oc, -1, *conv.kernel)
+    filters = array.reshape(conv.oc, -1, *conv.kernel)
+    return merge_filters(filters, conv.groups * count, count)
 
 
 def _factors(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
@@ -384,9 +394,7 @@ def qmatmul_tactics(ctx: NodeContext, node: Node) -> Iterator[Tactic]:
 
 def _cycles(ctx: NodeContext, node: Node) -> float:
     """Estimated cycles of one core, at two dot products in each."""
-    w = node.required(1).shape
-    taps = w[:1] if node.op == "QMatMul" else w[1:]
-    products = prod(map(nominal, (*node.output.shape, *taps)))
+    products = prod(map(nominal, (*node.output.shape, *_taps(node))))
     # Without the instruction, a dot product of four bytes takes several.
     cycles: float = products / (2 * ctx.isa.lanes * (PACK if ctx.isa.dot8 == "vnni" else 1))
     return cycles
