@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import inspect
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,12 +55,21 @@ class PassContext:
         if line not in self.notes:
             self.notes.append(line)
 
+    def keep(self, node: Node, reason: str) -> None:
+        """Say why a node stays in float32, for all original nodes that it stands for."""
+        self.kept.update(dict.fromkeys(node.location.names or (node.name,), reason))
+
     @contextmanager
     def visiting(self, node: Node) -> Iterator[None]:
         """Name ``node`` in the error if the block fails."""
         self.node = node
         yield
         self.node = None
+
+
+def counted(causes: Counter[str]) -> str:
+    """Causes with their numbers, the most frequent first, for a line of the report."""
+    return "; ".join(f"{count} x {cause}" for cause, count in causes.most_common())
 
 
 class Pass(ABC):

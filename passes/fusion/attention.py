@@ -26,8 +26,8 @@ from burnish.passes.rewrite import PatternRule, Replacement, Result, RewritePass
 
 #: From [B, H, S, D] to [B, S, H, D], and back.
 SWAP_HEADS = (0, 2, 1, 3)
-#: What stands between scores and what a softmax reads.
-_BETWEEN = ("Add", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Where")
+#: What scales and masks scores before a softmax reads them.
+SCORES = ("Add", "Div", "Mul", "Where")
 #: Adding a number below this leaves nothing of a score in single precision.
 MASKING = -1e30
 
@@ -129,7 +129,7 @@ def _leads_to_product(value: Value) -> bool:
             return False
         if node.op == "MatMul":
             return not node.required(1).is_const
-        if node.op not in _BETWEEN:
+        if node.op not in (*SCORES, "DequantizeLinear", "QuantizeLinear"):
             return False
         operands = node.inputs[1:] if node.op == "Where" else node.inputs
         value = next((v for v in operands if v is not None and not v.is_const), value)

@@ -10,7 +10,7 @@ import numpy as np
 
 from burnish.ir import Builder, Constant, Graph, Location, Node, TensorType, Value
 from burnish.ir.types import BY_NAME, to_numpy
-from burnish.passes.base import Numerics, Pass, PassContext, all_graphs, defined, homes
+from burnish.passes.base import Numerics, Pass, PassContext, all_graphs, counted, defined, homes
 from burnish.passes.precision.facts import WIDE, is_wide
 from burnish.passes.precision.formats import Format, format_of
 from burnish.passes.precision.plan import Plan, carries, make_plan
@@ -61,8 +61,7 @@ class MixedPrecision(Pass):
         extents = self.measure(graph, _measurable(graph)) if self.measure is not None else {}
         plan = make_plan(graph, stored, high=self.high, extents=extents, explicit=self.explicit)
         for node, reason in plan.kept.items():
-            for name in node.location.names or (node.name,):
-                ctx.kept[name] = reason
+            ctx.keep(node, reason)
         if not plan.narrow:
             ctx.note("no operator can be stored in 16 bits")
             return False
@@ -88,7 +87,7 @@ def _report(plan: Plan, stored: Format, ctx: PassContext) -> None:
     )
     line = f"{short}: {len(plan.narrow)} nodes stored in {short}, {len(plan.kept)} kept in fp32"
     if causes:
-        line += "; " + "; ".join(f"{count} x {cause}" for cause, count in causes.most_common())
+        line += f"; {counted(causes)}"
     ctx.note(line)
     if plan.saturated:
         ctx.note(

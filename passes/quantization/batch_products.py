@@ -13,13 +13,11 @@ from typing import ClassVar
 from burnish.ir import Attr, Builder, Node
 from burnish.ir.dims import equal
 from burnish.passes.base import Numerics
+from burnish.passes.fusion.attention import SCORES
 from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.quantization.integer import dequantizer, parameters
 from burnish.passes.quantization.parameters import Parameters
 from burnish.passes.rewrite import Replacement, RewritePass, Rule
-
-#: What stands between the scores of attention and their softmax.
-_SCORES = ("Add", "Div", "Mul", "Where")
 
 
 class MakeQBatchMatMul(Rule):
@@ -71,7 +69,7 @@ def _stored(node: Node, user: Node | None) -> Parameters | None:
 def _feeds_softmax(node: Node) -> bool:
     """Whether scores are scaled and masked only before a softmax."""
     user = node.output.single_user()
-    while user is not None and user.key in _SCORES:
+    while user is not None and user.key in SCORES:
         user = user.output.single_user()
     return user is not None and user.key == "Softmax"
 

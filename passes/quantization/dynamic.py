@@ -9,7 +9,7 @@ import numpy as np
 
 from burnish.ir import Builder, Graph, Location, Node, Value
 from burnish.ir.types import BY_NAME
-from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.base import Numerics, Pass, PassContext, counted
 from burnish.passes.quantization.parameters import quantize_weights
 from burnish.passes.quantization.selection import Selection
 
@@ -47,13 +47,13 @@ class QuantizeDynamic(Pass):
             reason = self.selection.refuses(node) or _unfit(node)
             if reason:
                 kept[f"{node.op}: {reason}"] += 1
-                ctx.kept.update(dict.fromkeys(node.location.names or (node.name,), reason))
+                ctx.keep(node, reason)
                 continue
             with ctx.visiting(node):
                 rewriter.replace(node)
         line = f"int8: {rewriter.count} products quantized, {kept.total()} kept in fp32"
         if kept:
-            line += "; " + "; ".join(f"{n} x {cause}" for cause, n in kept.most_common())
+            line += f"; {counted(kept)}"
         ctx.note(line)
         return rewriter.count > 0
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.ir import Graph, Node
-from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.base import Numerics, Pass, PassContext, counted
 from burnish.passes.patterns import scalar
 
 #: Rounds over all pairs: channels of long chains are even after a few.
@@ -75,7 +75,7 @@ class Equalize(Pass):
         scaling.store(graph)
         line = f"equalize: {len(pairs)} pairs of convolutions"
         if kept:
-            line += ", left: " + "; ".join(f"{n} x {cause}" for cause, n in kept.most_common())
+            line += f", left: {counted(kept)}"
         ctx.note(line)
         return bool(pairs)
 

@@ -57,7 +57,7 @@ class QuantizedLeftovers(Pass):
             reason = _between_activations(node) if self.late else _reason(node)
             if reason:
                 found[node.op, reason] += 1
-                ctx.kept.update(dict.fromkeys(node.location.names or (node.name,), reason))
+                ctx.keep(node, reason)
         for (op, reason), count in found.most_common():
             ctx.note(f"{count} x {op} of quantized tensors in floating point: {reason}")
         return False

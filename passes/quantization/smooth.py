@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.ir import Builder, Graph, Location, Node, Value
-from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.base import Numerics, Pass, PassContext, counted
 from burnish.passes.quantization.outliers import Spread, best_factors, smoothing_factors
 from burnish.passes.quantization.plan import ACTIVATIONS
 from burnish.passes.quantization.selection import Selection
@@ -77,7 +77,7 @@ class SmoothQuant(Pass):
             f"{kept.total()} products left"
         )
         if kept:
-            line += "; " + "; ".join(f"{n} x {cause}" for cause, n in kept.most_common())
+            line += f"; {counted(kept)}"
         ctx.note(line)
         return bool(activations)
 

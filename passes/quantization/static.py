@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.ir import Attr, Builder, Graph, Location, Node, Value
-from burnish.passes.base import Numerics, Pass, PassContext, homes
+from burnish.passes.base import Numerics, Pass, PassContext, counted, homes
 from burnish.passes.quantization.bias import (
     added_bias,
     channel_axis,
@@ -76,8 +76,7 @@ class QuantizeStatic(Pass):
         """Decide, then put the nodes in."""
         plan = make_plan(graph, self.ranges, self.refused, self.selection)
         for node, reason in plan.kept.items():
-            for name in node.location.names or (node.name,):
-                ctx.kept[name] = reason
+            ctx.keep(node, reason)
         _report(plan, ctx)
         if not plan.products:
             return False
@@ -96,7 +95,7 @@ def _report(plan: Plan, ctx: PassContext) -> None:
     line = f"int8: {len(plan.products)} products quantized, {len(plan.kept)} kept in fp32"
     causes = Counter(f"{node.op}: {reason}" for node, reason in plan.kept.items())
     if causes:
-        line += "; " + "; ".join(f"{count} x {cause}" for cause, count in causes.most_common())
+        line += f"; {counted(causes)}"
     ctx.note(line)
 
 

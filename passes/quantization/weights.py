@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.ir import Attr, Builder, Graph, Location, Node, Value
-from burnish.passes.base import Numerics, Pass, PassContext
+from burnish.passes.base import Numerics, Pass, PassContext, counted
 from burnish.passes.quantization.balance import best_balance
 from burnish.passes.quantization.selection import Selection
 from burnish.passes.quantization.smooth import absorbs, divide, multiply_rows, smoothable
@@ -208,7 +208,7 @@ class QuantizeWeights(Pass):
             reason = self.selection.refuses(node) or self.unfit(node)
             if reason:
                 kept[f"{node.op}: {reason}"] += 1
-                ctx.kept.update(dict.fromkeys(node.location.names or (node.name,), reason))
+                ctx.keep(node, reason)
                 continue
             with ctx.visiting(node):
                 rewriter.replace(node)
@@ -219,7 +219,7 @@ class QuantizeWeights(Pass):
         if self.squares:
             line += f"; {len(balanced)} normalized activations divided by what their weights take"
         if kept:
-            line += "; " + "; ".join(f"{n} x {cause}" for cause, n in kept.most_common())
+            line += f"; {counted(kept)}"
         ctx.note(line)
         return rewriter.count > 0
 
