@@ -35,16 +35,20 @@ from burnish.backends.cpu.tir import (
     maximum,
     minimum,
     parallel,
+    product,
     select,
     serial,
     splat,
     static,
     with_lanes,
 )
+from burnish.ir.types import BY_NAME
 
 _LOWEST = float("-inf")
 #: Vectors of channels that are pooled together.
 _VECTORS = 4
+#: As many codes of 8 bits add up to a sum of 16 bits.
+_SHORT_TAPS = 256
 #: Lanes of float32 in the vectors of instruction sets that can mask bytes.
 _MASKED_LANES = 16
 
@@ -104,6 +108,15 @@ class PoolSpec:
     place: Place | None = None
 
     @property
+    def sums(self) -> str:
+        """Element type of sums of codes: 16 bits where no window overflows them."""
+        size = (self.h, self.w) if self.kernel is None else self.kernel
+        taps = product(size)
+        if not isinstance(taps, int) or taps > _SHORT_TAPS:
+            return "int32"
+        return f"{self.dtype.removesuffix('8')}16"
+
+    @property
     def line(self) -> int:
         """Elements between the results of neighbouring pixels in ``y``."""
         return self.c if self.place is None else self.place.channels
@@ -133,10 +146,12 @@ class PoolSpec:
 
 def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
     """Build the kernel of ``spec``."""
-    wide = replace(isa, lanes=4 * isa.lanes)
     narrow = spec.dtype in LIMITS and spec.codes is None
+    short = spec.codes is not None and BY_NAME[spec.sums].bits == 16
+    wide = replace(isa, lanes=(2 if short else 4) * isa.lanes)
     # The rest of a vector of bytes is read under a mask, which AVX2 does not have for bytes.
-    if narrow and (spec.c % wide.lanes == 0 or isa.lanes == _MASKED_LANES):
+    whole = spec.c % wide.lanes == 0 or isa.lanes == _MASKED_LANES
+    if (narrow or short) and whole:
         isa, narrow = wide, False
     columns = tuple(
         Columns(f, b, Tile(1, v), t) for f, b, v, t in plan_columns(spec.c, _VECTORS, isa)
@@ -160,7 +175,7 @@ def pool(isa: Isa, spec: PoolSpec, name: str = "pool") -> Kernel:
 def _started(spec: PoolSpec, x: Tensor, vectors: int, lanes: int) -> Acc:
     """Accumulators of no element: float32, or of codes if they are read as they are."""
     if spec.codes is not None:
-        acc = Acc(vectors, lanes, "int32")
+        acc = Acc(vectors, lanes, spec.sums)
         acc.fill()
     elif spec.dtype in LIMITS and not isinstance(x.flat, Codes):
         acc = Acc(vectors, lanes, spec.dtype)
@@ -173,7 +188,7 @@ def _started(spec: PoolSpec, x: Tensor, vectors: int, lanes: int) -> Acc:
 
 def _combine(spec: PoolSpec, acc: Acc, v: int, value: Expr) -> None:
     if spec.codes is not None:
-        value = tirx.Cast(with_lanes("int32", lanes_of(value)), value)
+        value = tirx.Cast(with_lanes(spec.sums, lanes_of(value)), value)
     if spec.kind == "average":
         acc[v] = acc[v] + value
         return
@@ -188,16 +203,16 @@ def _finished(spec: PoolSpec, taps: Index, count: Index, lanes: int) -> Callable
         return lambda value: value
     number = tirx.Cast("float32", i64(count))
     if spec.codes is None and spec.kernel is None:
-        whole = let(splat(number, lanes))
-        return lambda value: value / whole
+        divisor = let(splat(number, lanes))
+        return lambda value: value / divisor
     if spec.codes is None:
         scale = let(splat(let(constant(1.0) / number), lanes))
         return lambda value: value * scale
     factor = let(splat(let(constant(spec.codes.factor) / number), lanes))
     zeros = tirx.Cast("int32", i64(taps)) * tirx.const(spec.codes.x_zero, "int32")
     shift = let(splat(let(zeros), lanes))
-    real = with_lanes("float32", lanes)
-    return lambda value: tirx.Cast(real, value - shift) * factor
+    whole, real = with_lanes("int32", lanes), with_lanes("float32", lanes)
+    return lambda value: tirx.Cast(real, tirx.Cast(whole, value) - shift) * factor
 
 
 def _emit_global(
