@@ -24,7 +24,7 @@ class Region:
 
 
 def find_regions(graph: Graph, left: Mapping[str, str], most: int) -> list[Region]:
-    """Group the products of a prepared graph.
+    """Group the products of a prepared graph and its subgraphs.
 
     Products of one kind (operator and shape of the weights) at neighbouring depths share a region:
     they are about as sensitive. So do products of one kind that read one activation, which become
@@ -35,7 +35,7 @@ def find_regions(graph: Graph, left: Mapping[str, str], most: int) -> list[Regio
         left: Original names of products that stay as they are.
         most: Regions to make at most.
     """
-    products = [node for node in graph.nodes if _assignable(node, left)]
+    products = [node for node in graph.walk() if _assignable(node, left)]
     if not products:
         return []
     siblings: dict[tuple[object, ...], list[Node]] = {}
@@ -61,7 +61,7 @@ def region_of_nodes(graph: Graph, regions: Sequence[Region]) -> dict[str, int]:
     """
     of_product = {name: i for i, region in enumerate(regions) for name in region.nodes}
     found: dict[Node, int] = {}
-    nodes = graph.nodes
+    nodes = list(graph.walk())
     order = {node: i for i, node in enumerate(nodes)}
     for node in reversed(nodes):
         own = next((of_product[n] for n in names_of(node) if n in of_product), None)

@@ -63,3 +63,20 @@ def test_a_node_belongs_to_the_product_that_it_feeds() -> None:
     regions = find_regions(graph, {}, 18)
     found, names = region_of_nodes(graph, regions), by_output(graph)
     assert [found[names[n]] for n in "abcdefhijklmy"] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
+
+
+def test_products_inside_control_flow_have_regions() -> None:
+    graph = parse(
+        """g (float[4,8] x, bool c) => (float[4,8] y) <float[8,8] w, float[8,16] v> {
+        a = MatMul(x, w)
+        y = If (c) <then_branch = t () => (float[4,8] p) { d = MatMul(x, v) p = Slice(d, z, e, o) },
+                    else_branch = s () => (float[4,8] q) { r = Neg(x) q = MatMul(r, w) }>
+    }""".replace(
+            "float[8,16] v", "float[8,16] v, int64[1] z = {0}, int64[1] e = {8}, int64[1] o = {1}"
+        )
+    )
+    nodes = {node.output.name: names_of(node)[0] for node in graph.walk()}
+    regions = find_regions(graph, {}, 18)
+    assert [region.nodes for region in regions] == [(nodes[n],) for n in "adq"]
+    of = region_of_nodes(graph, regions)
+    assert [of[nodes[n]] for n in "adqr"] == [0, 1, 2, 2]
