@@ -21,7 +21,8 @@ from burnish.backends.cpu.dot8 import PACK, dot8
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.gemm import for_columns, packed_size, row_tiles
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.nbits import NBitsSpec, as_real
+from burnish.backends.cpu.nbits_spec import NBitsSpec
+from burnish.backends.cpu.nbits_weights import as_real
 from burnish.backends.cpu.tiling import Columns
 from burnish.backends.cpu.tir import (
     Acc,

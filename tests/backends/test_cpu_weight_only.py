@@ -14,8 +14,9 @@ import burnish
 from burnish.artifact import cpu_features
 from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_VNNI, NEON, Isa
-from burnish.backends.cpu.nbits import NBitsSpec, matmul_nbits, pack_blocks, pack_codes
+from burnish.backends.cpu.nbits import matmul_nbits
 from burnish.backends.cpu.nbits_dots import dots_nbits, quantize_blocks, takes
+from burnish.backends.cpu.nbits_spec import NBitsSpec, pack_blocks, pack_codes
 from burnish.check.reference import Reference
 from burnish.errors import CompileError
 from burnish.ir.postops import parse_postops
@@ -80,6 +81,8 @@ def check(isa: Isa, spec: NBitsSpec, leads: list[tuple[int, ...]]) -> None:
         (2, 96, 33, 32),
         (4, 40, 130, 16),
         (5, 72, 70, 32),
+        (12, 72, 70, 32),
+        (261, 40, 20, 16),
         (250, 24, 24, 8),
     ],
 )

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import postops_key, postops_of
-from burnish.backends.cpu.nbits import NBitsSpec, matmul_nbits, pack_blocks, pack_codes
+from burnish.backends.cpu.nbits import matmul_nbits
 from burnish.backends.cpu.nbits_dots import dots_nbits, quantize_blocks, takes
+from burnish.backends.cpu.nbits_spec import NBitsSpec, pack_blocks, pack_codes
 from burnish.backends.cpu.rules.common import lower_operands, refuse_operands
 from burnish.ir import Node, TensorType, Value
 from burnish.ir.definitions.weight_only import CORE
