@@ -78,6 +78,8 @@ MappedFile::MappedFile(const std::string& path) {
   data_ = size_ == 0 ? nullptr : mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
   close(fd);
   if (data_ == MAP_FAILED) FailOnFile("map", path);
+  // A file that is not in the page cache yet is read into huge pages, where its file system has them.
+  if (data_ != nullptr) madvise(data_, size_, MADV_HUGEPAGE);
 }
 
 MappedFile::~MappedFile() {
