@@ -3,8 +3,8 @@
 Products (convolutions, matrix products) read 8 bits. A value that they read is quantized; so is
 what it was moved from (pooled, reshaped, concatenated), with the same scale on both sides, so that
 moving it costs no rounding; and so are the term of a residual sum that does not come from a product
-right before it, and the input of an average, whose results are read in 8 bits: a convolutional
-network stays in 8 bits from end to end. All else reads the value as it was.
+right before it, the input of an average, and what is gated by channel, whose results are read in 8
+bits: a convolutional network stays in 8 bits from end to end. All else reads the value as it was.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from burnish.ir import Graph, Node, Value
+from burnish.ir.dims import equal
 from burnish.passes.patterns import scalar
 from burnish.passes.quantization.parameters import Interval
 from burnish.passes.quantization.selection import PRODUCTS, Selection
@@ -168,9 +169,11 @@ class _Planner:
         if node.op in ACTIVATIONS:
             before = node.required(0)
             node = before.producer if before.single_user() is not None else None
-        if node is not None and node.op == "Add" and not node.domain and self._is_residual(node):
-            return self._take(node, self._stored_terms(node))
-        return []
+        if node is None or node.domain or node.op not in ("Add", "Mul"):
+            return []
+        if node.op == "Mul":
+            return self._take(node, self._gated(node))
+        return self._take(node, self._stored_terms(node)) if self._is_residual(node) else []
 
     def _stored_terms(self, node: Node) -> tuple[int, ...]:
         """The terms of a sum that lie in memory: the other is added to where it is computed."""
@@ -207,6 +210,16 @@ class _Planner:
         """Whether a sum adds two activations of one shape."""
         a, b = node.inputs[:2]
         return a is not None and b is not None and a is not b and a.t.same_shape(b.t)
+
+    def _gated(self, node: Node) -> tuple[int, ...]:
+        """The factor that has the result's shape, if the other one is a gate by channel."""
+        rank = node.output.t.rank
+        full = [v is not None and v.t.same_shape(node.output.t) for v in node.inputs]
+        if rank not in (3, 4) or sorted(full) != [False, True]:
+            return ()
+        gate = node.required(full.index(False))
+        spatial = () if gate.is_const or gate.t.rank != rank else gate.shape[2:]
+        return (full.index(True),) if spatial and all(equal(d, 1) for d in spatial) else ()
 
     # --- values that share their parameters ----------------------------------------------------
 

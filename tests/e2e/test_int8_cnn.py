@@ -107,7 +107,7 @@ def test_all_products_are_integers(quantized: Path, target: str) -> None:
         kernels = {node.kernel.rsplit("_", 1)[0] for node in compiled.manifest.nodes}
         assert {"qconv", "qconv_rows", "qdepthwise", "maxpool"} <= kernels
         assert {"qaveragepool", "qglobalaveragepool"} <= kernels
-        # All branches write where they are joined; only the gate multiplies in float32.
+        # All branches write where they are joined; only the gate multiplies in float32, on codes.
         assert not {"scatter", "concat"} & kernels
         wide = [node.op for node in compiled.manifest.nodes if node.precision == "fp32"]
         assert wide == ["burnish::Elementwise"]

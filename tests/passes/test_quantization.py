@@ -145,6 +145,27 @@ def test_a_concatenation_is_represented_by_one_scale() -> None:
     assert len({float(scale) for scale in used}) == 1
 
 
+@pytest.mark.parametrize(
+    ("gate", "stored"),
+    [
+        ("a = GlobalAveragePool(r) g = Sigmoid(a) y = Mul(g, r)", {"x", "r", "y"}),
+        ("g = Sigmoid(r) y = Mul(r, g)", {"x", "y"}),
+        ("y = Mul(r, factors)", {"x", "y"}),
+    ],
+    ids=["by channel", "by element", "constant"],
+)
+def test_what_is_gated_by_channel_is_read_in_8_bits(gate: str, stored: set[str]) -> None:
+    text = f"""g (float[1,4,5,5] x) => (float[1,4,5,5] z)
+    <float[4,4,1,1] w, float[1,4,1,1] factors> {{
+        c = Conv(x, w)
+        r = Relu(c)
+        {gate}
+        z = Conv(y, w)
+    }}"""
+    graph, _ = quantized(text, {"x": RNG.standard_normal((1, 4, 5, 5), dtype=np.float32)})
+    assert through_8_bits(graph) == stored
+
+
 def test_other_readers_keep_the_value_as_it_was() -> None:
     text = """g (float[3,4] x) => (float[3,4] y) <float[4,4] w, float[4] s> {
         n = LayerNormalization(x, s)
