@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,11 +25,12 @@ from burnish.backends.cpu.isa import AVX2, AVX512, AVX512_BF16, NEON, Isa
 from burnish.backends.cpu.matmul import MatmulSpec, matmul
 from burnish.backends.cpu.microkernel import F32
 from burnish.backends.cpu.te_schedule import schedule_te
-from burnish.backends.cpu.tir import Kernel, kernel
+from burnish.backends.cpu.tir import Kernel
 from burnish.backends.cpu.transpose import TransposeSpec, transpose
-from tests.backends.test_cpu_fp16 import CASES as FLOAT16_CASES
-from tests.backends.test_cpu_fp16 import Case, q
+from tests.support.assembly import code_of
 from tests.support.cpu_kernels import Array, Library, build, dirty, run
+from tests.support.half_kernels import CASES as HALF_CASES
+from tests.support.half_kernels import Case, attention_of, echo
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 both = pytest.mark.parametrize("isa", [AVX512_BF16, AVX2], ids=lambda i: i.name)
@@ -41,7 +43,7 @@ MORE = {
     "matmul-pairs-t": Case(matmul, MatmulSpec((2,), (2,), 10, 72, 37, True, 0.5), ((2, 10, 72), (2, 37, 72)), ((2, 10, 37),)),
     "matmul-short-t": Case(matmul, MatmulSpec((), (), 9, 6, 40, True), ((9, 6), (40, 6)), ((9, 40),)),
 }  # fmt: skip
-CASES = {**FLOAT16_CASES, **MORE}
+CASES = {**HALF_CASES, **MORE}
 
 
 def draw(rng: np.random.Generator, *shape: int) -> Array:
@@ -69,20 +71,36 @@ def arguments(case: Case, isa: Isa, dtype: str) -> list[Array]:
     return values + [draw(rng, *shape).astype(kind) for shape in case.after]
 
 
-@both
-def test_results_are_those_of_float32_rounded_once(isa: Isa) -> None:
+@functools.cache
+def compiled(isa: Isa) -> Library:
+    """All cases, in bfloat16 and in float32."""
     kernels = {
         f"{name.replace('-', '_')}_{dtype}": case.make(isa, replace(case.spec, dtype=dtype))
         for name, case in CASES.items()
         for dtype in ("float32", "bfloat16")
     }
-    library = build(kernels, isa)
+    return build(kernels, isa)
+
+
+@functools.cache
+def assembly(isa: Isa) -> str:
+    """The code of :func:`compiled`."""
+    return str(compiled(isa).inspect_source("asm"))
+
+
+def code(name: str, isa: Isa) -> str:
+    """The code of a case in bfloat16."""
+    return code_of(assembly(isa), f"{name.replace('-', '_')}_bfloat16")
+
+
+@both
+def test_results_are_those_of_float32_rounded_once(isa: Isa) -> None:
     for name, case in CASES.items():
         key = name.replace("-", "_")
         outputs = [dirty(shape) for shape in case.out]
-        wide = run(library, f"{key}_float32", arguments(case, isa, "float32"), outputs)
+        wide = run(compiled(isa), f"{key}_float32", arguments(case, isa, "float32"), outputs)
         inputs = arguments(case, isa, "bfloat16")
-        narrow = call(library, f"{key}_bfloat16", inputs, *case.out)
+        narrow = call(compiled(isa), f"{key}_bfloat16", inputs, *case.out)
         # As much again where a step in between is stored.
         twice = "gelu" in name or "softmax" in name or name == "pointwise"
         for a, b in zip(wide, narrow, strict=True):
@@ -93,9 +111,8 @@ def test_results_are_those_of_float32_rounded_once(isa: Isa) -> None:
 
 @both
 def test_code_rounds_by_vectors_without_calls(isa: Isa) -> None:
-    for name, case in CASES.items():
-        made = case.make(isa, replace(case.spec, dtype="bfloat16"))
-        asm = build({"k": made}, isa).inspect_source("asm")
+    for name in CASES:
+        asm = code(name, isa)
         assert not re.search(r"\b(call|jmp)\w*\s.*(bf2|sfbf|burnish_bf16)", asm), name
         if isa.bf16:
             assert re.search(r"vcvtneps2bf16\s+%zmm\d+", asm), name
@@ -115,14 +132,12 @@ PAIRED = (
 
 @pytest.mark.parametrize("name", PAIRED)
 def test_products_multiply_pairs(name: str) -> None:
-    case = CASES[name]
-    made = case.make(AVX512_BF16, replace(case.spec, dtype="bfloat16"))
-    asm = build({"k": made}, AVX512_BF16).inspect_source("asm")
+    asm = code(name, AVX512_BF16)
     assert "vdpbf16ps" in asm
     assert "vfmadd" not in asm or "gelu" in name or name == "pointwise"
-    for other in (AVX512, AVX2):
-        plain = case.make(other, replace(case.spec, dtype="bfloat16"))
-        assert "bf16" not in build({"k": plain}, other).inspect_source("asm")
+    assert "bf16" not in code(name, AVX2)
+    wide = CASES[name].make(AVX512, replace(CASES[name].spec, dtype="bfloat16"))
+    assert "bf16" not in build({"k": wide}, AVX512).inspect_source("asm")
 
 
 def test_pairs_need_an_even_depth() -> None:
@@ -176,7 +191,7 @@ ATTENTIONS = {
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_attention_on_pairs(name: str) -> None:
     (batch, queries, keys, width, heads), more = ATTENTIONS[name]
-    spec = replace(q(batch, queries, keys, width, heads), **more)
+    spec = replace(attention_of(batch, queries, keys, width, heads), **more)
     rng = np.random.default_rng(3)
     x = [draw(rng, batch, n, heads * width) for n in (queries, keys, keys)]
     narrow = replace(spec, dtype="bfloat16")
@@ -195,21 +210,13 @@ def test_attention_on_pairs(name: str) -> None:
     assert np.abs(wanted).mean() > 0.02
 
 
-def echo(isa: Isa, count: int) -> Kernel:
-    with kernel("echo", isa, "bfloat16") as k:
-        x, y = k.input("x", (count,), "float32"), k.output("y", (count,))
-        for at in range(0, count, isa.lanes):
-            y.store(at, x.load(at, isa.lanes, count - at), count - at)
-    return k.result
-
-
 @both
 def test_rounding_is_to_nearest_even(isa: Isa) -> None:
     rng = np.random.default_rng(0)
     unit = 2.0**-7
     ties = [1 + unit / 2, 1 + 3 * unit / 2, -(1 + unit / 2), 3.3e38, 3.4e38, 0.0, np.inf, -np.inf]
     x = np.array([*ties, *rng.standard_normal(29) * 1e3], np.float32)
-    library = build({"echo": echo(isa, x.size)}, isa)
+    library = build({"echo": echo(isa, x.size, "bfloat16")}, isa)
     (y,) = call(library, "echo", [x], (x.size,))
     with np.errstate(over="ignore"):
         assert np.array_equal(y, x.astype(BF16).astype(np.float32))

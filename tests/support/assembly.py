@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 _LABEL = re.compile(r"^(\.L\w+):")
 _JUMP = re.compile(r"^\tj\w+\t(\.L\w+)")
+_FUNCTION = re.compile(r"^\t\.type\t(\S+),@function$(.*?)^\.Lfunc_end", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,16 @@ def inner_loops(assembly: str) -> list[InnerLoop]:
             stack = [x for x in block if "(%rsp" in x and re.match(r"\tvmov[au]p[sd]", x)]
             loops.append(InnerLoop(fmas, len(stack)))
     return loops
+
+
+def code_of(assembly: str, kernel: str) -> str:
+    """The functions that a kernel of a module consists of: its own, and those that it refers to."""
+    functions = {found.group(1): found.group(2) for found in _FUNCTION.finditer(assembly)}
+    found: dict[str, str] = {}
+    left = [f"__tvm_ffi_{kernel}"]
+    while left:
+        name = left.pop()
+        found[name] = functions[name]
+        used = set(re.findall(r"[\w.$]+", found[name])) & functions.keys()
+        left += used - found.keys() - set(left)
+    return "".join(found.values())
