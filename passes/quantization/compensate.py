@@ -23,9 +23,10 @@ _DAMPING, _LEAST = 1.0, 1e-6
 
 def multiplies_last_axis(node: Node) -> bool:
     """Whether a product is that of an activation's last axis and a constant matrix."""
+    if node.op not in ("MatMul", "Gemm") or node.required(0).is_const:
+        return False
     weights = node.required(1)
-    plain = node.op in ("MatMul", "Gemm") and not node.required(0).is_const
-    return plain and weights.is_const and weights.t.rank == 2 and not node.int_attr("transA")
+    return weights.is_const and weights.t.rank == 2 and not node.int_attr("transA")
 
 
 def compensated(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from burnish.ir import Builder, Graph, Location, Node, Value
 from burnish.passes.base import Numerics, Pass, PassContext, counted
+from burnish.passes.quantization.compensate import multiplies_last_axis
 from burnish.passes.quantization.outliers import Spread, best_factors, smoothing_factors
 from burnish.passes.quantization.plan import ACTIVATIONS
 from burnish.passes.quantization.selection import Selection
@@ -86,7 +87,7 @@ class SmoothQuant(Pass):
         spread = self.spreads[value.name]
         if not np.isfinite(spread.largest).all():
             return None, "its input has no finite range"
-        weights = [_rows(node).astype(np.float64) for node in readers]
+        weights = [rows_of(node).astype(np.float64) for node in readers]
         if self.alpha is not None:
             rows = np.max([np.abs(matrix).max(axis=1) for matrix in weights], axis=0)
             return smoothing_factors(spread.largest, rows, self.alpha), ""
@@ -111,24 +112,17 @@ def smoothable(
     found: dict[Value, list[Node]] = {}
     kept: Counter[str] = Counter()
     for node in graph.nodes:
-        if node.domain or node.op not in ("MatMul", "Gemm") or selection.refuses(node):
-            continue
-        if not _reads_matrix(node):
+        if node.domain or not multiplies_last_axis(node) or selection.refuses(node):
             continue
         value = node.required(0)
+        if value.dtype != "float32":
+            continue
         if _scale_and_bias(value) is None and not (alpha is None and _elementwise(value)):
             maker = value.producer.op if value.producer is not None else "the model's input"
             kept[f"its input comes from {maker}"] += 1
         else:
             found.setdefault(value, []).append(node)
     return found, kept
-
-
-def _reads_matrix(node: Node) -> bool:
-    """Whether a product multiplies the last axis of an activation with a constant matrix."""
-    value, weights = node.required(0), node.required(1)
-    plain = not value.is_const and weights.is_const and weights.t.rank == 2
-    return plain and value.dtype == "float32" and not node.int_attr("transA")
 
 
 def _scale_and_bias(value: Value) -> list[tuple[Node, int]] | None:
@@ -176,8 +170,8 @@ def _per_channel(node: Node, index: int, value: Value) -> bool:
     return constant.is_const and constant.shape == (channels,)
 
 
-def _rows(node: Node) -> NDArray[np.float32]:
-    """A product's weights [input channels, output channels]."""
+def rows_of(node: Node) -> NDArray[np.float32]:
+    """Weights [input channels, output channels] of a MatMul or Gemm."""
     weights = node.required(1).array
     return weights.T if node.int_attr("transB") else weights
 

@@ -15,7 +15,7 @@ from burnish.ir import Attr, Builder, Graph, Location, Node, Value
 from burnish.passes.base import Numerics, Pass, PassContext, counted
 from burnish.passes.quantization.balance import best_balance
 from burnish.passes.quantization.selection import Selection
-from burnish.passes.quantization.smooth import absorbs, divide, multiply_rows, smoothable
+from burnish.passes.quantization.smooth import absorbs, divide, multiply_rows, rows_of, smoothable
 
 VIA = "quantize-weights"
 #: Bits by name of the type.
@@ -247,7 +247,7 @@ class QuantizeWeights(Pass):
             squares = self.squares.get(value.name)
             if squares is None or not absorbs(value, readers) or any(map(self.unfit, readers)):
                 continue
-            factor = best_balance(squares, [weights_of(node) for node in readers], rounding)
+            factor = best_balance(squares, [rows_of(node) for node in readers], rounding)
             if factor is not None:
                 divide(graph, value, readers, factor)
                 for node in readers:
@@ -271,18 +271,12 @@ class QuantizeWeights(Pass):
             return "its weights are not a matrix"
         if left.dtype != "float32":
             return f"it computes in {left.dtype}"
-        if weights_of(node).shape[0] < self.block:
+        if rows_of(node).shape[0] < self.block:
             return f"its weights have fewer than {self.block} rows"
         scaled = node.float_attr("alpha", 1.0) != 1.0 or node.float_attr("beta", 1.0) != 1.0
         if self.form == "matmulnbits" and (scaled or node.int_attr("transA")):
             return "MatMulNBits has no alpha, beta and transA"
         return ""
-
-
-def weights_of(node: Node) -> NDArray[np.float32]:
-    """Weights [K, N] of a MatMul or Gemm."""
-    weights = node.required(1).array
-    return weights.T if node.int_attr("transB") else weights
 
 
 class _Rewriter:
@@ -312,7 +306,7 @@ class _Rewriter:
             squares = squares / self.balanced.get(name, 1.0) ** 2
             squares = squares if np.isfinite(squares).all() else None
         return quantize_blocks(
-            weights_of(node), self.bits, how.block, symmetric=how.symmetric, importance=squares
+            rows_of(node), self.bits, how.block, symmetric=how.symmetric, importance=squares
         )
 
     def _dequantized(self, b: Builder, weights: Value, found: Blocks, axis: int) -> Value:
