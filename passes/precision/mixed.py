@@ -60,8 +60,9 @@ class MixedPrecision(Pass):
         stored = format_of(self.dtype)
         extents = self.measure(graph, _measurable(graph)) if self.measure is not None else {}
         plan = make_plan(graph, stored, high=self.high, extents=extents, explicit=self.explicit)
-        for node, reason in plan.kept.items():
-            ctx.keep(node, reason)
+        # Causes last: a view of what an original node makes must not hide the node's own reason.
+        for node in sorted(plan.kept, key=lambda node: node not in plan.consequences):
+            ctx.keep(node, plan.kept[node])
         if not plan.narrow:
             ctx.note("no operator can be stored in 16 bits")
             return False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from burnish.ir import Graph, Value
+from burnish.ir import Graph, Location, Value
 from burnish.passes.base import PassContext
 from burnish.passes.precision import Extent, MixedPrecision
 from tests.passes.test_precision import HEAD, dtypes, lower, with_weight
@@ -67,6 +67,17 @@ def test_what_was_measured_to_be_tiny_stays() -> None:
     assert "too small for all bits" in kept(CHAIN, b=(-1e-5, 2e-5))["b"]
     assert not kept(CHAIN, "bfloat16", b=(-1e-5, 2e-5))
     assert not kept(CHAIN, b=(0.0, 0.0)), "nothing but zeros has all its bits"
+
+
+def test_views_do_not_hide_the_reason_of_what_they_show() -> None:
+    graph, ctx = (
+        golden.parse(f"{HEAD} {{ a = MatMul(x, w) y = Transpose<perm=[1,0]>(a) }}"),
+        PassContext(),
+    )
+    product, view = graph.nodes
+    view.location = product.location = Location(("original",))
+    golden.apply(MixedPrecision(measure=measured(a=(-9e4, 9e4))), graph, ctx)
+    assert "too near the limit" in ctx.kept["original"]
 
 
 def test_values_that_were_not_measured_are_judged_by_operators() -> None:
