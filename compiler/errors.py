@@ -18,6 +18,11 @@ def first_few(names: Sequence[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 sample``, ``2 samples``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 class BurnishError(Exception):
     """Base of all deliberate errors.
 

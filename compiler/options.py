@@ -133,10 +133,7 @@ class CompileOptions:
                     hint=f"add --precision {' or '.join(precisions)}",
                 )
         if self.calibration_samples is not None and self.calibration_data is None:
-            raise UsageError(
-                "there are no calibration samples to take a number of",
-                hint="give them with --calibration-data",
-            )
+            raise no_samples()
         if self.precision in INTEGERS and self.opt_level < 2:
             raise UsageError(
                 f"precision {self.precision} needs optimization level 2 or 3: products of integers "
@@ -156,6 +153,14 @@ class CompileOptions:
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for the manifest."""
         return asdict(self)
+
+
+def no_samples() -> UsageError:
+    """The error of a number of samples where there are none."""
+    return UsageError(
+        "there are no calibration samples to take a number of",
+        hint="give them with --calibration-data",
+    )
 
 
 def parse_input_shapes(items: tuple[str, ...]) -> dict[str, tuple[DimSpec, ...]]:

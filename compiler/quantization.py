@@ -16,7 +16,7 @@ from burnish.driver import histogram as count_operators
 from burnish.driver import import_model, reference_model
 from burnish.errors import AccuracyError
 from burnish.export import save, to_model
-from burnish.options import CompileOptions
+from burnish.options import CompileOptions, no_samples
 from burnish.passes.base import PassContext
 from burnish.precision.options import QuantizeOptions
 from burnish.precision.quantize import (
@@ -24,6 +24,7 @@ from burnish.precision.quantize import (
     Progress,
     model_inputs,
     nothing_quantized,
+    prepare,
     quantize_graph,
 )
 
@@ -83,6 +84,8 @@ def quantize_model(
         AccuracyError: An output's cosine similarity is below ``min_cosine``; nothing is written.
     """
     how = options or QuantizeOptions()
+    if how.calibration_samples is not None and calibration_data is None:
+        raise no_samples()
     graph, notes = import_model(model, CompileOptions(input_shapes=how.input_shapes))
     reference = reference_model(model)
     inputs = model_inputs(graph, input_ranges(reference))
@@ -90,7 +93,9 @@ def quantize_model(
     data = None
     if calibration_data is not None:
         data = open_data(calibration_data, inputs, count=how.calibration_samples)
-    records, _ = quantize_graph(graph, data, how, ctx, progress=progress)
+    how.selection.check(graph)
+    records = prepare(graph, ctx)
+    records += quantize_graph(graph, data, how, ctx, progress=progress)[0]
     notes += [note for record in records for note in record.notes]
     operators = count_operators(graph)
     if not QUANTIZED & set(operators):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from burnish.calibration.script import load_function, running
 from burnish.check.metrics import cosine
 from burnish.check.tolerances import SCALE_FLOOR
+from burnish.errors import UsageError
 from burnish.precision.options import Budget
 
 #: Arrays by name.
@@ -71,6 +72,21 @@ class Metric:
         drops = [self._drop(f, w, x) for f, w, x in zip(found, wanted, inputs, strict=True)]
         errors = [_error(f, w) for f, w in zip(found, wanted, strict=True)]
         return Loss(float(np.mean(drops)), float(np.max(drops)), float(np.max(errors)))
+
+    def check(self, wanted: Sequence[Arrays], inputs: Sequence[Arrays], budget: Budget) -> None:
+        """Refuse, before minutes are spent, what cannot judge the reference's own outputs.
+
+        Raises:
+            UsageError: They are not within the budget, or a function of the user's failed.
+        """
+        loss = self.loss(wanted, wanted, inputs)
+        if not loss.within(budget):
+            raise UsageError(
+                f"the model's own outputs are not within the budget: {budget.metric} drops by "
+                f"{loss.drop:.3g}",
+                hint="a score has to be a finite number; outputs that are none need a metric of "
+                "script.py:function",
+            )
 
 
 def _floats(found: Arrays, wanted: Arrays) -> list[tuple[NDArray[Any], NDArray[Any]]]:

@@ -29,7 +29,14 @@ from burnish.errors import AccuracyError, CalibrationError, UsageError
 from burnish.passes.base import PassContext
 from burnish.precision.assignment import Assignment
 from burnish.precision.options import Budget, QuantizeOptions
-from burnish.precision.quantize import Measured, excluded, model_inputs, prepare, quantize_graph
+from burnish.precision.quantize import (
+    Measured,
+    NothingQuantizedError,
+    excluded,
+    model_inputs,
+    prepare,
+    quantize_graph,
+)
 from burnish.precision.split import SplitSamples
 from burnish.requests import CompileReport, CompileRequest
 from burnish.runtime import load
@@ -107,6 +114,8 @@ class _Auto:
     def _measure(self) -> None:
         """Ranges of the model's values, its regions, and the samples of both kinds."""
         graph, _ = import_model(self.request.model, self.options)
+        # What the user excludes is not stored in 16 bits either.
+        self.excluded = Assignment().excluding(graph, self.how.selection)
         inputs = model_inputs(graph, input_ranges(self.reference))
         source, count = self.options.calibration_data, self.options.calibration_samples
         data = SplitSamples(open_data(source, inputs, count=count), _EVERY, _HELD)
@@ -115,13 +124,12 @@ class _Auto:
         total = data.measured + len(self.held)
         if total < _NEEDED:
             raise CalibrationError(
-                f"there are {total} samples, precision auto needs {_NEEDED}: some to choose with, "
-                "others to judge what was chosen",
+                f"precision auto needs {_NEEDED} samples, some to choose with, others to judge by; "
+                f"there {'is' if total == 1 else 'are'} {total}",
                 hint="give more calibration data",
             )
         context = PassContext()
         prepare(graph, context)
-        self.how.selection.check(graph)
         most = max(1, min(_REGIONS, self.budget.max_evals - 10))
         left = excluded(graph, self.how.selection)
         self.regions = find_regions(graph, left, most)
@@ -133,6 +141,7 @@ class _Auto:
         self.region_of = region_of_nodes(graph, self.regions)
         quantize_graph(graph, data, self.how, context, measured=self.measured, progress=report)
         self.wanted = reference_outputs(self.reference, self.held)
+        self.metric.check(self.wanted, self.held, self.budget)
 
     def _time(self) -> None:
         """Build the model in every precision that the target has, and time them in turns."""
@@ -147,9 +156,7 @@ class _Auto:
             levels = (precision,) * len(self.regions)
             try:
                 self.builds[precision] = self._build(levels, f"all-{precision}", judge=False)
-            except UsageError as error:  # there is nothing that could have 8 or 4 bits
-                if precision == "fp32":
-                    raise
+            except NothingQuantizedError as error:
                 self.unfit.append(f"the whole model: no {precision}: {error.message}")
         report("time", 0, 1)
         self.times = self._timed({name: build.path for name, build in self.builds.items()})
@@ -278,8 +285,7 @@ class _Auto:
         return self.metric.loss(found, self.wanted, self.held)
 
     def _assignment(self, levels: Levels, search: Search | None = None) -> Assignment:
-        nodes: dict[str, str] = {}
-        reasons: dict[str, str] = {}
+        nodes, reasons = dict(self.excluded.nodes), dict(self.excluded.reasons)
         for index, (region, precision) in enumerate(zip(self.regions, levels, strict=True)):
             nodes.update(dict.fromkeys(region.nodes, precision))
             if search is not None and (why := _why(search, index, precision)):

@@ -15,7 +15,7 @@ import numpy as np
 from burnish.calibration.samples import Sample, named, split
 from burnish.calibration.script import load_function, running
 from burnish.check.inputs import InputRange
-from burnish.errors import BurnishError, CalibrationError, InputFileError, UsageError
+from burnish.errors import BurnishError, CalibrationError, InputFileError, UsageError, counted
 
 _FORMS = "a .npz file, a folder of them, script.py:function, an iterable or a data reader"
 _WRITE = "write it with numpy.savez(path, **{input name: array})"
@@ -82,7 +82,7 @@ class CalibrationData:
             raise CalibrationError(f"{self._what} holds no samples")
         if self._count is not None and taken < self._count:
             raise CalibrationError(
-                f"{self._what} holds {taken} samples, {self._count} were asked for",
+                f"{self._what} holds {counted(taken, 'sample')}, {self._count} were asked for",
                 hint="give more, or ask for fewer with --calibration-samples",
             )
         self._spooled = self._spool is not None
@@ -107,7 +107,8 @@ class CalibrationData:
             raise
         except (Exception, SystemExit) as error:
             raise CalibrationError(
-                f"{self._what} failed after {count} samples: {type(error).__name__}: {error}"
+                f"{self._what} failed after {counted(count, 'sample')}: "
+                f"{type(error).__name__}: {error}"
             ) from error
 
     def _kept(self) -> Iterator[Sample]:
@@ -121,7 +122,11 @@ class CalibrationData:
 
 
 def open_data(
-    source: Any, inputs: Sequence[InputRange], *, count: int | None = None
+    source: Any,
+    inputs: Sequence[InputRange],
+    *,
+    count: int | None = None,
+    what: str = "the calibration data",
 ) -> CalibrationData:
     """Calibration data of any of the known forms.
 
@@ -134,6 +139,7 @@ def open_data(
             ``CalibrationDataReader``.
         inputs: The model's inputs (:func:`burnish.check.inputs.input_ranges`).
         count: Samples to take; None for all there are.
+        what: How messages call what is no path.
 
     Raises:
         UsageError: It is none of them.
@@ -143,16 +149,20 @@ def open_data(
         return _from_path(os.fspath(source), inputs, count)
     if callable(getattr(source, "get_next", None)):
         return CalibrationData(
-            lambda: _numbered(iter(source.get_next, None)), inputs, count=count, once=True
+            lambda: _numbered(iter(source.get_next, None)),
+            inputs,
+            count=count,
+            once=True,
+            what=what,
         )
     if isinstance(source, (Mapping, np.ndarray)):
-        return CalibrationData(lambda: [("the calibration data", source)], inputs, count=count)
+        return CalibrationData(lambda: [(what, source)], inputs, count=count, what=what)
     if not isinstance(source, Iterable):
         raise UsageError(
-            f"no calibration data: {type(source).__name__}", hint=f"it may be {_FORMS}"
+            f"no calibration data: {type(source).__name__}", at=what, hint=f"it may be {_FORMS}"
         )
     once = iter(source) is source
-    return CalibrationData(lambda: _numbered(source), inputs, count=count, once=once)
+    return CalibrationData(lambda: _numbered(source), inputs, count=count, once=once, what=what)
 
 
 def _numbered(items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
@@ -163,7 +173,7 @@ def _numbered(items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 def _from_path(source: str, inputs: Sequence[InputRange], count: int | None) -> CalibrationData:
     script, colon, function = source.rpartition(":")
     if colon and script.endswith(".py"):
-        return open_data(_call(script, function), inputs, count=count)
+        return open_data(_call(script, function), inputs, count=count, what=source)
     path = Path(source)
     if path.is_dir():
         names = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".npy"))
@@ -172,6 +182,10 @@ def _from_path(source: str, inputs: Sequence[InputRange], count: int | None) -> 
         return CalibrationData(lambda: map(_load, names), inputs, count=count, what=source)
     if not path.is_file():
         raise InputFileError("no such calibration data", at=source, hint=f"it may be {_FORMS}")
+    if path.suffix == ".py":
+        raise UsageError(
+            "a script without its function", at=source, hint=f"write {source}:function"
+        )
     return CalibrationData(lambda: [_load(path)], inputs, count=count, what=source)
 
 

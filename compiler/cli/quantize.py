@@ -10,6 +10,7 @@ import click
 
 from burnish.cli.common import check_output_path, emit_json, json_option, pick_model
 from burnish.cli.quantize_options import calibration_options, quantize_options
+from burnish.errors import counted
 
 if TYPE_CHECKING:
     from burnish.quantization import QuantizeReport
@@ -79,7 +80,9 @@ def command(
 
 def _print(report: QuantizeReport) -> None:
     sizes = f"{report.size_before / 1e6:.1f} MB -> {report.size_after / 1e6:.1f} MB"
-    data = f"{report.samples} calibration samples" if report.samples else "no calibration data"
+    data = "no calibration data"
+    if report.samples:
+        data = counted(report.samples, "calibration sample")
     click.echo(f"{report.output}: {sizes}, {data}")
     for name, similarity in report.cosine.items():
         click.echo(f"output {name}: cosine similarity {similarity:.6f} with the model's")

@@ -83,20 +83,18 @@ def lower_products(
         inputs = model_inputs(graph, input_ranges(reference))
         data = open_data(options.calibration_data, inputs, count=options.calibration_samples)
         samples = SplitSamples(data, EVERY, JUDGED)
-    done = Lowered(quantized=True, excluded=_excluded(graph, how, assignment, ctx))
-    if assignment.has("int4"):
-        chosen = _holding(how, assignment.held("int4"))
-        weights = replace(_plain(chosen), weights_only="int4", block_size=how.block_size)
-        records, _ = quantize_graph(
-            graph, samples, weights, ctx, measured=measured, progress=progress
-        )
-        done.records += records
-    if assignment.has("int8"):
-        chosen = _holding(how, assignment.held("int8"))
-        records, _ = quantize_graph(
-            graph, samples, chosen, ctx, measured=measured, progress=progress
-        )
-        done.records += records
+    how.selection.check(graph)
+    done = Lowered(quantized=True, records=prepare(graph, ctx))
+    done.excluded = _excluded(graph, how, assignment)
+    for precision, chosen in (
+        ("int4", _weights_alone(how, assignment.held("int4"))),
+        ("int8", _holding(how, assignment.held("int8"))),
+    ):
+        if assignment.has(precision):
+            records, _ = quantize_graph(
+                graph, samples, chosen, ctx, measured=measured, progress=progress
+            )
+            done.records += records
     if not QUANTIZED & {node.key for node in graph.walk()}:
         raise nothing_quantized([note for record in done.records for note in record.notes])
     if samples is not None:
@@ -104,12 +102,8 @@ def lower_products(
     return done
 
 
-def _excluded(
-    graph: Graph, how: QuantizeOptions, assignment: Assignment, ctx: PassContext
-) -> dict[str, str]:
+def _excluded(graph: Graph, how: QuantizeOptions, assignment: Assignment) -> dict[str, str]:
     """What nobody asked to be quantized, found before any product changes."""
-    prepare(graph, ctx)
-    how.selection.check(graph)
     asked = {"int8", "int4"}
     chosen = {
         n: assignment.reasons.get(n, "") for n, p in assignment.nodes.items() if p not in asked
@@ -121,6 +115,9 @@ def _holding(how: QuantizeOptions, held: Mapping[str, str]) -> QuantizeOptions:
     return replace(how, selection=replace(how.selection, held=held))
 
 
-def _plain(how: QuantizeOptions) -> QuantizeOptions:
-    """Without what corrects 8-bit activations."""
-    return replace(how, bias_correction=False, smooth_quant=None, equalize=False)
+def _weights_alone(how: QuantizeOptions, held: Mapping[str, str]) -> QuantizeOptions:
+    """The same nodes with weights of 4 bits, without what is about 8-bit activations."""
+    selection = replace(
+        how.selection, held=held, matmul_const_b_only=True, quantize_residuals=False
+    )
+    return QuantizeOptions(selection=selection, symmetric=how.symmetric, weights_only="int4")

@@ -14,6 +14,9 @@ from burnish.passes.quantization import Selection
 from burnish.passes.quantization.parameters import LIMITS
 from burnish.passes.quantization.weights import BITS, BLOCK_SIZES, FORMATS, METHODS
 
+#: How ranges follow from what was measured, where the user does not say.
+METHOD = "minmax"
+
 
 @dataclass(frozen=True)
 class QuantizeOptions:
@@ -22,7 +25,7 @@ class QuantizeOptions:
     Attributes:
         selection: Which nodes.
         calibration_method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
-        percentile: Share of the numbers within a range, in percent, for ``percentile``.
+        percentile: Share of the numbers within a range, in percent; only ``percentile`` has one.
         calibration_samples: Samples to take; None for all there are.
         activation_type: ``uint8`` or ``int8``.
         symmetric: Whether the middle of the activations' type represents 0; with ``weights_only``,
@@ -50,7 +53,7 @@ class QuantizeOptions:
     """
 
     selection: Selection = field(default_factory=Selection)
-    calibration_method: str = "minmax"
+    calibration_method: str = METHOD
     percentile: float = PERCENTILE
     calibration_samples: int | None = None
     activation_type: str = "uint8"
@@ -79,9 +82,8 @@ class QuantizeOptions:
             isinstance(share, (int, float)) and 0 <= share <= 1
         ):
             raise UsageError(f"--smooth-quant takes a share in [0, 1] or auto, not {share}")
+        self._check_method()
         self._check_weights()
-        # What is wrong with the method is said before minutes of measuring.
-        threshold(Histogram(), self.calibration_method, percentile=self.percentile)
 
     @property
     def only_excludes(self) -> bool:
@@ -93,16 +95,35 @@ class QuantizeOptions:
         return self == QuantizeOptions(selection=selection)
 
     @property
-    def corrections(self) -> list[str]:
-        """Options that need calibration data."""
-        wanted = {
+    def measuring(self) -> list[str]:
+        """Options that were given and need calibration data."""
+        return self._of_activations() + ["--weight-method awq"] * (self.weight_method == "awq")
+
+    def _of_activations(self) -> list[str]:
+        """Options that were given and are about activations whose ranges are measured."""
+        given = {
+            "--calibration-method": self.calibration_method != METHOD,
+            "--percentile": self.percentile != PERCENTILE,
+            "--activation-type": self.activation_type != "uint8",
+            # Weights in blocks may be symmetric as well.
+            "--symmetric": self.symmetric and self.weights_only is None,
             "--bias-correction": self.bias_correction,
             "--smooth-quant": self.smooth_quant is not None,
             "--equalize": self.equalize,
             "--gptq": self.gptq,
-            "--weight-method awq": self.weight_method == "awq",
+            "--matmul-all": not self.selection.matmul_const_b_only,
+            "--quantize-residuals": self.selection.quantize_residuals,
         }
-        return [option for option, given in wanted.items() if given]
+        return [option for option, is_given in given.items() if is_given]
+
+    def _check_method(self) -> None:
+        # What is wrong with the method is said before minutes of measuring.
+        threshold(Histogram(), self.calibration_method, percentile=self.percentile)
+        if self.percentile != PERCENTILE and self.calibration_method != "percentile":
+            raise UsageError(
+                f"--percentile is of no use with --calibration-method {self.calibration_method}",
+                hint="add --calibration-method percentile",
+            )
 
     def _check_weights(self) -> None:
         if self.weights_only is None:
@@ -114,10 +135,14 @@ class QuantizeOptions:
             if alone := [option for option, value in given.items() if value is not None]:
                 raise UsageError(f"{alone[0]} is of use with --weights-only only")
             return
-        activations = [name for name in self.corrections if not name.startswith("--weight")]
-        if activations:
+        if activations := self._of_activations():
             raise UsageError(
-                f"{activations[0]} corrects 8-bit activations, --weights-only leaves them",
+                f"{activations[0]} is about 8-bit activations, --weights-only leaves them",
+                hint="choose one of the two",
+            )
+        if not self.per_channel:
+            raise UsageError(
+                "--per-tensor contradicts --weights-only: each block of weights has its own scale",
                 hint="choose one of the two",
             )
         for value, known, what in (

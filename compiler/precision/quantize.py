@@ -94,7 +94,7 @@ def quantize_graph(
     """Quantize a graph in place.
 
     Args:
-        graph: As it was imported.
+        graph: As :func:`prepare` has made it.
         data: Calibration samples; None quantizes products of constant weights by the range of each
             call.
         how: How.
@@ -107,23 +107,22 @@ def quantize_graph(
 
     Raises:
         CalibrationError: The samples do not fit the model, or are too few.
-        UsageError: An option names no node, or needs calibration data.
+        UsageError: An option needs calibration data.
     """
-    records = prepare(graph, ctx)
-    how.selection.check(graph)
-    if data is None and measured is None and how.corrections:
+    unmeasured = data is None and measured is None
+    if unmeasured and how.measuring:
         raise UsageError(
-            f"{how.corrections[0]} measures activations",
+            f"{how.measuring[0]} needs calibration data",
             hint="give samples with --calibration-data",
         )
     known = Measured() if measured is None else measured
     quantizer = _Quantizer(graph, data or (), how, known, progress)
     if how.weights_only is not None:
-        aware = how.weight_method != "rtn" and (data is not None or measured is not None)
-        return records + _run([quantizer.weights(aware=aware)], graph, ctx), known
-    if data is None and measured is None:
-        dynamic = QuantizeDynamic(how.selection, how.per_channel)
-        return records + _run([dynamic], graph, ctx), known
+        aware = how.weight_method != "rtn" and not unmeasured
+        return _run([quantizer.weights(aware=aware)], graph, ctx), known
+    if unmeasured:
+        return _run([QuantizeDynamic(how.selection, how.per_channel)], graph, ctx), known
+    records: list[PassRecord] = []
     if how.equalize:
         records += _run([quantizer.equalize()], graph, ctx)
     if how.smooth_quant is not None:
@@ -131,9 +130,13 @@ def quantize_graph(
     return records + _run([quantizer.static()], graph, ctx), known
 
 
-def nothing_quantized(notes: Sequence[str]) -> UsageError:
+class NothingQuantizedError(UsageError):
+    """The model has nothing that could be quantized, or that the user wants to be."""
+
+
+def nothing_quantized(notes: Sequence[str]) -> NothingQuantizedError:
     """The error of a model without anything to quantize."""
-    return UsageError(
+    return NothingQuantizedError(
         "nothing was quantized: " + (notes[-1] if notes else "there are no products"),
         hint="see --op-types-to-quantize and --nodes-to-exclude",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from operator import length_hint
 
 from burnish.calibration.samples import Sample
+from burnish.errors import counted
 
 #: One sample of so many is held out to judge the result, at most so many in all.
 EVERY, JUDGED = 8, 16
@@ -67,14 +68,8 @@ class SplitSamples:
         if not self.measured:
             for _ in self:  # nothing needed samples so far
                 pass
-        count = len(self.judged)
+        on = f"judged on {counted(len(self.judged), 'sample')}"
         if self.held:
-            return self.judged, f"judged on {_samples(count)} that nothing was measured on"
-        return self.judged, (
-            f"judged on {_samples(count)} that were measured as well: of less than {self._every} "
-            "none is held out"
-        )
-
-
-def _samples(count: int) -> str:
-    return "1 sample" if count == 1 else f"{count} samples"
+            return self.judged, f"{on} that nothing was measured on"
+        less = f"of less than {self._every} none is held out"
+        return self.judged, f"{on} that were measured as well: {less}"

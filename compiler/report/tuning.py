@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from burnish.errors import counted
 from burnish.report.console import print_counts, print_line
 
 #: Characters of a problem that a table shows.
@@ -38,7 +39,7 @@ def print_tuning(tuning: Mapping[str, Any], *, verbose: bool = False) -> None:
     if left:
         among = sum(bool(p["unmeasured"]) for p in problems)
         print_line(
-            f"not measured: {_count(left, 'tactic')} of {_count(among, 'problem')}, since "
+            f"not measured: {counted(left, 'tactic')} of {counted(among, 'problem')}, since "
             f"{tuning['budget']:g} s were not enough or the nodes did not run; --tune again goes on"
         )
 
@@ -49,10 +50,10 @@ def _summary(tuning: Mapping[str, Any]) -> str:
         return "nothing to tune: no composite has several tactics"
     kept = sum(p["kept"] for p in problems)
     fresh = [p for p in problems if not p["kept"]]
-    line = f"tuned in {tuning['seconds']:.1f} s: {_count(len(problems), 'problem')}"
+    line = f"tuned in {tuning['seconds']:.1f} s: {counted(len(problems), 'problem')}"
     if fresh:
         tactics = sum(len(p["microseconds"]) for p in fresh)
-        line += f", {tactics} tactics measured in {_count(tuning['rounds'], 'round')}"
+        line += f", {tactics} tactics measured in {counted(tuning['rounds'], 'round')}"
     if kept:
         line += f", {kept} of them from the timing cache"
     if tuning["sizes"]:
@@ -74,7 +75,3 @@ def _row(problem: Mapping[str, Any]) -> tuple[object, ...]:
         time(problem["chosen_us"]),
         f"{problem['gain_us']:.1f}",
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

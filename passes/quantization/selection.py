@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import onnx
+
 from burnish.errors import UsageError
 from burnish.ir import Graph, Node
 
@@ -74,11 +76,22 @@ class Selection:
         return f"excluded by {matching!r}" if matching else ""
 
     def check(self, graph: Graph) -> None:
-        """Refuse names that no node has: a misspelled exclusion would be silently ignored.
+        """Refuse names that nothing has: a misspelled exclusion would be silently ignored.
+
+        Args:
+            graph: The model, as it was imported.
 
         Raises:
-            UsageError: A pattern matches no node of the graph.
+            UsageError: A pattern matches no node of the graph, or an operator is neither one of its
+                operators nor one of ONNX.
         """
+        operators = {node.op for node in graph.walk()}
+        for op in self.op_types_to_exclude:
+            if op not in operators and not onnx.defs.has(op):
+                raise UsageError(
+                    f"there is no operator {op!r}",
+                    hint=f"the model has {', '.join(sorted(operators))}",
+                )
         names = [name for node in graph.walk() for name in node.location.names or (node.name,)]
         for pattern in (*self.nodes_to_quantize, *self.nodes_to_exclude):
             if not _matches(pattern, names):

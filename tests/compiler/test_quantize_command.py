@@ -105,15 +105,26 @@ def test_without_data_products_are_quantized_by_the_range_of_each_call(
         (["--op-types-to-exclude", "MatMul", "--op-types-to-exclude", "Conv"], 2, "nothing was"),
         (["--calibration-data", "BAD"], 2, "holds NaN"),
         (["--min-cosine", "7"], 2, "a cosine lies in [-1, 1]"),
-        (["--bias-correction"], 2, "--bias-correction measures activations"),
+        (["--bias-correction"], 2, "--bias-correction needs calibration data"),
         (["--equalize"], 2, "give samples with --calibration-data"),
+        (["--calibration-samples", "4"], 2, "no calibration samples to take a number of"),
+        (["--calibration-method", "mse"], 2, "--calibration-method needs calibration data"),
+        (["--activation-type", "int8"], 2, "--activation-type needs calibration data"),
+        (["--symmetric"], 2, "--symmetric needs calibration data"),
+        (["--matmul-all"], 2, "--matmul-all needs calibration data"),
+        (["--quantize-residuals"], 2, "--quantize-residuals needs calibration data"),
+        (["--percentile", "99.9"], 2, "no use with --calibration-method minmax"),
+        (["--op-types-to-exclude", "Cnv"], 2, "there is no operator 'Cnv'"),
+        (["--weights-only", "int4", "--activation-type", "int8"], 2, "about 8-bit activations"),
+        (["--weights-only", "int4", "--calibration-method", "mse"], 2, "about 8-bit activations"),
+        (["--weights-only", "int4", "--per-tensor"], 2, "each block of weights has its own scale"),
         (
             ["--calibration-data", "DATA", "--smooth-quant", "1.5"],
             2,
             "a share in [0, 1] or auto, not 1.5",
         ),
         (["--calibration-data", "DATA", "--smooth-quant", "much"], 2, "neither a number nor auto"),
-        (["--gptq"], 2, "--gptq measures activations"),
+        (["--gptq"], 2, "--gptq needs calibration data"),
         (["--weights-only", "int4", "--block-size", "48"], 2, "48 is no block size"),
         (["--weights-only", "int4", "--smooth-quant", "0.5"], 2, "--weights-only leaves them"),
         (["--weights-only", "int2"], 2, "'int2' is not one of 'int8', 'int4'"),
@@ -225,7 +236,7 @@ def test_weights_only_may_know_what_they_multiply(quantize: Command, separable: 
 def test_what_weights_multiply_is_measured_on_data(quantize: Command, separable: Path) -> None:
     done = quantize(separable, "--weights-only", "int4", "--weight-method", "awq")
     assert done.exit_code == 2
-    assert "--weight-method awq measures activations" in done.errors
+    assert "--weight-method awq needs calibration data" in done.errors
     done = quantize(separable, "--weight-method", "rtn")
     assert done.exit_code == 2
     assert "--weight-method is of use with --weights-only only" in done.errors

@@ -123,6 +123,9 @@ def agreement(outputs, reference, inputs):
 
 def impossible(outputs, reference, inputs):
     return 1.0 if outputs["y"] is reference["y"] else 0.0
+
+def undefined(outputs, reference, inputs):
+    return float("nan")
 """
 
 
@@ -143,9 +146,11 @@ def test_a_metric_of_the_users_that_fp32_fails_too(folder: Path) -> None:
 
 
 REFUSED = {
-    "too few": ({"calibration_data": X[:7]}, "there are 7 samples, precision auto needs 8"),
+    "too few": ({"calibration_data": X[:7]}, "precision auto needs 8 samples, .* there are 7"),
     "metric": ({"metric": "nowhere.py:f"}, "no such script"),
     "function": ({"metric": "metric.py:g"}, "has no function 'g'"),
+    "score": ({"metric": "metric.py:undefined"}, "model's own outputs are not within the budget"),
+    "operator": ({"op_types_to_exclude": "Matmul"}, "there is no operator 'Matmul'"),
     "weights": ({"weights_only": "int4"}, "--weights-only chooses the precision"),
     "nothing": ({"nodes_to_exclude": [".*"]}, "no products to choose precisions for"),
 }

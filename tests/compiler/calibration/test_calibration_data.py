@@ -89,12 +89,14 @@ def test_files_folders_and_functions(tmp_path: Path) -> None:
     found = samples(tmp_path)
     np.testing.assert_array_equal(np.concatenate([s["x"] for s in found]), SEVERAL)
     assert len(samples(f"{script}:data")) == 2
-    with pytest.raises(UsageError, match="no calibration data: int"):
+    with pytest.raises(UsageError, match=r"no calibration data: int(.|\n)*make.py:number"):
         samples(f"{script}:number")
     with pytest.raises(UsageError, match="ZeroDivisionError"):
         samples(f"{script}:broken")
     with pytest.raises(UsageError, match="has no function 'missing'"):
         samples(f"{script}:missing")
+    with pytest.raises(UsageError, match="a script without its function"):
+        samples(script)
 
 
 def test_a_model_of_symbolic_batch_takes_batches_as_they_are() -> None:
@@ -114,7 +116,7 @@ def spoiled(value: float) -> Any:
     ("source", "count", "message"),
     [
         ([], None, "the calibration data holds no samples"),
-        ([{"x": floats(1, 4)}], 2, "holds 1 samples, 2 were asked for"),
+        ([{"x": floats(1, 4)}], 2, "holds 1 sample, 2 were asked for"),
         ([{"y": floats(1, 4)}], None, "sample 0 has no array for input 'x'"),
         ([{"x": floats(1, 4), "z": 1}], None, "sample 0 names 'z'"),
         ([{"x": floats(1, 5)}], None, r"input 'x' has shape \[1, 5\], the model takes \[1, 4\]"),
