@@ -64,7 +64,7 @@ class CompileReport:
         peak_memory_bytes: The most memory that the compile worker held, files that it maps
             included; 0 where the system does not tell.
         comparison: The comparison with the reference as plain data, if it was made.
-        kept: Why nodes of the model stay in fp32 although a lower precision was asked for.
+        kept: Why nodes of the model stay higher than the lowest precision that was asked for.
         data_files: Files beside the model that hold its external data, by name.
         cached: Whether the artifact came whole from the compile cache; then ``seconds`` and
             ``peak_memory_bytes`` are this call's, and all else the compilation's that made it.

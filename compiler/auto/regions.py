@@ -27,8 +27,8 @@ def find_regions(graph: Graph, left: Mapping[str, str], most: int) -> list[Regio
     """Group the products of a prepared graph and its subgraphs.
 
     Products of one kind (operator and shape of the weights) at neighbouring depths share a region:
-    they are about as sensitive. So do products of one kind that read one activation, which become
-    one kernel. Where there are more kinds than regions, depth alone counts.
+    they are about as sensitive. So do products that read one activation and become one kernel.
+    Where there are more kinds than regions, depth alone counts.
 
     Args:
         graph: Plain operators.
@@ -40,10 +40,12 @@ def find_regions(graph: Graph, left: Mapping[str, str], most: int) -> list[Regio
         return []
     siblings: dict[tuple[object, ...], list[Node]] = {}
     for node in products:
-        siblings.setdefault((node.required(0), *_kind(node)), []).append(node)
+        # Matrix products of any widths become one kernel: queries, keys and values.
+        kind = _kind(node)[:-1] if node.op == "MatMul" else _kind(node)
+        siblings.setdefault((node.graph, node.required(0), *kind), []).append(node)
     kinds: dict[tuple[object, ...], list[list[Node]]] = {}
     for unit in siblings.values():
-        kinds.setdefault(_kind(unit[0]), []).append(unit)
+        kinds.setdefault(tuple(_kind(node) for node in unit), []).append(unit)
     groups = list(kinds.values()) if len(kinds) <= most else [list(siblings.values())]
     found: list[list[Node]] = []
     for group, parts in zip(groups, _shares([len(g) for g in groups], most), strict=True):

@@ -15,6 +15,8 @@ ORDER = ("fp32", "bf16", "int8", "int4")
 _FASTER = 0.98
 #: Share of the budget that is spent on the samples that are chosen with: others may lose more.
 _SHARE = 0.8
+#: Beyond so many budgets the drop of all together says little of the parts: it has reached its end.
+_FAR = 4.0
 #: Evaluations that single regions leave for choosing among sets of them.
 _RESERVE = 6
 
@@ -99,7 +101,8 @@ class Search:
     budget: Budget
     rest: float = 0.0
     points: list[Point] = field(default_factory=list)
-    #: Loss that a region's lowest precision adds where all others have theirs, by region.
+    #: Loss that a region's lowest precision adds where all others have theirs, by region; where
+    #: that is far beyond the budget, where all others are one step higher.
     sensitivity: dict[int, float] = field(default_factory=dict)
     #: Regions to turn back by one step each, the most worthwhile first.
     _steps: list[int] = field(default_factory=list)
@@ -192,10 +195,13 @@ class Search:
         for region in by_time:
             if self.left() <= _RESERVE:
                 break
-            levels = list(self._levels(()))
-            levels[region] = self._ladders[region][1]
-            loss = self._point(tuple(levels)).loss
-            self.sensitivity[region] = max(0.0, lowest.drop - loss.drop)
+            if lowest.within(self.budget, _FAR):
+                added = lowest.drop - self._point(self._levels((region,))).loss.drop
+            else:
+                others = [r for r in by_time if r != region]
+                added = self._point(self._levels(others)).loss.drop
+                added -= self._point(self._levels(by_time)).loss.drop
+            self.sensitivity[region] = max(0.0, added)
 
     def _ordered(self, lowest: Loss) -> list[int]:
         """Regions to turn back, step by step: first steps of all, then second steps, ..."""

@@ -53,5 +53,6 @@ def _print_details(report: CompileReport) -> None:
     ]
     print_counts(("pass", "nodes before", "after", "seconds"), passes)
     print_counts(("operator", "count"), list(report.nodes.items()))
+    kept = "kept in fp32" if report.precision is None else "kept higher"
     for name, reason in report.kept.items():
-        print_line(f"kept in fp32: {name}: {reason}")
+        print_line(f"{kept}: {name}: {reason}")

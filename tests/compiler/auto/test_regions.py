@@ -65,6 +65,17 @@ def test_a_node_belongs_to_the_product_that_it_feeds() -> None:
     assert [found[names[n]] for n in "abcdefhijklmy"] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
 
 
+def test_queries_keys_and_values_of_any_width_stay_together() -> None:
+    graph = parse("""g (float[4,8] x) => (float[4,8] a, float[4,2] b, float[4,8] d)
+    <float[8,8] q, float[8,2] k, float[8,2] v, float[2,8] o> {
+        a = MatMul(x, q)
+        b = MatMul(x, k)
+        c = MatMul(x, v)
+        d = MatMul(c, o)
+    }""")
+    assert members(graph, 18) == [{"a", "b", "c"}, {"d"}]
+
+
 def test_products_inside_control_flow_have_regions() -> None:
     graph = parse(
         """g (float[4,8] x, bool c) => (float[4,8] y) <float[8,8] w, float[8,16] v> {

@@ -54,6 +54,22 @@ def test_the_most_sensitive_region_is_turned_back_alone() -> None:
     assert len(model.seen) == len(set(model.seen))
 
 
+def test_parts_are_measured_alone_where_all_together_lose_everything() -> None:
+    model = Model(20)
+
+    def saturated(levels: Levels) -> Loss:
+        loss = model(levels)
+        # Nothing is left of the results once two sensitive regions have lost theirs.
+        return loss if levels.count("int8") < 2 else Loss(1.0, 1.0, 10.0)
+
+    found = Search(TIMES, saturated, lambda: model.left, Budget(max_drop=0.03), rest=0.5)
+    chosen = found.run()
+    assert found.sensitivity[1] == pytest.approx(0.02 * 0.99)
+    assert found.sensitivity[2] == pytest.approx(0.0005 * 0.99)
+    assert max(found.sensitivity.values()) == found.sensitivity[1]
+    assert chosen.count("int8") == 1
+
+
 def test_the_fastest_is_taken_where_it_is_good_enough() -> None:
     found, _ = search(Budget(max_drop=0.1))
     assert found.run() == ("int8", "int8", "int8", "bf16")
