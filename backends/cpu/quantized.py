@@ -34,7 +34,7 @@ from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.near import near_last
 from burnish.backends.cpu.place import placed
 from burnish.backends.cpu.requantize import LARGE, Rounding, store_codes
-from burnish.backends.cpu.tiling import Columns, Tile, plan_columns, vector_count
+from burnish.backends.cpu.tiling import Columns, Tile, fits, plan_columns, vector_count
 from burnish.backends.cpu.tir import (
     Expr,
     Index,
@@ -53,6 +53,12 @@ from burnish.backends.cpu.tir import (
 from burnish.backends.cpu.vmath import LONG
 from burnish.errors import CompileError
 from burnish.ir.postops import PostOp
+
+#: A tile whose rounding overlaps best with the next one's dot products, which matters where there
+#: are few words to sum and many rows. Larger ones would read less, which takes no time then.
+_OVERLAPPING = Tile(4, 4)
+_SHORT = 32
+_MANY = 64
 
 Codes8 = npt.NDArray[np.int8]
 F32Array = npt.NDArray[np.float32]
@@ -130,7 +136,16 @@ class QuantizedSpec:
         dot = dot8(isa)
         if dot is None:
             raise CompileError(f"no integer dot products for {isa.name}")
-        return replace(self.conv, ic=self.conv.ic // PACK, dot=dot)
+        words = replace(self.conv, ic=self.conv.ic // PACK, dot=dot)
+        return replace(words, tile=words.tile or _tile_of(words, isa))
+
+
+def _tile_of(words: ConvSpec, isa: Isa) -> Tile | None:
+    """The tile of a product whose results take long beside their sums; None for what costs say."""
+    rows, columns = words.tile_rows, _OVERLAPPING.vectors * isa.lanes
+    short = words.pointwise and words.ic <= _SHORT and rows is not None and rows >= _MANY
+    whole = words.oc % columns == 0 and fits(_OVERLAPPING, isa)
+    return _OVERLAPPING if short and whole else None
 
 
 @dataclass(frozen=True)

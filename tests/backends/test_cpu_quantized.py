@@ -31,6 +31,7 @@ from burnish.backends.cpu.quantized_depthwise import (
     takes,
 )
 from burnish.backends.cpu.quantized_rows import beyond, pack_rows, quantized_rows, takes_rows
+from burnish.backends.cpu.tiling import Tile
 from burnish.ir.postops import PostOp, parse_postops
 from tests.support import reference
 from tests.support.cpu_kernels import build, run
@@ -57,6 +58,7 @@ class Case:
 CASES = {
     "product": Case(64, 40, size=(1, 1, 37), zero=3),
     "product-small": Case(4, 5, size=(1, 1, 3)),
+    "product-short": Case(16, 128, size=(1, 9, 9), zero=3, y="uint8"),
     "signed": Case(32, 48, size=(2, 3, 5), x="int8", zero=-7, y="int8"),
     "codes": Case(16, 33, size=(1, 5, 6), zero=128, y="uint8"),
     "3x3": Case(8, 32, (3, 3), pads=(1, 1, 1, 1), y="uint8", postops=parse_postops(["Relu"])),
@@ -211,6 +213,23 @@ def test_against_exact_sums(isa: Isa, name: str) -> None:
     assert difference.max() <= 1
     assert np.mean(difference) < 0.01
     assert len(np.unique(y)) > 12
+
+
+@pytest.mark.parametrize(
+    ("isa", "depth", "rows", "oc", "small"),
+    [
+        (AVX512_VNNI, 64, 81, 128, True),
+        (AVX512_VNNI, 256, 81, 128, False),
+        (AVX512_VNNI, 64, 9, 128, False),
+        (AVX512_VNNI, 64, 81, 96, False),
+        (AVX2, 64, 81, 128, False),
+    ],
+)
+def test_short_sums_have_small_tiles(isa: Isa, depth: int, rows: int, oc: int, small: bool) -> None:
+    spec = QuantizedSpec(ConvSpec(1, 1, rows, depth, oc, (1, 1)), "uint8", 0)
+    assert (spec.words(isa).tile == Tile(4, 4)) == small
+    whole = spec.words(isa).columns(isa)[0].tile
+    assert (whole.rows * whole.vectors == 16) == small
 
 
 @ISAS
