@@ -54,7 +54,8 @@ def pipeline(
         precision: ``fp32``, or ``fp16`` or ``bf16`` for storage in 16 bits.
         high: Original names of nodes that stay in fp32 nevertheless, with the reasons.
         measure: Measures what 16 bits would have to hold; None decides by the operators alone.
-        explicit: Whether Casts have to say what computes in fp32, for other runtimes.
+        explicit: Whether the result is for other runtimes: Casts say what computes in fp32, and
+            quantized weights stay as they are stored.
         integers: Whether products of quantized tensors compute in integers, from level 2 on.
         weight_only: Whether products read weights in 8 or 4 bits as they are, from level 2 on.
         short_products: Whether 16 bits are multiplied as such, faster than float32.
@@ -64,7 +65,8 @@ def pipeline(
     """
     if level not in LEVELS:
         raise UsageError(f"there is no optimization level {level}", hint=f"the levels are {LEVELS}")
-    fold = FoldConstants() if max_fold_growth is None else FoldConstants(max_fold_growth)
+    growth = FoldConstants.max_growth_bytes if max_fold_growth is None else max_fold_growth
+    fold = FoldConstants(growth, dequantize=not explicit)
     lower: list[Pass | Fixpoint] = []
     if precision != "fp32":
         lower.append(MixedPrecision(FORMATS[precision].dtype, high or {}, explicit, measure))

@@ -79,7 +79,10 @@ class Measured:
 
 def prepare(graph: Graph, ctx: PassContext) -> list[PassRecord]:
     """Bring a graph to the form that is quantized: plain operators, norms in convolutions."""
-    return PassManager([*pipeline(1), FuseConvNorm(), clean_up(FoldConstants())]).run(graph, ctx)
+    # Weights that come quantized stay so.
+    fold = FoldConstants(dequantize=False)
+    passes = [*pipeline(1, explicit=True), FuseConvNorm(), clean_up(fold)]
+    return PassManager(passes).run(graph, ctx)
 
 
 def quantize_graph(

@@ -11,7 +11,7 @@ from burnish.ir import Builder, Graph, Location, Node, Value
 from burnish.ir.types import BY_NAME
 from burnish.passes.base import Numerics, Pass, PassContext, counted
 from burnish.passes.quantization.parameters import quantize_weights
-from burnish.passes.quantization.selection import Selection
+from burnish.passes.quantization.selection import QUANTIZED_ALREADY, Selection, comes_quantized
 
 VIA = "quantize-dynamic"
 
@@ -59,6 +59,8 @@ class QuantizeDynamic(Pass):
 
 
 def _unfit(node: Node) -> str:
+    if comes_quantized(node):
+        return QUANTIZED_ALREADY
     if node.op != "MatMul":
         return f"{node.op} needs calibration data"
     left, right = node.required(0), node.required(1)

@@ -16,7 +16,12 @@ from burnish.ir import Graph, Node, Value
 from burnish.ir.dims import equal
 from burnish.passes.patterns import scalar
 from burnish.passes.quantization.parameters import Interval
-from burnish.passes.quantization.selection import PRODUCTS, Selection
+from burnish.passes.quantization.selection import (
+    PRODUCTS,
+    QUANTIZED_ALREADY,
+    Selection,
+    comes_quantized,
+)
 
 #: Operators whose result has elements of their data inputs only, by the inputs; None for all.
 MOVES: dict[str, tuple[int, ...] | None] = {
@@ -133,6 +138,8 @@ class _Planner:
             self.plan.reads[node, index] = None
 
     def _unfit(self, node: Node, data: list[int]) -> str:
+        if comes_quantized(node):
+            return QUANTIZED_ALREADY
         if any(v is not None and v.dtype != "float32" for v in node.inputs):
             return f"it computes in {node.output.dtype}"
         if not data:

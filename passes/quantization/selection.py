@@ -101,5 +101,21 @@ class Selection:
                 )
 
 
+#: Why a product is left that comes quantized.
+QUANTIZED_ALREADY = "its weights are quantized already"
+
+
+def comes_quantized(node: Node) -> bool:
+    """Whether a product reads constants through a DequantizeLinear, and views of its result."""
+    value = node.input(1)
+    while value is not None and value.producer is not None:
+        if value.producer.key == "DequantizeLinear":
+            return value.producer.required(0).is_const
+        if value.producer.key not in ("Transpose", "Reshape", "Squeeze", "Unsqueeze"):
+            return False
+        value = value.producer.input(0)
+    return False
+
+
 def _matches(pattern: str, names: tuple[str, ...] | list[str]) -> bool:
     return pattern in names or any(re.fullmatch(pattern, name) for name in names)

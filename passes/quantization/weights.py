@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from burnish.ir import Attr, Builder, Graph, Location, Node, Value
 from burnish.passes.base import Numerics, Pass, PassContext, counted
 from burnish.passes.quantization.balance import best_balance
-from burnish.passes.quantization.selection import Selection
+from burnish.passes.quantization.selection import QUANTIZED_ALREADY, Selection, comes_quantized
 from burnish.passes.quantization.smooth import absorbs, divide, multiply_rows, rows_of, smoothable
 
 VIA = "quantize-weights"
@@ -264,6 +264,8 @@ class QuantizeWeights(Pass):
         """Why a product cannot have its weights stored so; empty if it can."""
         if node.op not in ("MatMul", "Gemm"):
             return "its weights are not a matrix"
+        if comes_quantized(node):
+            return QUANTIZED_ALREADY
         left, right = node.required(0), node.required(1)
         if not right.is_const or left.is_const:
             return "its right operand is not constant"

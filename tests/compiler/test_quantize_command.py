@@ -240,3 +240,29 @@ def test_what_weights_multiply_is_measured_on_data(quantize: Command, separable:
     done = quantize(separable, "--weight-method", "rtn")
     assert done.exit_code == 2
     assert "--weight-method is of use with --weights-only only" in done.errors
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [(True, True), (True, False), (False, True)],
+    ids=["twice on data", "then by each call", "int4 first"],
+)
+def test_what_comes_quantized_stays_as_it_is(
+    quantize: Command, separable: Path, first: bool, again: bool
+) -> None:
+    data = ["--calibration-data", str(separable.with_name("data.npz"))]
+    only = ["--op-types-to-exclude", "Conv"]
+    form = [*data, *only] if first else ["--weights-only", "int4"]
+    assert quantize(separable, *form).exit_code == 0
+    stored = separable.with_name("int8.onnx").rename(separable.with_name("stored.onnx"))
+    done = quantize(stored, *(data if again else []), "--json", "-")
+    assert done.exit_code == 0, done.errors
+    kept = json.loads(done.output)["kept"].values()
+    assert "its weights are quantized already" in kept
+    before, after = onnx.load(stored), onnx.load(stored.with_name("int8.onnx"))
+    (weights,) = (t for t in before.graph.initializer if t.name == "v_quantized")
+    assert weights in after.graph.initializer
+    products = [n.op_type for n in after.graph.node if "MatMul" in n.op_type]
+    assert products == ["MatMul"]
+    convolutions = sum(n.op_type == "DequantizeLinear" for n in after.graph.node) > 4
+    assert convolutions == again

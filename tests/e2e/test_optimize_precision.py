@@ -210,3 +210,37 @@ def test_skipping_the_check_is_possible_and_said(tmp_path: Path, cli: Cli) -> No
     json.dumps(report)
     with pytest.raises(UsageError, match="optimize writes no auto"):
         optimize_model(str(model), out, CompileOptions(precision="auto", calibration_data="x.npz"))
+
+
+# --- models that come quantized -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [(), ("-O", "2"), ("--precision", "fp16")], ids=" ".join)
+@pytest.mark.parametrize("form", [("--weights-only", "int4"), ()], ids=["int4", "int8"])
+def test_quantized_weights_stay_as_they_are_stored(
+    form: tuple[str, ...], options: tuple[str, ...], tmp_path: Path, cli: Cli
+) -> None:
+    source, stored, out = (tmp_path / f"{n}.onnx" for n in ("net", "stored", "out"))
+    onnx.save(network("mlp"), source)
+    feeds = inputs("mlp", 2)
+    if not form:
+        np.savez(tmp_path / "data.npz", **feeds)
+        form = ("--calibration-data", str(tmp_path / "data.npz"))
+    cli("quantize", str(source), str(stored), *form)
+    cli("optimize", str(stored), str(out), *options)
+    onnx.checker.check_model(out, full_check=True)
+    assert weights(out) == weights(stored)
+    assert len(weights(out)) == 4
+    session, reference = ort.InferenceSession(out), ort.InferenceSession(stored)
+    for found, wanted in zip(session.run(None, feeds), reference.run(None, feeds), strict=True):
+        assert error(found, wanted) < 5e-2
+
+
+def weights(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the matrices of 8 and 4 bits."""
+    kinds = {getattr(onnx.TensorProto, name) for name in ("INT8", "UINT8", "INT4", "UINT4")}
+    found = onnx.load(path).graph.initializer
+    stored = sorted(
+        (t.name, tuple(t.dims)) for t in found if t.data_type in kinds and len(t.dims) == 2
+    )
+    return [(name, shape) for name, shape in stored if min(shape) >= 32]
