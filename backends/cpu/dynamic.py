@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from tvm import tirx
-from tvm.tirx.script import builder as T  # noqa: N812
 
 from burnish.backends.cpu.codes import LIMITS, Words
 from burnish.backends.cpu.conv import ConvSpec
@@ -22,7 +21,7 @@ from burnish.backends.cpu.dot8 import PACK
 from burnish.backends.cpu.epilogue import Epilogue, padded_channels
 from burnish.backends.cpu.gemm import emit_gemm, packed_size
 from burnish.backends.cpu.isa import Isa
-from burnish.backends.cpu.quantized import QuantizedSpec
+from burnish.backends.cpu.quantized import QuantizedSpec, as_words
 from burnish.backends.cpu.rows import each_vector, fold_row
 from burnish.backends.cpu.tir import (
     Expr,
@@ -32,7 +31,6 @@ from burnish.backends.cpu.tir import (
     ceildiv,
     constant,
     hold,
-    i64,
     kernel,
     lanes_of,
     let,
@@ -135,8 +133,8 @@ def dynamic_matmul(isa: Isa, spec: DynamicSpec, name: str = "dynamic_matmul") ->
         epilogue = _DynamicEpilogue(plain.steps, plain.cut, w_scale, sums, x_scale, x_zero)
         emit_gemm(
             isa,
-            replace(x, flat=Words(_words(x), spec.x_dtype == "int8")),
-            replace(w, flat=_words(w)),
+            replace(x, flat=Words(as_words(x), spec.x_dtype == "int8")),
+            replace(w, flat=as_words(w)),
             y,
             epilogue,
             static(spec.rows),
@@ -146,12 +144,6 @@ def dynamic_matmul(isa: Isa, spec: DynamicSpec, name: str = "dynamic_matmul") ->
             dot=words.dot,
         )
     return k.result
-
-
-def _words(tensor: Tensor) -> object:
-    """A 1-D int32 alias of codes."""
-    size = i64(ceildiv(tensor.size, PACK))
-    return T.decl_buffer((size,), "int32", data=tensor.buffer.data, align=PACK)
 
 
 def dynamic_quantize(isa: Isa, dims: tuple[Index, ...], name: str = "dynamic_quantize") -> Kernel:

@@ -41,8 +41,8 @@ from burnish.backends.cpu.tir import (
     Kernel,
     KernelBuilder,
     Tensor,
+    ceildiv,
     constant,
-    floordiv,
     i64,
     kernel,
     lanes_of,
@@ -448,6 +448,6 @@ def _emit(
 
 
 def as_words(tensor: Tensor) -> object:
-    """A 1-D int32 alias of a tensor of codes."""
-    size = i64(floordiv(tensor.size, PACK))
+    """A 1-D int32 alias of a tensor of codes, as many words as hold them all."""
+    size = i64(ceildiv(tensor.size, PACK))
     return T.decl_buffer((size,), "int32", data=tensor.buffer.data, align=PACK)

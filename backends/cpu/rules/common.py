@@ -34,7 +34,7 @@ def refuse_operands(node: Node, core: int) -> Refused | None:
         return Refused("the operands do not match the post-ops")
     for kind, value in zip(kinds, node.inputs[core:], strict=True):
         assert value is not None
-        if kind != "full" and not value.is_const:
+        if kind in ("channel", "scalar") and not value.is_const:
             return Refused(f"the {kind} operand of a post-op is not constant")
     return None
 

@@ -170,6 +170,15 @@ class ConvNode:
 
 def conv_node(ctx: NodeContext, node: Node) -> ConvNode:
     """A node that the rule of convolutions accepted."""
+    dims, output_dims, spec = conv_spec(node)
+    spec = replace(spec, postops=postops_of(node), dtype=node.required(0).dtype)
+    if placeable(spec.postops):
+        spec = replace(spec, place=place_in(join_for(ctx, node), node))
+    return ConvNode(ctx, node, dims, output_dims, spec)
+
+
+def conv_spec(node: Node) -> tuple[tuple[Dim, ...], tuple[Dim, ...], ConvSpec]:
+    """Shapes of input and output of a convolution, NHWC, and what it computes without post-ops."""
     x, w = node.required(0), node.required(1)
     oc, ic, *kernel = (channels(d) for d in w.shape)
     groups = node.int_attr("group", 1)
@@ -178,23 +187,8 @@ def conv_node(ctx: NodeContext, node: Node) -> ConvNode:
     if dims != image_dims(x.shape):
         output_dims = (output_dims[0], 1, output_dims[1], output_dims[3])
     n, h, width, _ = any_size(dims)
-    spec = ConvSpec(
-        n,
-        h,
-        width,
-        ic * groups,
-        oc,
-        view.kernel,
-        view.strides,
-        view.pads,
-        view.dilations,
-        groups,
-        postops_of(node),
-        dtype=x.dtype,
-    )
-    if placeable(spec.postops):
-        spec = replace(spec, place=place_in(join_for(ctx, node), node))
-    return ConvNode(ctx, node, dims, output_dims, spec)
+    geometry = (view.kernel, view.strides, view.pads, view.dilations, groups)
+    return dims, output_dims, ConvSpec(n, h, width, ic * groups, oc, *geometry)
 
 
 def lay_flat(dims: tuple[Dim, ...], view: Window) -> tuple[tuple[Dim, ...], Window]:

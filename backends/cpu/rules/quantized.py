@@ -48,6 +48,8 @@ from burnish.backends.cpu.quantized_rows import (
     rows_tile,
     takes_rows,
 )
+from burnish.backends.cpu.rules.common import refuse_operands
+from burnish.backends.cpu.rules.conv_node import conv_spec
 from burnish.backends.cpu.rules.dynamic import (
     DYNAMIC_QUANTIZE,
     emit_dynamic,
@@ -55,7 +57,7 @@ from burnish.backends.cpu.rules.dynamic import (
     refuse_dynamic,
 )
 from burnish.backends.cpu.rules.joining import call_into, join_for, place_in
-from burnish.backends.images import any_size, channels, image_dims, refuse_layout, window
+from burnish.backends.images import any_size, channels, refuse_layout
 from burnish.ir import Dim, Node, PostOp, TensorType, Value
 from burnish.ir.definitions.quantized import CORE, is_sum
 from burnish.ir.dims import add, product
@@ -69,17 +71,9 @@ def _refuse_core(node: Node) -> Refused | None:
     for index, what in ((1, "weights"), (2, "scale"), (3, "zero point"), (4, "weights' scale")):
         if not node.required(index).is_const:
             return Refused(f"the {what} is not constant")
-    posts = postops_of(node)
-    kinds = operands(posts)
-    if is_sum(node) and posts:
+    if is_sum(node) and postops_of(node):
         return Refused("sums in int32 have no post-ops")
-    if len(node.inputs) - CORE != len(kinds):
-        return Refused("the operands do not match the post-ops")
-    for kind, value in zip(kinds, node.inputs[CORE:], strict=True):
-        assert value is not None
-        if kind in ("channel", "scalar") and not value.is_const:
-            return Refused(f"the {kind} operand of a post-op is not constant")
-    return None
+    return refuse_operands(node, CORE)
 
 
 def _accepts_conv(node: Node) -> Refused | None:
@@ -137,29 +131,12 @@ class _Template:
 
 
 def _emit_conv(ctx: NodeContext, node: Node) -> None:
-    x, w = node.required(0), node.required(1)
-    oc, ic, *sizes = (channels(d) for d in w.shape)
-    view = window(node, tuple(sizes))
-    groups = node.int_attr("group", 1)
-    dims = image_dims(x.shape)
-    n, h, width, _ = any_size(dims)
-    conv = ConvSpec(
-        n,
-        h,
-        width,
-        ic * groups,
-        oc,
-        view.kernel,
-        view.strides,
-        view.pads,
-        view.dilations,
-        groups,
-    )
+    dims, output_dims, conv = conv_spec(node)
     merged = 1
-    if not groups == conv.ic == oc:
+    if not conv.groups == conv.ic == conv.oc:
         merged = merged_groups(conv, ctx.isa)
-        conv = replace(conv, groups=groups // merged)
-    _emit(ctx, node, _Call(dims, image_dims(node.output.shape), w, _spec(node, conv), merged))
+        conv = replace(conv, groups=conv.groups // merged)
+    _emit(ctx, node, _Call(dims, output_dims, node.required(1), _spec(node, conv), merged))
 
 
 def _emit_matmul(ctx: NodeContext, node: Node) -> None:
