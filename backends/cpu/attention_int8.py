@@ -54,12 +54,11 @@ from burnish.backends.cpu.tir import (
     store,
     with_lanes,
 )
+from burnish.backends.cpu.vmath import ROUND
 from burnish.errors import CompileError
 
 _LOG2_E = 1.4426950408889634
-#: Added to a number in [0, 2**22), it leaves the number, rounded, in the low bits of the sum.
-_ROUND = 12582912.0  # 1.5 * 2**23
-#: What four of them, each a byte further up, leave in a word: taken off again, modulo 2**32.
+#: What four :data:`ROUND`, each a byte further up, leave in a word: taken off again, modulo 2**32.
 _ROUND_WORD = -sum(0x4B400000 << (8 * i) for i in range(4)) % 2**32
 _SIGN_BITS = -0x7F7F7F80  # 0x80808080 as int32
 _ONES = 0x01010101
@@ -335,7 +334,7 @@ class _Blocks8(Blocks):
                     if 1.0 / spec.p_scale > spec.p_limit + 0.49:
                         number = let(tirx.Min(number, constant(float(spec.p_limit), lanes)))
                     code = tirx.reinterpret(
-                        with_lanes("int32", lanes), let(number + constant(_ROUND, lanes))
+                        with_lanes("int32", lanes), let(number + constant(ROUND, lanes))
                     )
                     word = let(word + (let(code) << constant(8 * i, lanes, "int32")))
                 store(buffers.weights, group * stride + c * lanes, word)

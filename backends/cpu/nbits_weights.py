@@ -10,6 +10,7 @@ from tvm import tirx
 
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.look_up import entries, look_up
 from burnish.backends.cpu.nbits_spec import WORD, NBitsSpec
 from burnish.backends.cpu.tiling import Columns
 from burnish.backends.cpu.tir import (
@@ -29,8 +30,6 @@ from burnish.backends.cpu.tir import (
 _AHEAD = 16384
 #: The same for scales.
 _SCALES_AHEAD = 4096
-#: Look-up of a vector by the low bits of an index, by lanes: vpermps.
-_LOOK_UP = {16: "llvm.x86.avx512.permvar.sf.512"}
 
 
 @dataclass(frozen=True)
@@ -173,10 +172,7 @@ def _code(words: Expr, shift: int, bits: int) -> Expr:
         high = let(words << constant(left, lanes, "int32")) if left else words
         return as_real(let(high >> constant(WORD - bits, lanes, "int32")))
     low = let(words >> constant(shift, lanes, "int32")) if shift else words
-    if lanes in _LOOK_UP:
-        # It looks at four bits of the index.
-        every = tirx.Ramp(tirx.const(-8, "int32"), tirx.const(1, "int32"), lanes)
-        kind = with_lanes("float32", lanes)
-        return tirx.call_llvm_pure_intrin(kind, _LOOK_UP[lanes], as_real(every), low)
+    if count := entries(lanes):
+        return look_up([code % 16 - 8.0 for code in range(count)], low)
     nibble = let(low & constant(15, lanes, "int32"))
     return as_real(let(nibble - constant(8, lanes, "int32")))

@@ -3,19 +3,25 @@
 With ``h`` odd and ``h(x) = 1/2`` from some ``c`` on, ``x * (1/2 + h(x))`` is approximated by
 ``x' * (1/2 + v * p(v**2))``, ``x'`` being ``x`` but at least ``-c``, and ``v`` being ``x'`` but at
 most ``c``. The polynomials are minimax with ``c * p(c**2) = 1/2``, by linear programming on
-Chebyshev nodes. The error is a hundredth of the distance of neighbouring codes, or 1e-5 of the
-result where that is large.
+Chebyshev nodes. Where registers hold tables it is ``max(x, 0) - r(|x|)``, with ``r`` as quadratic
+pieces, which takes half the operations. The error is a hundredth of the distance of neighbouring
+codes, or 1e-5 of the result where that is large.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 from tvm import tirx
 
-from burnish.backends.cpu.tir import Expr, constant, lanes_of, let
-from burnish.backends.cpu.vmath import LONG
+from burnish.backends.cpu.look_up import entries, look_up
+from burnish.backends.cpu.tir import Expr, constant, lanes_of, let, with_lanes
+from burnish.backends.cpu.vmath import LONG, ROUND
 from burnish.ir.postops import PostOp
 
 #: Errors in a distance of neighbouring codes.
@@ -47,6 +53,49 @@ class Gated:
         for c in self.coefficients[1:]:
             p = p * t + constant(c / step, lanes)
         return let(x * (v * p + constant(0.5 / step, lanes)))
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """An approximation of ``x * (1/2 + h(x))`` for vectors of 16 lanes.
+
+    Attributes:
+        error: Bound of its absolute error.
+        end: Where the last piece ends, beyond which ``r`` is taken for what it is there.
+        half: ``h``.
+    """
+
+    error: float
+    end: float
+    half: Callable[[float], float]
+
+    def __call__(self, x: Expr, step: float) -> Expr:
+        """The result in units of ``step``."""
+        lanes = lanes_of(x)
+        x = let(x)
+        distance = let(tirx.Min(constant(self.end, lanes), tirx.abs(x)))
+        wide = self.end / (lanes - 1)
+        place = let(distance * constant(1.0 / wide, lanes) + constant(ROUND, lanes))
+        index = let(tirx.reinterpret(with_lanes("int32", lanes), place))
+        square, slope, offset = (look_up(row / step, index) for row in self.table(lanes))
+        r = let((square * distance + slope) * distance + offset)
+        # With the constant first, NaN stays.
+        return let(tirx.Max(constant(0.0, lanes), x) * constant(1.0 / step, lanes) - r)
+
+    @cache  # noqa: B019
+    def table(self, count: int) -> npt.NDArray[np.float64]:
+        """Coefficients of ``r(a) = a * (1/2 - h(a))``, highest power first: [3, pieces].
+
+        Each piece meets ``r`` at the Chebyshev nodes around a multiple of its width.
+        """
+        wide = self.end / (count - 1)
+        nodes = wide / 2 * np.cos(np.pi * np.array([1, 3, 5]) / 6)
+        rows = []
+        for middle in wide * np.arange(count):
+            at = middle + nodes
+            rows.append(np.polyfit(at, [a * (0.5 - self.half(a)) for a in at], 2))
+        table: npt.NDArray[np.float64] = np.array(rows).T
+        return table
 
 
 #: By post-op, the coarsest first: ``h`` is ``erf(x / sqrt(2)) / 2`` for Gelu, and
@@ -93,7 +142,35 @@ NEAR: dict[str, tuple[Gated, ...]] = {
 }
 
 
-def near_last(postops: Sequence[PostOp], step: float) -> Callable[[Expr, float], Expr] | None:
+#: By post-op.
+PIECES = {
+    "Gelu": Pieces(9e-5, 4.1, lambda a: math.erf(a / math.sqrt(2)) / 2),
+    "GeluTanh": Pieces(
+        9e-5, 4.1, lambda a: math.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3)) / 2
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Near:
+    """What stands for a post-op.
+
+    Attributes:
+        polynomial: For any vectors.
+        pieces: For those that have it; None if it is not exact enough.
+    """
+
+    polynomial: Gated
+    pieces: Pieces | None
+
+    def __call__(self, x: Expr, step: float) -> Expr:
+        """The result in units of ``step``."""
+        if self.pieces is not None and entries(lanes_of(x)):
+            return self.pieces(x, step)
+        return self.polynomial(x, step)
+
+
+def near_last(postops: Sequence[PostOp], step: float) -> Near | None:
     """What may stand for the last post-op; None if it has to be exact, or another one is long.
 
     Args:
@@ -102,5 +179,10 @@ def near_last(postops: Sequence[PostOp], step: float) -> Callable[[Expr, float],
     """
     if not postops or any(p.op in LONG for p in postops[:-1]):
         return None
-    rows = NEAR.get(postops[-1].op, ())
-    return next((row for row in rows if step >= _EXACTNESS * row.error), None)
+    op = postops[-1].op
+    rows = (row for row in NEAR.get(op, ()) if step >= _EXACTNESS * row.error)
+    polynomial = next(rows, None)
+    if polynomial is None:
+        return None
+    pieces = PIECES[op]
+    return Near(polynomial, pieces if step >= _EXACTNESS * pieces.error else None)

@@ -18,7 +18,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from burnish.backends.cpu.tir import Expr, constant, lanes_of, let, select, with_lanes
 
 #: Adding it to |x| < 2**22 rounds x to an integer, which the low bits of the sum then hold.
-_ROUND = 12582912.0  # 1.5 * 2**23
+ROUND = 12582912.0  # 1.5 * 2**23
 
 
 def _c(value: float, like: Expr) -> Expr:
@@ -39,8 +39,8 @@ def _float(bits: Expr) -> Expr:
 
 def _rounded(x: Expr, scale: float) -> tuple[Expr, Expr]:
     """``round(x * scale)`` as a float, and as the low bits of an int32; for results < 2**22."""
-    shifted = let(x * _c(scale, x) + _c(_ROUND, x))
-    return let(shifted - _c(_ROUND, x)), let(_bits(shifted))
+    shifted = let(x * _c(scale, x) + _c(ROUND, x))
+    return let(shifted - _c(ROUND, x)), let(_bits(shifted))
 
 
 def _horner(x: Expr, coefficients: Sequence[float]) -> Expr:
@@ -89,7 +89,7 @@ def exp2_of_negative(x: Expr) -> Expr:
     the smallest results is 0 by itself.
     """
     # The exponent's bias is in the number that rounds; -127 has the biased exponent 0, that is 0.0.
-    bias = _ROUND + 127.0
+    bias = ROUND + 127.0
     v = let(tirx.Max(_c(-127.0, x), x))
     shifted = let(v + _c(bias, v))
     f = let(v - (shifted - _c(bias, v)))
