@@ -11,7 +11,7 @@ from burnish.passes.base import Numerics, Pass, PassContext, inputs_and_captures
 #: Operators with optional trailing outputs that may be left out (None) when nobody uses them.
 _OPTIONAL_OUTPUTS = frozenset(
     {"Attention", "BatchNormalization", "Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool"}
-    | {"RNN", "Unique", "burnish::AddLayerNorm", "burnish::AddRMSNorm"}
+    | {"RNN", "Unique", "burnish::AddLayerNorm", "burnish::AddRMSNorm", "burnish::QAddLayerNorm"}
 )
 
 

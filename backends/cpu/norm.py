@@ -14,6 +14,7 @@ from tvm import tirx
 
 from burnish.backends.cpu.epilogue import Epilogue
 from burnish.backends.cpu.isa import Isa
+from burnish.backends.cpu.requantize import QUAD, Rounding, store_codes
 from burnish.backends.cpu.rows import each_row, each_vector, fold_row
 from burnish.backends.cpu.tir import (
     Expr,
@@ -53,6 +54,9 @@ class NormSpec:
         sum_output: Whether ``x + skip`` is a second output.
         postops: Applied to the result.
         dtype: Element type of the tensors, ``float32`` or a 16-bit float; sums are float32.
+        codes: How the result is rounded to 8 bits, the first output then; None if it is not.
+        scale_of_codes: Distance of neighbouring codes.
+        result: Whether the result is an output as it is.
     """
 
     lead: tuple[Index, ...]
@@ -65,13 +69,17 @@ class NormSpec:
     sum_output: bool = False
     postops: tuple[PostOp, ...] = ()
     dtype: str = "float32"
+    codes: Rounding | None = None
+    scale_of_codes: float = 1.0
+    result: bool = True
 
 
 def norm(isa: Isa, spec: NormSpec, name: str = "norm") -> Kernel:
     """Build the kernel of ``spec``.
 
     Arguments, all float32: ``x`` [*lead, width], ``skip`` (same shape), ``scale`` [width], ``bias``
-    [width] as far as the spec has them, the operands of the post-ops, ``y``, the sum.
+    [width] as far as the spec has them, the operands of the post-ops; then the codes, the result
+    and the sum.
     """
     shape = (*spec.lead, spec.width)
     with kernel(name, isa, spec.dtype) as k:
@@ -80,77 +88,132 @@ def norm(isa: Isa, spec: NormSpec, name: str = "norm") -> Kernel:
         scale = k.input("scale", (spec.width,)) if spec.scale else None
         bias = k.input("bias", (spec.width,)) if spec.bias else None
         epilogue = Epilogue.declare(k, spec.postops, shape)
-        y = k.output("y", shape)
-        total = k.output("sum", shape) if spec.sum_output else y
+        codes = k.output("codes", shape, spec.codes.dtype) if spec.codes else None
+        y = k.output("y", shape) if spec.result else None
+        total = k.output("sum", shape) if spec.sum_output else None
         rows = static(product(static(d) for d in spec.lead))
         with each_row(rows, spec.width) as row:
             base = let(row * spec.width)
-            addend = None
-            source = x
-            if skip is not None and (spec.dtype == "float32" or spec.sum_output):
-                _add_row(isa, x, skip, total, base, spec.width)
-            if skip is not None and spec.dtype == "float32":
-                # The row of the sum is kept where it is needed anyway.
-                source = total
-            elif skip is not None:
-                # Added again at every reading: what is stored is rounded.
-                addend = skip
-            _norm_row(isa, spec, (source, addend), y, base, (scale, bias, epilogue))
+            _Row(isa, spec, base, x, skip, total, scale, bias, epilogue, codes, y).emit()
     return k.result
 
 
-def _add_row(isa: Isa, x: Tensor, skip: Tensor, total: Tensor, base: Index, width: int) -> None:
-    def add(p: Index, valid: Index | None) -> None:
-        a, b = x.load(base + p, isa.lanes, valid), skip.load(base + p, isa.lanes, valid)
-        total.store(base + p, a + b, valid)
+@dataclass(frozen=True)
+class _Row:
+    """One row, from ``base`` on, with the arguments of the kernel."""
 
-    each_vector(width, isa.lanes, add, unroll=4)
+    isa: Isa
+    spec: NormSpec
+    base: Index
+    x: Tensor
+    skip: Tensor | None
+    total: Tensor | None
+    scale: Tensor | None
+    bias: Tensor | None
+    epilogue: Epilogue
+    codes: Tensor | None
+    y: Tensor | None
 
+    def emit(self) -> None:
+        """Read it, twice, and write it."""
+        spec, lanes = self.spec, self.isa.lanes
+        first, read = self._reads()
+        centred = spec.kind == "layer"
+        mean, factor = statistics(lanes, spec.width, read, spec.epsilon, centred, first)
 
-def _norm_row(
-    isa: Isa,
-    spec: NormSpec,
-    terms: tuple[Tensor, Tensor | None],
-    y: Tensor,
-    base: Index,
-    affine: tuple[Tensor | None, Tensor | None, Epilogue],
-) -> None:
-    lanes = isa.lanes
-    scale, bias, epilogue = affine
+        def value(p: Index, valid: Index | None) -> Expr:
+            value = read(p, valid)
+            value = value * factor if mean is None else (value - mean) * factor
+            if self.scale is not None:
+                value = value * self.scale.load(p, lanes, valid)
+            if self.bias is not None:
+                value = value + self.bias.load(p, lanes, valid)
+            value = self.epilogue.start(let(value), self.base + p, p, valid)
+            value = self.epilogue.finish(value, self.base + p, p, valid)
+            if self.codes is not None:
+                value = let(value)
+            if self.y is not None:
+                self.y.store(self.base + p, value, valid)
+            return value
 
-    source, addend = terms
+        if self.codes is None:
+            each_vector(spec.width, lanes, value, unroll=1 if self.epilogue.deferred else 4)
+        else:
+            self._write_codes(self.codes, value)
 
-    def read(p: Index, valid: Index | None) -> Expr:
-        value = source.load(base + p, lanes, valid)
-        return value if addend is None else value + addend.load(base + p, lanes, valid)
+    def _reads(self) -> tuple[Read, Read]:
+        """How the row is read the first time, and then.
 
-    mean, factor = statistics(lanes, spec.width, read, spec.epsilon, centred=spec.kind == "layer")
+        A sum is kept where it is needed anyway. One that is stored in 16 bits would be rounded: it
+        is added again.
+        """
+        skip, lanes = self.skip, self.isa.lanes
+        if skip is None:
+            read = lambda p, valid: self.x.load(self.base + p, lanes, valid)  # noqa: E731
+            return read, read
+        kept = self.total or (self.y if self.spec.dtype == "float32" else None)
 
-    def write(p: Index, valid: Index | None) -> None:
-        value = read(p, valid)
-        value = value * factor if mean is None else (value - mean) * factor
-        if scale is not None:
-            value = value * scale.load(p, lanes, valid)
-        if bias is not None:
-            value = value + bias.load(p, lanes, valid)
-        value = epilogue.start(let(value), base + p, p, valid)
-        y.store(base + p, epilogue.finish(value, base + p, p, valid), valid)
+        def add(p: Index, valid: Index | None) -> Expr:
+            at = self.base + p
+            return self.x.load(at, lanes, valid) + skip.load(at, lanes, valid)
 
-    each_vector(spec.width, lanes, write, unroll=1 if epilogue.deferred else 4)
+        def keep(p: Index, valid: Index | None) -> Expr:
+            value = let(add(p, valid))
+            assert kept is not None
+            kept.store(self.base + p, value, valid)
+            return value
+
+        def again(p: Index, valid: Index | None) -> Expr:
+            assert kept is not None
+            return kept.load(self.base + p, lanes, valid)
+
+        if kept is None:
+            return add, add
+        return keep, again if self.spec.dtype == "float32" else add
+
+    def _write_codes(self, codes: Tensor, value: Read) -> None:
+        """Round four vectors at a time."""
+        spec, lanes = self.spec, self.isa.lanes
+        assert spec.codes is not None
+        rounding, inverse = spec.codes, constant(1.0 / spec.scale_of_codes, lanes)
+
+        def store(p: Index, count: int) -> None:
+            made = []
+            for start in range(0, count, lanes):
+                valid = count - start if count - start < lanes else None
+                made.append(let(value(p + start, valid) * inverse))
+            store_codes(codes, self.base + p, rounding.codes(self.isa, made), count)
+
+        whole, rest = divmod(spec.width, QUAD * lanes)
+        if whole:
+            with serial(whole) as i:
+                store(let(i * (QUAD * lanes)), QUAD * lanes)
+        if rest:
+            store(whole * QUAD * lanes, rest)
 
 
 def statistics(
-    lanes: int, length: Index, read: Read, epsilon: float, centred: bool
+    lanes: int,
+    length: Index,
+    read: Read,
+    epsilon: float,
+    centred: bool,
+    first: Read | None = None,
 ) -> tuple[Expr | None, Expr]:
-    """Mean (None if not ``centred``) and ``1 / sqrt(variance + epsilon)`` of a row, as vectors."""
+    """Mean (None if not ``centred``) and ``1 / sqrt(variance + epsilon)`` of a row, as vectors.
+
+    What is read ``first`` may be read otherwise.
+    """
     count = constant(float(length)) if isinstance(length, int) else tirx.Cast("float32", length)
     count = let(count)
     mean: Expr | None = None
+    first = first or read
     if centred:
-        mean = let(splat(let(reduce_add(fold_row(length, lanes, read, _add, 0.0)) / count), lanes))
+        mean = let(splat(let(reduce_add(fold_row(length, lanes, first, _add, 0.0)) / count), lanes))
+        first = read
 
     def square(p: Index, valid: Index | None) -> Expr:
-        value = read(p, valid)
+        value = first(p, valid)
         if mean is not None:
             value = value - mean
             if valid is not None:

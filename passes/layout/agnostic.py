@@ -395,6 +395,7 @@ _ROWS: dict[str, Form] = {
     "burnish::QMatMul": RowForm(1, QUANTIZED_CORE),
     "burnish::AddLayerNorm": RowForm(2, 4),
     "burnish::AddRMSNorm": RowForm(2, 3),
+    "burnish::QAddLayerNorm": RowForm(2, 4),
     "LayerNormalization": RowForm(1, 3),
     "RMSNormalization": RowForm(1, 2),
 }

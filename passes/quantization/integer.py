@@ -4,6 +4,7 @@
 
     Conv(dequantize(x), dequantize(w), b)  =  burnish::QConv(x, w, ..., b; Add:channel)
     quantize(burnish::QConv(...))          =  burnish::QConv(...; y_dtype)
+    quantize(burnish::AddLayerNorm(...))   =  burnish::QAddLayerNorm(...; y_dtype)
     quantize(move(burnish::QConv(...)))    =  move(burnish::QConv(...; y_dtype))
     move(dequantize(x))                    =  dequantize(move(x))
     quantize(dequantize(x))                =  x, if both have the same parameters
@@ -122,6 +123,16 @@ def _constant(value: Value | None) -> NDArray[Any] | None:
     return made
 
 
+def image_rank(node: Node) -> int | NoMatch:
+    """The rank of an image that integer kernels take: one or two axes, known padding."""
+    rank = node.required(0).t.rank
+    if rank not in (3, 4):
+        return NoMatch("it has not 1 or 2 spatial axes", node)
+    if node.str_attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return NoMatch("the padding depends on the input size", node)
+    return rank
+
+
 class MakeQConv(Rule):
     """Conv of dequantized data and weights => burnish::QConv."""
 
@@ -137,11 +148,9 @@ class MakeQConv(Rule):
         weights = weights_of(node.required(1), 0)
         if isinstance(weights, NoMatch):
             return weights
-        rank = node.required(0).t.rank
-        if rank not in (3, 4):
-            return NoMatch("it has not 1 or 2 spatial axes", node)
-        if node.str_attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-            return NoMatch("the padding depends on the input size", node)
+        rank = image_rank(node)
+        if isinstance(rank, NoMatch):
+            return rank
         bias = _constant(node.input(2))
         if node.input(2) is not None and (bias is None or bias.ndim != 1):
             return NoMatch("the bias is not constant", node)
@@ -271,6 +280,31 @@ class AbsorbQuantize(Rule):
         return Replacement({node.output: made.output}, (product, node))
 
 
+class QuantizeNorm(Rule):
+    """quantize(AddLayerNorm(...)) => a normalization that stores 8 bits, beside float32 if used."""
+
+    name = "quantize-norm"
+    anchors = ("QuantizeLinear",)
+
+    def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
+        """The normalization stores what the QuantizeLinear makes."""
+        norm = node.required(0).producer
+        if norm is None or norm.key != "burnish::AddLayerNorm" or norm.graph is not node.graph:
+            return NoMatch("what is quantized is no normalized sum", node)
+        if norm.output.dtype != "float32":
+            return NoMatch(f"it is computed in {norm.output.dtype}", norm)
+        found = parameters(node)
+        if isinstance(found, NoMatch):
+            return found
+        attrs: dict[str, Attr] = {**norm.attrs, "y_dtype": found.dtype}
+        attrs |= {"y_scale": found.scale, "y_zero_point": found.zero}
+        old = [node.output, *norm.outputs]
+        made = b.node("QAddLayerNorm", norm.inputs, attrs, domain="burnish", outputs=len(old))
+        pairs = zip(old, made.outputs, strict=True)
+        values = {v: new for v, new in pairs if v is not None and new is not None}
+        return Replacement(values, (norm, node))
+
+
 class RaiseQuantize(Rule):
     """quantize(move(product)) => move(quantize(product)), if elements only change their places."""
 
@@ -352,7 +386,8 @@ class IntegerResults(RewritePass):
 
     Before: burnish::QConv (float32) -> QuantizeLinear, or views and transposes in between.
     After: burnish::QConv that stores 8 bits; residuals are read as they are stored.
-    Keeps: results that are used in float32 as well.
+        burnish::QAddLayerNorm, which also stores float32 where it is used.
+    Keeps: other results that are used in float32 as well.
     Numerics: reassociates.
     """
 
@@ -362,6 +397,7 @@ class IntegerResults(RewritePass):
         AbsorbDequantize(),
         RaiseQuantize(),
         AbsorbQuantize(),
+        QuantizeNorm(),
         SinkDequantize(),
         CancelQuantize(),
     )

@@ -11,6 +11,7 @@ from tvm import tirx
 from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
 from burnish.backends.cpu.norm import GroupNormSpec, NormSpec, group_norm, norm
+from burnish.backends.cpu.requantize import Rounding
 from burnish.ir.postops import parse_postops
 from tests.support.cpu_kernels import dirty, run_once
 
@@ -59,6 +60,31 @@ def test_skip_and_postops(isa: Isa, sum_output: bool) -> None:
     np.testing.assert_allclose(got[0], want, rtol=1e-5, atol=1e-5)
     if sum_output:
         np.testing.assert_array_equal(got[1], x + skip)
+
+
+@ISAS
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize(("result", "sum_output"), [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("width", [9, 64, 197])
+def test_codes(isa: Isa, dtype: str, result: bool, sum_output: bool, width: int) -> None:
+    rows, step, zero = 40, 0.02, 3
+    x, skip, scale, bias = _f32(rows, width), _f32(rows, width), _f32(width), _f32(width)
+    spec = NormSpec(
+        (rows,), width, bias=True, skip=True, sum_output=sum_output, result=result,
+        codes=Rounding.whole(dtype, zero), scale_of_codes=step,
+    )  # fmt: skip
+    outputs = [dirty(x.shape, dtype)] + [dirty(x.shape)] * (result + sum_output)
+    codes, *others = run_once(norm(isa, spec), isa, [x, skip, scale, bias], outputs)
+    want = _reference(x.astype("f8") + skip, "layer", 1e-5) * scale + bias
+    ends = np.iinfo(dtype)
+    exact = np.clip(want / step + zero, ends.min, ends.max)
+    # Half a step, and what float32 is not exact by.
+    assert np.abs(codes - exact).max() < 0.501
+    assert (codes == ends.min).any()
+    if result:
+        np.testing.assert_allclose(others[0], want, rtol=1e-5, atol=1e-5)
+    if sum_output:
+        np.testing.assert_array_equal(others[-1], x + skip)
 
 
 def test_without_scale() -> None:

@@ -361,6 +361,13 @@ QUANTIZED = {
         weights=SCALES
         | {"w": _codes(8, 8, 1, 1), "v": _codes(8, 8, 1, 1), "u": _codes(8, 16, 1, 1)},
     ),
+    "quantized_norm": Case(
+        "(float[3,24] x, float[3,24] r) => (uint8[3,24] y) "
+        "<float s, uint8 z, float[24] g0, float[24] b> "
+        "{ a = Add(x, r) n = LayerNormalization(a, g0, b) y = QuantizeLinear(n, s, z) }",
+        ("burnish::QAddLayerNorm",),
+        weights=SCALE,
+    ),
     "quantized_batches": Case(
         "(uint8[2,5,16] x, int8[2,16,6] w) => (float[2,5,6] y) <float s, uint8 z, int8 v> "
         f"{{ {DEQUANTIZED} e = DequantizeLinear(w, s, v) y = MatMul(d, e) }}",

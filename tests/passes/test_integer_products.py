@@ -215,3 +215,37 @@ def test_without_integers_nothing_changes() -> None:
     graph = quantized_net()
     PassManager(pipeline(3)).run(graph)
     assert not any(key.startswith("burnish::Q") for key in keys(graph))
+
+
+NORM = coded("""g (uint8[3,64] x, float[3,64] r) => (float[3,64] y)
+<float s = {0.1}, uint8 z = {7}, int8[64,64] w, int8[64,64] v, float ws = {0.01},
+ float[64] a, float[64] b, float t = {0.02}> {
+    xd = D(x, s, z)
+    wd = D(w, ws)
+    p = MatMul(xd, wd)
+    c = Add(p, r)
+    n = LayerNormalization(c, a, b)
+    nq = Q(n, t, z)
+    nd = D(nq, t, z)
+    vd = D(v, ws)
+    m = MatMul(nd, vd)
+    y = Add(m, RESIDUAL)
+}""")
+
+
+@pytest.mark.parametrize(("residual", "outputs"), [("n", "cy-"), ("c", "c-s"), ("r", "c--")])
+def test_a_normalization_stores_codes_beside_what_is_used(residual: str, outputs: str) -> None:
+    text = NORM.replace("RESIDUAL", residual)
+    feeds = {
+        "x": RNG.integers(0, 255, (3, 64)).astype(np.uint8),
+        "r": RNG.standard_normal((3, 64)).astype(np.float32),
+    }
+    graph = optimized(parse(text, seed=1))
+    found = keys(graph)
+    assert found["burnish::QAddLayerNorm"] == 1
+    assert found["QuantizeLinear"] == found["burnish::AddLayerNorm"] == 0
+    (node,) = (n for n in graph.nodes if n.key == "burnish::QAddLayerNorm")
+    kept = [*node.outputs, None, None][:3]
+    assert "".join(c if v is not None else "-" for c, v in zip("cys", kept, strict=True)) == outputs
+    assert node.output.dtype == "uint8"
+    same(parse(text, seed=1), graph, feeds, step=0.05)

@@ -7,6 +7,7 @@ from typing import Any
 from burnish.backends.base import KernelRule, Refused
 from burnish.backends.composites import NormForm, norm_call, norm_rules, refuse_norm
 from burnish.backends.cpu.norm import GroupNormSpec, NormSpec, group_norm, norm
+from burnish.backends.cpu.requantize import Rounding
 from burnish.backends.cpu.rules.common import lower_operands, refuse_dtype, refuse_operands
 from burnish.backends.cpu.softmax import SoftmaxSpec, softmax
 from burnish.ir import Node
@@ -63,6 +64,46 @@ def _emit_norm(ctx: NodeContext, node: Node, form: NormForm) -> None:
     )
 
 
+_SUM_NORM = NormForm("layer", True)
+
+
+def _accepts_quantized_norm(node: Node) -> Refused | None:
+    read = node.inputs[: _SUM_NORM.core]
+    if any(v is not None and v.dtype != "float32" for v in read):
+        return Refused("what is normalized is not float32")
+    return refuse_norm(node, _SUM_NORM) or refuse_operands(node, _SUM_NORM.core)
+
+
+def _emit_quantized_norm(ctx: NodeContext, node: Node) -> None:
+    call = norm_call(ctx, node, _SUM_NORM)
+    operands = lower_operands(ctx, node, _SUM_NORM.core)
+    outputs = [v.t for v in node.outputs if v is not None]
+    result, total = (len(node.outputs) > i and node.outputs[i] is not None for i in (1, 2))
+    rounding = Rounding.whole(node.str_attr("y_dtype"), node.int_attr("y_zero_point"))
+    scale = node.float_attr("y_scale")
+
+    def build(shapes: CallShapes) -> Any:
+        spec = NormSpec(
+            shapes.inputs[0][:-1],
+            call.width,
+            _SUM_NORM.kind,
+            call.epsilon,
+            call.scale,
+            call.bias,
+            _SUM_NORM.skip,
+            total,
+            call.postops,
+            codes=rounding,
+            scale_of_codes=scale,
+            result=result,
+        )
+        return norm(ctx.isa, spec)
+
+    name, key = call.name_and_key(_SUM_NORM, len(outputs))
+    key = (*key, rounding, scale, result)
+    ctx.set(*ctx.call(f"q{name}", key, build, [*call.tensors, *operands], outputs))
+
+
 def _accepts_group_norm(node: Node) -> Refused | None:
     x = node.required(0)
     if len(x.shape) < 2 or not isinstance(x.shape[1], int):
@@ -93,4 +134,5 @@ ROW_RULES = (
     KernelRule("Softmax", _accepts_softmax, _emit_softmax),
     KernelRule("LogSoftmax", _accepts_softmax, _emit_softmax),
     *norm_rules(_accepts_norm, _emit_norm),
+    KernelRule("burnish::QAddLayerNorm", _accepts_quantized_norm, _emit_quantized_norm),
 )

@@ -17,11 +17,18 @@ def add_layer_norm(b: Builder, node: Node, inputs: Sequence[Value | None]) -> li
     ``sum = x + skip`` (one shape), ``y = LayerNormalization(sum)`` over the last axis with
     ``epsilon``, then post-ops; the second output is there only when somebody uses it.
     """
+    return [*layer_norm_of_sum(b, node, inputs)][: len(node.outputs)]
+
+
+def layer_norm_of_sum(
+    b: Builder, node: Node, inputs: Sequence[Value | None]
+) -> tuple[Value, Value]:
+    """``y`` and ``sum`` of AddLayerNorm."""
     x, skip, scale, bias, *operands = inputs
     total = b.op("Add", x, skip)
     epsilon = node.float_attr("epsilon", 1e-5)
     y = b.op("LayerNormalization", total, scale, bias, axis=-1, epsilon=epsilon)
-    return [apply_postops(b, node, y, operands), total][: len(node.outputs)]
+    return apply_postops(b, node, y, operands), total
 
 
 @define("AddRMSNorm")

@@ -18,6 +18,7 @@ from burnish.ir.composites import define
 from burnish.ir.definitions.attention import attend
 from burnish.ir.definitions.convolution import CONV_ATTRS, is_channels_last, run_channels_first
 from burnish.ir.definitions.epilogue import apply_postops, scalar_constant
+from burnish.ir.definitions.normalization import layer_norm_of_sum
 from burnish.ir.definitions.pooling import POOL_ATTRS
 from burnish.ir.graph import Node, Value
 from burnish.ir.types import to_numpy
@@ -121,6 +122,16 @@ def _parameters(b: Builder, node: Node, name: str, dtype: str) -> tuple[Value, V
     zero = np.asarray(node.int_attr(f"{name}_zero_point"), to_numpy(dtype))
     scale = scalar_constant(b, node.float_attr(f"{name}_scale"), "float32")
     return scale, b.constant(zero)
+
+
+@define("QAddLayerNorm")
+def q_add_layer_norm(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
+    """``QAddLayerNorm(x, skip, scale, bias?, *operands) -> (codes, y?, sum?)``.
+
+    ``AddLayerNorm``, whose result is stored as that of ``QMatMul`` too.
+    """
+    y, total = layer_norm_of_sum(b, node, inputs)
+    return [_stored(b, node, y), y, total][: len(node.outputs)]
 
 
 @define("QBatchMatMul")
