@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(folder: Path) -> dict[str, Any]:
-    """What a search within 0.001 of the cosine similarity found."""
+    """What a search within 0.001 of the cosine similarity found, by the times it measured."""
     report = folder / "report.json"
     command = ["compile", str(folder / "net.onnx"), "-o", str(folder / "net.burnish"), "--best"]
     command += ["--calibration-data", str(folder / "data.npz"), "--max-drop", "0.001", "--strict"]
@@ -59,6 +59,7 @@ def built(folder: Path) -> dict[str, Any]:
     return dict(json.loads(report.read_text()))
 
 
+@pytest.mark.timing
 def test_it_keeps_the_budget_on_unseen_samples(built: dict[str, Any], folder: Path) -> None:
     assert built["drop"] <= 0.001
     assert (built["chosen_on"], built["judged_on"]) == (16, 6)
@@ -68,6 +69,7 @@ def test_it_keeps_the_budget_on_unseen_samples(built: dict[str, Any], folder: Pa
     assert 1 - found.outputs[0].cosine <= 0.001
 
 
+@pytest.mark.timing
 def test_the_sensitive_product_alone_stays_higher(built: dict[str, Any], folder: Path) -> None:
     precisions = [region["precision"] for region in built["regions"]]
     assert precisions[0] == precisions[1] == "int8"
@@ -83,6 +85,7 @@ def test_the_sensitive_product_alone_stays_higher(built: dict[str, Any], folder:
     assert "the budget leaves it" in built["regions"][2]["reason"]
 
 
+@pytest.mark.timing
 def test_the_front_goes_from_fp32_to_the_fastest(built: dict[str, Any], folder: Path) -> None:
     front = built["front"]
     assert front[0]["label"] == "4 x fp32"
