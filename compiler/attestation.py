@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from burnish.artifact import NodeInfo
+from burnish.bench.profile import amount
 from burnish.errors import PrecisionError, first_few
 from burnish.lowering.precision import is_product
 from burnish.options import INTEGERS
@@ -169,17 +171,21 @@ def check_strict(
     )
 
 
-def operation_shares(infos: Sequence[NodeInfo]) -> dict[str, float]:
+def operation_shares(
+    infos: Sequence[NodeInfo], sizes: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, float]:
     """Shares of the operations of convolutions and matrix products, by precision.
 
-    Products whose operations depend on symbolic sizes count as the mean of the others.
+    Args:
+        infos: What is attested.
+        sizes: Sizes of symbolic dims; products that depend on others count as the mean of those
+            that do not.
     """
-    products = [info for info in infos if is_product(info.op)]
-    counted = [int(info.flops) for info in products if info.flops.isdigit() and int(info.flops)]
-    typical = sum(counted) / len(counted) if counted else 1.0
+    counts = [(info, amount(info.flops, sizes)) for info in infos if is_product(info.op)]
+    known = [count for _, count in counts if count]
+    typical = sum(known) / len(known) if known else 1.0
     weights: dict[str, float] = {}
-    for info in products:
-        flops = int(info.flops) if info.flops.isdigit() else 0
-        weights[info.precision] = weights.get(info.precision, 0.0) + (flops or typical)
+    for info, count in counts:
+        weights[info.precision] = weights.get(info.precision, 0.0) + (count or typical)
     total = sum(weights.values())
     return {precision: share / total for precision, share in weights.items()}

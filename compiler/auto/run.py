@@ -20,6 +20,7 @@ from burnish.auto.result import AutoReport, FrontPoint, RegionChoice
 from burnish.auto.search import ORDER, Levels, Search, TurnedBack
 from burnish.auto.timing import BuildTimes, time_builds
 from burnish.backends.registry import resolve_target
+from burnish.bench.profile import input_sizes
 from burnish.calibration.data import open_data
 from burnish.calibration.samples import Sample
 from burnish.check import RecordedCase, RecordedReference
@@ -307,7 +308,8 @@ class _Auto:
             )
             for i, region in enumerate(self.regions)
         )
-        bound = self.budget.bound
+        bound, manifest = self.budget.bound, read_manifest(final.path)
+        shares = operation_shares(manifest.nodes, input_sizes(manifest, self.chosen_on[0]))
         return AutoReport(
             metric=self.budget.metric,
             bound=bound if math.isfinite(bound) else None,
@@ -319,7 +321,7 @@ class _Auto:
             judged_on=len(self.held),
             evaluations=len(search.points) + self.judged,
             seconds={**self.seconds, "auto": min(self.calls.values())},
-            below_fp32=1.0 - operation_shares(read_manifest(final.path).nodes).get("fp32", 0.0),
+            below_fp32=1.0 - shares.get("fp32", 0.0),
             regions=regions,
             turned_back=self._turned_back(search),
             front=tuple(

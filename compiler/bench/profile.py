@@ -141,7 +141,7 @@ def profile(
     fastest = min(taken, key=lambda calls: sum(call.duration_us for call in calls))
     seconds = [min(calls[i].duration_us for calls in taken) / 1e6 for i in range(len(names))]
     manifest = compiled.manifest
-    sizes = _sizes(manifest, feeds)
+    sizes = input_sizes(manifest, feeds)
     steps = [
         _step(call, time, node, sizes, roofline)
         for call, time, node in zip(
@@ -175,15 +175,15 @@ def _step(
     sizes: Mapping[str, int],
     roofline: Roofline | None,
 ) -> Step:
-    flops = _evaluate(node.flops, sizes) if node else None
-    nbytes = _evaluate(node.nbytes, sizes) if node else None
+    flops = amount(node.flops, sizes) if node else None
+    nbytes = amount(node.nbytes, sizes) if node else None
     limit = None
     if roofline is not None and node is not None and flops is not None and nbytes is not None:
         limit = roofline.seconds(flops, nbytes, node.precision)
     return Step(call.name, call.start_us, seconds, node, flops, nbytes, limit)
 
 
-def _sizes(manifest: Manifest, feeds: Feeds) -> dict[str, int]:
+def input_sizes(manifest: Manifest, feeds: Feeds) -> dict[str, int]:
     """Sizes of the symbolic dims that the inputs give."""
     return {
         dim: size
@@ -193,10 +193,11 @@ def _sizes(manifest: Manifest, feeds: Feeds) -> dict[str, int]:
     }
 
 
-def _evaluate(text: str, sizes: Mapping[str, int]) -> int | None:
+def amount(text: str, sizes: Mapping[str, int]) -> int | None:
+    """Operations or bytes as a manifest has them; None if a size is known while it runs only."""
     try:
         return evaluate(parse_dim(text), sizes)
-    except (KeyError, ValueError):  # a size that is known while the model runs
+    except (KeyError, ValueError):
         return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from burnish.attestation import check_strict, node_infos, summary
+from burnish.attestation import check_strict, node_infos, operation_shares, summary
 from burnish.backends.registry import resolve_target
 from burnish.errors import PrecisionError
 from burnish.lowering.context import KernelCall
@@ -97,3 +97,11 @@ def test_weights_alone_in_less_are_what_was_asked_for_or_not() -> None:
     check_strict([replace(info, weights="int8")], "int8", {}, "int8")
     with pytest.raises(PrecisionError, match="1 of 1 products are not in int8"):
         check_strict([replace(info, weights="int8")], "int8", {})
+
+
+def test_shares_of_operations_know_the_sizes_of_symbolic_dims() -> None:
+    calls = [call("MatMul", "float32", "float32", "m"), call("burnish::QMatMul", "int8", "int8")]
+    fixed, symbolic = node_infos(calls, X86, "int8", {}, {})
+    infos = [replace(fixed, flops="100"), replace(symbolic, flops="100*batch")]
+    assert operation_shares(infos, {"batch": 3}) == {"fp32": 0.25, "int8": 0.75}
+    assert operation_shares(infos) == {"fp32": 0.5, "int8": 0.5}
