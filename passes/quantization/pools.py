@@ -17,7 +17,7 @@ from burnish.ir.definitions.convolution import channels_first_format, channels_l
 from burnish.ir.definitions.pooling import POOL_ATTRS
 from burnish.passes.base import Numerics
 from burnish.passes.patterns import NoMatch, Tracer
-from burnish.passes.quantization.integer import dequantizer
+from burnish.passes.quantization.integer import dequantizer, image_rank
 from burnish.passes.quantization.parameters import Parameters
 from burnish.passes.rewrite import Replacement, RewritePass, Rule
 
@@ -43,11 +43,9 @@ class MakeQAveragePool(Rule):
         data = dequantizer(node.required(0))
         if isinstance(data, NoMatch):
             return data
-        rank = node.required(0).t.rank
-        if rank not in (3, 4):
-            return NoMatch("it has not 1 or 2 spatial axes", node)
-        if node.str_attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-            return NoMatch("the padding depends on the input size", node)
+        rank = image_rank(node)
+        if isinstance(rank, NoMatch):
+            return rank
         attrs = _attributes(data[1], channels_first_format(rank))
         attrs |= {n: node.attrs[n] for n in POOL_ATTRS[node.op] if n in node.attrs}
         made = b.node(f"Q{node.op}", [data[0].required(0)], attrs, domain="burnish")

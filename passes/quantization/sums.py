@@ -23,6 +23,7 @@ from burnish.ir.types import BY_NAME
 from burnish.passes.fusion.conv_norm import spatial_attrs
 from burnish.passes.patterns import NoMatch, Tracer
 from burnish.passes.quantization.asymmetric import split, zero_point
+from burnish.passes.quantization.integer import image_rank
 from burnish.passes.quantization.parameters import centered
 from burnish.passes.rewrite import Replacement, RewritePass, Rule
 
@@ -125,11 +126,9 @@ class MakeSumsOfConv(Rule):
 
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """Take the zero points off the sums; write padding out if its code is not known."""
-        rank = node.required(0).t.rank
-        if rank not in (3, 4):
-            return NoMatch("it has not 1 or 2 spatial axes", node)
-        if node.str_attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-            return NoMatch("the padding depends on the input size", node)
+        rank = image_rank(node)
+        if isinstance(rank, NoMatch):
+            return rank
         found = _operands(b, node, 0)
         if isinstance(found, NoMatch):
             return found
