@@ -23,7 +23,8 @@ PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64
 #: Products that an error names at most.
 _LISTED = 20
 
-_FLOATS = frozenset(PRECISIONS.values())
+#: Storage of activations; other types are sizes, indices and conditions.
+_COUNTED = frozenset({*PRECISIONS.values(), "int8", "uint8"})
 
 #: Why a node is in fp32 that no pass kept there on purpose.
 _AT_BORDER = "what reads its result takes fp32"
@@ -62,7 +63,7 @@ def emulation(target: Target, precision: str) -> list[str]:
 
 def summary(infos: Sequence[NodeInfo]) -> str:
     """How many kernels lie and compute in which precision, in one line."""
-    pairs = Counter((i.storage, i.precision) for i in infos if i.kernel and i.storage in _FLOATS)
+    pairs = Counter((i.storage, i.precision) for i in infos if i.kernel and i.storage in _COUNTED)
     parts = [
         f"{count} in {storage}" + (f" (computed in {precision})" if precision != storage else "")
         for (storage, precision), count in pairs.most_common()

@@ -78,6 +78,19 @@ def test_summary_counts_floats_by_storage_and_arithmetic() -> None:
     assert text == "kernels store their results: 3 in fp16 (computed in fp32), 1 in fp16, 1 in fp32"
 
 
+def test_summary_counts_what_is_stored_in_8_bits() -> None:
+    calls = [
+        *[call("burnish::QConv", "uint8", "int8")] * 4,
+        *[call("MaxPool", "uint8", "")] * 2,
+        call("burnish::QMatMul", "float32", "int8"),
+    ]
+    text = summary(node_infos(calls, X86, "int8", {}, {}))
+    assert text == (
+        "kernels store their results: 4 in uint8 (computed in int8), 2 in uint8, "
+        "1 in fp32 (computed in int8)"
+    )
+
+
 def test_weights_alone_in_less_are_what_was_asked_for_or_not() -> None:
     graph = golden.parse(
         "g (float[2,64] x) => (float[2,8] y) <int4[64,8] w, float[2,8] s, int4[2,8] z> "
