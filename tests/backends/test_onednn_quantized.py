@@ -25,10 +25,10 @@ from burnish.passes.manager import PassManager
 from burnish.passes.quantization import QuantizeStatic
 from burnish.report.doctor import short_products
 from burnish.requests import CompileReport, CompileRequest
-from tests.passes.test_quantization import measured
 from tests.support import reference
 from tests.support.cpu_kernels import Array, dirty
 from tests.support.golden import parse
+from tests.support.quantization import measured
 
 MISSING = X86.libraries["onednn"]()
 if MISSING is not None:

@@ -11,8 +11,8 @@ from burnish.ir import Graph
 from burnish.passes.base import PassContext
 from burnish.passes.manager import PassManager
 from burnish.passes.pipelines import pipeline
-from tests.passes.test_integer_products import keys, optimized, same
 from tests.support.golden import parse
+from tests.support.quantization import keys, optimized, same
 
 RNG = np.random.default_rng(5)
 

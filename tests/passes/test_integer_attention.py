@@ -11,9 +11,8 @@ import burnish
 from burnish.check.reference import Reference
 from burnish.export import to_model
 from burnish.ir import Graph
-from tests.passes.test_integer_products import coded, keys, optimized
-from tests.passes.test_quantization import evaluated
 from tests.support.golden import parse
+from tests.support.quantization import coded, evaluated, keys, optimized
 
 RNG = np.random.default_rng(8)
 LENGTH, HEADS, WIDTH = 11, 3, 8

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from burnish.ir import Graph
-from tests.passes.test_integer_products import coded, keys, optimized, same
 from tests.support.golden import parse
+from tests.support.quantization import coded, keys, optimized, same
 
 RNG = np.random.default_rng(3)
 FEEDS = {"x": RNG.integers(0, 255, (2, 5, 7, 6)).astype(np.uint8)}

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 
-from burnish.check.reference import Reference
-from burnish.export import to_model
 from burnish.ir import Graph
 from burnish.passes.manager import PassManager
 from burnish.passes.pipelines import pipeline
 from burnish.passes.quantization import QuantizeStatic
-from tests.passes.test_quantization import CONV_NET, FEEDS, evaluated, measured
 from tests.support.golden import parse
+from tests.support.quantization import (
+    CONV_NET,
+    FEEDS,
+    coded,
+    keys,
+    measured,
+    optimized,
+    same,
+)
 
 RNG = np.random.default_rng(31)
-
-
-def optimized(graph: Graph) -> Graph:
-    """A graph through the whole pipeline."""
-    PassManager(pipeline(3, integers=True), verify_ir=True).run(graph)
-    return graph
-
-
-def keys(graph: Graph) -> Counter[str]:
-    """Operators of a graph."""
-    return Counter(n.key for n in graph.walk())
-
-
-def same(before: Graph, after: Graph, feeds: dict[str, Any], step: float = 0.0) -> None:
-    """Both graphs compute the same, but for ``step`` where a rounding fell the other way."""
-    with Reference(to_model(before)) as reference:
-        wanted = reference.run(None, feeds)
-    for found, expected in zip(evaluated(after, feeds), wanted, strict=True):
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=step + 1e-5 * scale)
 
 
 def quantized_net(**options: Any) -> Graph:
@@ -67,11 +52,6 @@ def test_a_convolutional_network_computes_in_integers(
     assert residual[0].startswith("Add:quantized:")
     assert residual[-1] == "Relu"
     same(quantized_net(**options), graph, FEEDS, step=0.02)
-
-
-def coded(text: str) -> str:
-    """A graph with the constants of quantization in short."""
-    return text.replace("Q(", "QuantizeLinear(").replace("D(", "DequantizeLinear(")
 
 
 GEMM = coded("""g (uint8[3,4] x) => (float[3,5] y)

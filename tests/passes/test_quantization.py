@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from burnish.check.reference import Reference
 from burnish.errors import UsageError
-from burnish.export import to_model
 from burnish.ir import Graph
 from burnish.passes.base import PassContext
 from burnish.passes.manager import PassManager
@@ -20,6 +18,7 @@ from burnish.passes.quantization.parameters import (
     quantize_weights,
 )
 from tests.support.golden import parse
+from tests.support.quantization import CONV_NET, FEEDS, evaluated, measured
 
 RNG = np.random.default_rng(21)
 
@@ -56,39 +55,6 @@ def test_a_large_bias_widens_the_scale_of_its_channel() -> None:
     values, scale = quantize_bias(bias, 1e-4, found.scale)
     np.testing.assert_allclose(values * scale.astype(np.float64), bias, rtol=1e-6, atol=1e-9)
     assert found.scale[0] > found.scale[1]
-
-
-CONV_NET = """g (float[1,3,8,8] x) => (float[1,10] y)
-<float[4,3,3,3] w1, float[4] b1, float[4,4,3,3] w2, float[4,10] w3> {
-    c1 = Conv<pads=[1,1,1,1]>(x, w1, b1)
-    r1 = Relu(c1)
-    c2 = Conv<pads=[1,1,1,1]>(r1, w2)
-    sum = Add(c2, r1)
-    r2 = Relu(sum)
-    p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r2)
-    a = GlobalAveragePool(p)
-    f = Flatten(a)
-    y = MatMul(f, w3)
-}"""
-FEEDS = {"x": RNG.standard_normal((1, 3, 8, 8), dtype=np.float32)}
-
-
-def evaluated(graph: Graph, feeds: dict[str, Any], names: list[str] | None = None) -> list[Any]:
-    """Results of a graph on onnxruntime."""
-    with Reference(to_model(graph)) as reference:
-        return reference.run(names, feeds)
-
-
-def measured(graph: Graph, feeds: dict[str, Any]) -> dict[str, Interval]:
-    """Ranges of all float values of a graph on one input."""
-    outputs = graph.outputs
-    values = [n.output for n in graph.nodes if n.output.dtype == "float32"]
-    graph.set_outputs([*outputs, *(v for v in values if v not in outputs)])
-    names = [v.name for v in graph.outputs]
-    arrays = dict(zip(names, evaluated(graph, feeds), strict=True))
-    graph.set_outputs(outputs)
-    arrays |= {k: v for k, v in feeds.items() if v.dtype == np.float32}
-    return {name: Interval(float(a.min()), float(a.max())) for name, a in arrays.items()}
 
 
 def quantized(text: str, feeds: dict[str, Any], **options: Any) -> tuple[Graph, PassContext]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import ml_dtypes
 import numpy as np
 import onnx
@@ -19,6 +17,7 @@ from burnish.passes.manager import PassManager
 from burnish.passes.pipelines import pipeline
 from burnish.passes.quantization import QuantizeWeights
 from tests.support.golden import parse
+from tests.support.quantization import keys
 
 RNG = np.random.default_rng(17)
 NET = """g (float[n,80] x, float[n,24] r) => (float[n,24] y, float[n,7] z)
@@ -39,10 +38,6 @@ def optimized(graph: Graph, *, weight_only: bool = True) -> Graph:
     """A graph through the whole pipeline."""
     PassManager(pipeline(3, weight_only=weight_only), verify_ir=True).run(graph)
     return graph
-
-
-def keys(graph: Graph) -> Counter[str]:
-    return Counter(n.key for n in graph.walk())
 
 
 def same(model: onnx.ModelProto, after: Graph, feeds: dict[str, np.ndarray]) -> None:
