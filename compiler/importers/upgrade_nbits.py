@@ -1,6 +1,7 @@
-"""onnxruntime's product with weights in 4 or 8 bits as the composite that keeps them so.
+"""onnxruntime's products and tables with weights in 4 or 8 bits, which are kept so.
 
-The form follows onnxruntime's ``docs/ContribOperators.md``, com.microsoft::MatMulNBits.
+The forms follow onnxruntime's ``docs/ContribOperators.md``, com.microsoft::MatMulNBits and
+com.microsoft::GatherBlockQuantized.
 """
 
 from __future__ import annotations
@@ -56,6 +57,41 @@ def matmul_nbits(b: Builder, node: Node) -> None:
     replace_node(b, node, [y])
 
 
+@upgrade("GatherBlockQuantized", until=ALWAYS, domain=MICROSOFT)
+def gather_block_quantized(b: Builder, node: Node) -> None:
+    """(data, indices, scales, zero_points?): rows are gathered as they are stored, a byte each."""
+    data, indices, bits = node.required(0), node.required(1), node.int_attr("bits", 4)
+    array, zero = _constant(node, 0, "table"), node.input(3)
+    gathered = node.int_attr("gather_axis") % array.ndim
+    blocked = node.int_attr("quantize_axis", 1) % array.ndim
+    if gathered == blocked:
+        raise ModelError("GatherBlockQuantized that gathers along its blocks has no standard form")
+    scales = _constant(node, 2, "scales")
+    parameters: list[NDArray[Any]] = [scales]
+    if data.dtype == "uint8":
+        if bits not in _TYPES:
+            raise ModelError(f"GatherBlockQuantized with {bits} bits", hint="4 and 8 are supported")
+        array = _numbers(array, bits, data.array.shape[-1] * (8 // bits))
+        middle = np.full(scales.shape, 2 ** (bits - 1), np.uint8)
+        given = None if zero is None else _constant(node, 3, "zero points")
+        parameters.append(middle if given is None else _numbers(given, bits, scales.shape[-1]))
+    elif data.dtype in ("int4", "uint4"):
+        wide = np.int8 if data.dtype == "int4" else np.uint8
+        array = array.astype(wide)
+        if zero is not None:
+            parameters.append(_constant(node, 3, "zero points").astype(wide))
+    else:
+        raise ModelError(f"GatherBlockQuantized of {data.dtype}", hint="store it in 4 or 8 bits")
+    if indices.t.rank is None:
+        raise ModelError("GatherBlockQuantized with indices of an unknown rank")
+    axis = blocked if blocked < gathered else blocked - 1 + indices.t.rank
+    parts = [b.constant(x, data.name) for x in (array, *parameters)]
+    rows = [b.op("Gather", part, indices, axis=gathered) for part in parts]
+    size = node.int_attr("block_size", 128)
+    y = b.op("DequantizeLinear", *rows, axis=axis, block_size=size, name=node.name)
+    replace_node(b, node, [y])
+
+
 def _single(b: Builder, value: Value) -> Value:
     """In float32."""
     return value if value.dtype == "float32" else b.op("Cast", value, to=BY_NAME["float32"].onnx)
@@ -64,7 +100,7 @@ def _single(b: Builder, value: Value) -> Value:
 def _constant(node: Node, index: int, what: str) -> NDArray[Any]:
     value = node.required(index)
     if not value.is_const:
-        raise ModelError(f"MatMulNBits whose {what} are computed while the model runs")
+        raise ModelError(f"{node.op} whose {what} are computed while the model runs")
     return np.ascontiguousarray(value.array)
 
 
