@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -33,6 +34,12 @@ def text(outputs: Arrays, wanted: Arrays, inputs: Arrays) -> float:
 def notes(outputs: Arrays, wanted: Arrays, inputs: Arrays) -> float:
     """The share of a clip's notes."""
     return _share(outputs, wanted, NOTE)
+
+
+def sentence(outputs: Arrays, wanted: Arrays, inputs: Arrays) -> float:
+    """The cosine similarity of the mean over a sentence's tokens with what it was."""
+    now, before = (next(iter(arrays.values()))[0].mean(axis=0) for arrays in (outputs, wanted))
+    return float(now @ before / np.sqrt((now @ now) * (before @ before)))
 
 
 def _share(outputs: Arrays, wanted: Arrays, threshold: float) -> float:
