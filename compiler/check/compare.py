@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, cast
 import numpy as np
 import onnx
 
-from burnish.check.inputs import Shapes, draw_inputs
+from burnish.check.inputs import Shapes, draw_inputs, structure_of
 from burnish.check.metrics import compare_output
 from burnish.check.quantized import rounds_activations
 from burnish.check.recorded import RecordedCase, RecordedReference
@@ -25,8 +25,6 @@ Recorder: TypeAlias = Callable[[Sequence[Any]], RecordedReference]
 
 #: Rows of models whose tensors are stored in 16 bits, the least precise first.
 _STORED: tuple[Numerics, ...] = ("bf16", "fp16")
-
-
 #: What a reference is loaded from.
 _MODELS = (str, os.PathLike, bytes, onnx.ModelProto)
 
@@ -128,11 +126,7 @@ def attested_numerics(runnable: Any) -> Numerics:
 
 def _numerics_of(model: Any) -> Numerics:
     """The row for an ONNX model that stands in for a compiled one."""
-    if isinstance(model, (str, os.PathLike)):
-        model = onnx.load(model, load_external_data=False)
-    elif isinstance(model, bytes):
-        model = onnx.load_from_string(model)
-    types = {tensor.data_type for tensor in model.graph.initializer}
+    types = {tensor.data_type for tensor in structure_of(model).graph.initializer}
     rows: dict[int, Numerics] = {
         onnx.TensorProto.FLOAT16: "fp16",
         onnx.TensorProto.BFLOAT16: "bf16",

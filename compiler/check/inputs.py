@@ -62,7 +62,7 @@ class _Uses:
 
 def input_ranges(model: Model) -> list[InputRange]:
     """The graph inputs that have no default, and the range of those that are indices."""
-    proto = _proto(model)
+    proto = structure_of(model)
     uses = _uses(proto.graph)
     defaults = {tensor.name for tensor in proto.graph.initializer}
     return [_range_of(value, uses) for value in proto.graph.input if value.name not in defaults]
@@ -139,7 +139,13 @@ def _range_of_arg(arg: Any) -> InputRange:
     return InputRange(arg.name, dtype, tuple(arg.shape))
 
 
-def _proto(model: Model) -> onnx.ModelProto:
+def structure_of(model: Model) -> onnx.ModelProto:
+    """A model without its external data.
+
+    Raises:
+        InputFileError: There is no such file.
+        ModelError: It is no ONNX model.
+    """
     if isinstance(model, onnx.ModelProto):
         return model
     try:

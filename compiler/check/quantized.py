@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import onnx
 
+from burnish.check.inputs import structure_of
 from burnish.check.reference import Model
 
 #: Operators that round what they compute, or their inputs, to 8 or 16 bits.
@@ -21,13 +20,10 @@ def rounds_activations(model: Model) -> bool:
     Args:
         model: An ONNX file or model. External data are not read.
     """
-    if isinstance(model, (str, os.PathLike)):
-        model = onnx.load(Path(model), load_external_data=False)
-    elif isinstance(model, bytes):
-        model = onnx.load_from_string(model)
-    bodies = [list(model.graph.node), *(list(f.node) for f in model.functions)]
+    proto = structure_of(model)
+    bodies = [list(proto.graph.node), *(list(f.node) for f in proto.functions)]
     nodes = [node for body in bodies for node in _nodes(body)]
-    constants = {tensor.name for tensor in model.graph.initializer}
+    constants = {tensor.name for tensor in proto.graph.initializer}
     constants |= {node.output[0] for node in nodes if node.op_type == "Constant"}
     return any(
         node.op_type in _ROUNDING or node.op_type.startswith(_PREFIXES)
