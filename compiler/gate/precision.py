@@ -13,6 +13,9 @@ from burnish.gate.fields import WRONG, Field, Problems, boolean, suggest, text, 
 from burnish.options import INTEGERS, CompileOptions
 from burnish.precision.options import take_budget, take_quantize_options
 
+#: Options of quantization that 16 bits have a use for as well.
+_EXCLUSIONS = ("op_types_to_exclude", "nodes_to_exclude")
+
 
 def compile_options(row: Row) -> CompileOptions:
     """The options of a row's compilation; what its precision has no use for is left out.
@@ -28,8 +31,10 @@ def compile_options(row: Row) -> CompileOptions:
             "calibration_samples": model.calibration_samples,
             "strict": model.strict,
         }
-    if row.precision in INTEGERS:
-        more["quantization"] = take_quantize_options(dict(model.quantization))
+        chosen = dict(model.quantization)
+        if row.precision not in INTEGERS:
+            chosen = {name: value for name, value in chosen.items() if name in _EXCLUSIONS}
+        more["quantization"] = take_quantize_options(chosen)
     if row.precision == "auto":
         more["budget"] = take_budget(dict(model.budget))
     return CompileOptions(

@@ -81,12 +81,16 @@ def test_each_precision_gets_the_options_that_it_has_a_use_for(folder: Path) -> 
     (folder / "burnish.toml").write_text(
         HEAD
         + 'precisions = ["fp32", "bf16", "int8", "auto"]\n'
-        + 'quantization = { smooth-quant = 0.5 }\nbudget = { metric = "metric.py:f" }\n'
+        + 'quantization = { smooth-quant = 0.5, nodes-to-exclude = "Gemm_1" }\n'
+        + 'budget = { metric = "metric.py:f" }\n'
     )
     fp32, bf16, int8, auto = map(compile_options, load_config(folder / "burnish.toml").rows)
     assert fp32.calibration_data is None
     assert bf16.calibration_data == str(folder / "data.npz")
-    assert (bf16.quantization, bf16.budget) == (None, None)
+    assert bf16.quantization is not None
+    assert bf16.quantization.only_excludes
+    assert bf16.quantization.selection.nodes_to_exclude == ("Gemm_1",)
+    assert (fp32.quantization, bf16.budget) == (None, None)
     assert int8.quantization is not None
     assert int8.quantization.smooth_quant == 0.5
     assert auto.budget is not None
