@@ -9,11 +9,10 @@ import pytest
 from tvm import tirx
 
 from burnish.backends.cpu.conv import ConvSpec, conv, pack_conv
-from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
 from burnish.ir.postops import PostOp, parse_postops
 from tests.support import reference
-from tests.support.cpu_kernels import build, dirty, run
+from tests.support.cpu_kernels import build, dirty, operands, run
 
 both = pytest.mark.parametrize("isa", [AVX512, AVX2], ids=lambda i: i.name)
 SHORT = parse_postops(["Add:channel", "Relu"])
@@ -52,14 +51,7 @@ def check(isa: Isa, case: Case, symbolic: bool) -> None:
         w = rng.standard_normal((case.oc, case.ic // case.groups, *case.kernel)) / fan_in**0.5
         w = w.astype("f4")
         want = reference.conv(x, w, case.strides, case.pads, case.dilations, case.groups)
-        raw, packed = [], []
-        for p in case.postops:
-            if p.operand == "channel":
-                raw.append(rng.standard_normal(case.oc).astype("f4"))
-                packed.append(pack_channel(raw[-1], isa))
-            elif p.operand == "full":
-                raw.append(rng.standard_normal(want.shape).astype("f4"))
-                packed.append(raw[-1])
+        raw, packed = operands(rng, case.postops, want.shape, isa)
         want = reference.postops(want, case.postops, raw)
         (y,) = run(library, "k", [x, pack_conv(w, spec, isa), *packed], [dirty(want.shape)])
         np.testing.assert_allclose(y, want, rtol=2e-5, atol=2e-5)

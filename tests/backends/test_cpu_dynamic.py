@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
@@ -24,7 +22,7 @@ from burnish.backends.cpu.quantized import pack_codes
 from burnish.check.reference import Reference
 from burnish.ir.postops import parse_postops
 from tests.support import reference
-from tests.support.cpu_kernels import build, dirty, run
+from tests.support.cpu_kernels import build, dirty, operands, run
 
 ISAS = pytest.mark.parametrize("isa", [AVX512_VNNI, AVX512, AVX2], ids=lambda i: i.name)
 RNG = np.random.default_rng(5)
@@ -50,18 +48,12 @@ def test_product_is_exact(isa: Isa, dtype: str, postops: tuple[str, ...]) -> Non
     w_scale = RNG.uniform(0.5, 1.5, n).astype(np.float32)
     x_scale, zero = np.float32(1e-4), np.asarray(info.min + 77, dtype)
     sums = (x.astype(np.int64) - int(zero)) @ w.astype(np.int64)
-    raw: list[Any] = []
-    operands = []
-    for post in spec.postops:
-        if post.operand:
-            shape = (n,) if post.operand == "channel" else (rows, n)
-            raw.append(RNG.standard_normal(shape).astype(np.float32))
-            operands.append(pack_channel(raw[-1], isa) if post.operand == "channel" else raw[-1])
+    raw, added = operands(RNG, spec.postops, (rows, n), isa)
     want = reference.postops(sums * (np.float64(x_scale) * w_scale), spec.postops, raw)
     library = build({"k": dynamic_matmul(isa, spec)}, isa)
     packed = pack_codes(w.T.reshape(n, k, 1, 1), spec.product, isa)
     constants = [packed, pack_channel(w_scale, isa), column_sums(w, isa)]
-    (y,) = run(library, "k", [x, *constants, x_scale, zero, *operands], [dirty((rows, n))])
+    (y,) = run(library, "k", [x, *constants, x_scale, zero, *added], [dirty((rows, n))])
     np.testing.assert_allclose(y, want, rtol=3e-6, atol=3e-6 * np.abs(want).max())
 
 

@@ -21,7 +21,7 @@ from burnish.check.reference import Reference
 from burnish.errors import CompileError
 from burnish.ir.postops import parse_postops
 from tests.support import reference
-from tests.support.cpu_kernels import build, dirty, run
+from tests.support.cpu_kernels import build, dirty, operands, run
 
 both = pytest.mark.parametrize("isa", [AVX512, AVX2], ids=lambda i: i.name)
 BIAS_GELU = parse_postops(["Add:channel", "Gelu"])
@@ -54,15 +54,8 @@ def check(isa: Isa, spec: NBitsSpec, leads: list[tuple[int, ...]]) -> None:
     for lead in leads:
         rng = np.random.default_rng(len(lead))
         x = rng.standard_normal((*lead, spec.k)).astype(np.float32)
-        raw, operands = [], []
-        for post in spec.postops:
-            if post.operand == "channel":
-                raw.append(rng.standard_normal(spec.n).astype(np.float32))
-                operands.append(pack_channel(raw[-1], isa))
-            elif post.operand == "full":
-                raw.append(rng.standard_normal((*lead, spec.n)).astype(np.float32))
-                operands.append(raw[-1])
-        (y,) = run(library, "k", [x, *stored, *operands], [dirty((*lead, spec.n))])
+        raw, packed = operands(rng, spec.postops, (*lead, spec.n), isa)
+        (y,) = run(library, "k", [x, *stored, *packed], [dirty((*lead, spec.n))])
         sums = x.astype("f8") @ w
         want = reference.postops(sums, spec.postops, raw)
         # Sums of a block are taken before its zero point is: what cancels is larger.

@@ -9,7 +9,6 @@ import pytest
 from tvm import tirx
 
 from burnish.backends.cpu.conv import ConvSpec
-from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.gemm import packed_size
 from burnish.backends.cpu.isa import AVX2, AVX512, Isa
 from burnish.backends.cpu.stack import STACK_BYTES, stack
@@ -27,7 +26,7 @@ from burnish.backends.cpu.winograd_plan import plan_winograd
 from burnish.errors import CompileError
 from burnish.ir.postops import PostOp, parse_postops
 from tests.support import reference
-from tests.support.cpu_kernels import Library, build, dirty, run
+from tests.support.cpu_kernels import Library, build, dirty, operands, run
 
 both = pytest.mark.parametrize("isa", [AVX512, AVX2], ids=lambda i: i.name)
 tiles = pytest.mark.parametrize("m", [2, 4])
@@ -86,14 +85,7 @@ def check(library: Library, case: Case, spec: ConvSpec, isa: Isa, m: int) -> Non
     x = rng.standard_normal((*case.size, case.ic), dtype=np.float32)
     w = (rng.standard_normal((case.oc, case.ic, 3, 3)) / (9 * case.ic) ** 0.5).astype("f4")
     want = reference.conv(x, w, pads=case.pads)
-    raw, packed = [], []
-    for p in case.postops:
-        if p.operand == "channel":
-            raw.append(rng.standard_normal(case.oc).astype("f4"))
-            packed.append(pack_channel(raw[-1], isa))
-        elif p.operand == "full":
-            raw.append(rng.standard_normal(want.shape).astype("f4"))
-            packed.append(raw[-1])
+    raw, packed = operands(rng, case.postops, want.shape, isa)
     want = reference.postops(want, case.postops, raw)
     plan = plan_winograd(spec, isa, m)
     # What the arena held before must not matter.

@@ -12,8 +12,10 @@ import tvm
 
 from burnish.artifact import cpu_features
 from burnish.backends.cpu.codegen import build_kernels
+from burnish.backends.cpu.epilogue import pack_channel
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.tir import Kernel
+from burnish.ir.postops import PostOp
 
 Array = npt.NDArray[Any]
 
@@ -61,6 +63,26 @@ def run_once(
 ) -> list[Array]:
     """Build one kernel and call it."""
     return run(build({"kernel": kernel}, isa), "kernel", inputs, outputs, *scalars)
+
+
+def operands(
+    rng: np.random.Generator, postops: Sequence[PostOp], shape: Sequence[int], isa: Isa
+) -> tuple[list[Array], list[Array]]:
+    """Operands of post-ops, by channel and full: as they are, and as kernels read them.
+
+    Args:
+        rng: What draws them.
+        postops: The post-ops.
+        shape: That of the result, channels last.
+        isa: The instruction set to pack for.
+    """
+    raw, packed = [], []
+    for post in postops:
+        if post.operand:
+            each = shape[-1:] if post.operand == "channel" else shape
+            raw.append(rng.standard_normal(each).astype(np.float32))
+            packed.append(pack_channel(raw[-1], isa) if post.operand == "channel" else raw[-1])
+    return raw, packed
 
 
 def dirty(shape: Sequence[int], dtype: str = "float32") -> Array:
