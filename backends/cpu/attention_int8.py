@@ -105,6 +105,7 @@ class Attention8Spec:
         y: The result; None for float32.
         s: What products of queries and keys are rounded to, before they are scaled; None if they
             are not.
+        t: What scaled products are rounded to; None if they are not.
     """
 
     base: AttentionSpec
@@ -116,6 +117,7 @@ class Attention8Spec:
     p_limit: int = 255
     y: Bytes | None = None
     s: Bytes | None = None
+    t: Bytes | None = None
 
 
 def attention_int8(isa: Isa, spec: Attention8Spec, name: str = "attention_int8") -> Kernel:
@@ -295,16 +297,17 @@ class _Blocks8(Blocks):
 
     def _score(self, total: Expr) -> Expr:
         """What a sum of products of codes stands for, rounded where scores are, and scaled."""
-        lanes, spec, rounded = self.lanes, self.codes, self.codes.s
-        unit, scale = spec.q.scale * spec.k.scale, self.spec.scale
-        scale *= _LOG2_E if self.powers_of_two else 1.0
+        lanes, spec = self.lanes, self.codes
         number = let(tirx.Cast(with_lanes("float32", lanes), total))
-        if rounded is None:
-            return number * constant(unit * scale, lanes)
-        low, high = (float(limit - rounded.zero) for limit in LIMITS[rounded.dtype])
-        code = let(tirx.nearbyint(let(number * constant(unit / rounded.scale, lanes))))
-        code = let(tirx.Max(tirx.Min(code, constant(high, lanes)), constant(low, lanes)))
-        return code * constant(rounded.scale * scale, lanes)
+        unit = spec.q.scale * spec.k.scale
+        for rounded, scale in ((spec.s, self.spec.scale), (spec.t, 1.0)):
+            if rounded is not None:
+                low, high = (float(limit - rounded.zero) for limit in LIMITS[rounded.dtype])
+                code = let(tirx.nearbyint(let(number * constant(unit / rounded.scale, lanes))))
+                number = tirx.Max(tirx.Min(code, constant(high, lanes)), constant(low, lanes))
+                number, unit = let(number), rounded.scale
+            unit *= scale
+        return number * constant(unit * (_LOG2_E if self.powers_of_two else 1.0), lanes)
 
     # -- values ------------------------------------------------------------------------------------
 

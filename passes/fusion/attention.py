@@ -49,7 +49,7 @@ def producer_of(value: Value, op: str) -> Node | None:
     return node if node is not None and node.op == op and not node.domain else None
 
 
-def _peel_scale(value: Value, found: Found) -> Value:
+def peel_scale(value: Value, found: Found) -> Value:
     """Take Mul and Div by one number off a value."""
     while True:
         node = value.producer
@@ -179,7 +179,7 @@ class Heads:
         heads = Heads(value, perm)
         while True:
             if found is not None:
-                heads.value = _peel_scale(heads.value, found)
+                heads.value = peel_scale(heads.value, found)
             turn = producer_of(heads.value, "Transpose")
             if turn is not None:
                 heads.perm = compose(turn.ints_attr("perm"), heads.perm)
@@ -241,7 +241,7 @@ def find_scores(
     scores = _peel_masks(softmax.required(0), found, b)
     if isinstance(scores, NoMatch):
         return scores
-    scores = _peel_scale(unrounded(_peel_scale(scores, found), found), found)
+    scores = peel_scale(unrounded(peel_scale(scores, found), found), found)
     product = producer_of(scores, "MatMul")
     if product is None:
         return NoMatch("the scores are no scaled and masked product", softmax)
@@ -290,7 +290,7 @@ class FuseAttention(Rule):
         mask = merged_mask(found, b)
         if isinstance(mask, NoMatch):
             return mask
-        flat = [_peel_scale(q.flat(b), found), _peel_scale(k.flat(b), found), v.flat(b)]
+        flat = [peel_scale(q.flat(b), found), peel_scale(k.flat(b), found), v.flat(b)]
         inputs = [*flat, mask] if mask is not None else flat
         attrs = attention_attrs(q, k, found)
         out = b.node("Attention", inputs, attrs, domain="burnish").output

@@ -6,7 +6,7 @@
         =  burnish::QAttention(q, k, v, mask)
 
 and, if that is quantized, a QAttention that stores 8 bits. The scores may be rounded as well,
-before the mask is added: most tools quantize what products make.
+before and after they are scaled: most tools quantize what products make.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from burnish.passes.fusion.attention import (
     check_heads,
     find_scores,
     merged_mask,
+    peel_scale,
     producer_of,
     replace_result,
 )
@@ -77,39 +78,45 @@ class FuseQAttention(Rule):
         return _build(node, found, heads, weights, rounded, b)
 
 
-@dataclass
 class _Scores:
-    """How scores are rounded.
+    """How scores are rounded on their way from the product to the masks."""
 
-    Attributes:
-        at: The parameters; None where they are not rounded.
-        after: What scores are multiplied with after that.
-    """
-
-    at: Parameters | None = None
-    after: float = 1.0
+    def __init__(self) -> None:
+        #: Last one first, each with what scores are multiplied with after it.
+        self._roundings: list[tuple[Parameters, float]] = []
 
     def unrounded(self, value: Value, found: Found) -> Value:
-        """What ``value`` is rounded from, if it is."""
-        stored = dequantizer(value)
-        if isinstance(stored, NoMatch):
-            return value
-        restored, at = stored
-        rounding = producer_of(restored.required(0), "QuantizeLinear")
-        if rounding is None or parameters(rounding) != at:
-            return value
-        self.at, self.after = at, found.scale
-        found.nodes += [restored, rounding]
-        return rounding.required(0)
+        """What ``value`` is rounded from, if it is, without what scales it in between."""
+        while True:
+            stored = dequantizer(value)
+            if isinstance(stored, NoMatch):
+                return value
+            restored, at = stored
+            rounding = producer_of(restored.required(0), "QuantizeLinear")
+            if rounding is None or parameters(rounding) != at:
+                return value
+            self._roundings.append((at, found.scale))
+            found.nodes += [restored, rounding]
+            value = peel_scale(rounding.required(0), found)
 
-    def parameters(self, found: Found) -> Parameters | NoMatch | None:
-        """How products that nothing has scaled yet are rounded to the same codes."""
-        if self.at is None:
-            return None
-        before = found.scale / self.after
-        if before <= 0:
-            return NoMatch("scores change their signs before they are rounded", found.nodes[0])
-        return replace(self.at, scale=self.at.scale / before)
+    def parameters(self, found: Found) -> dict[str, Parameters] | NoMatch:
+        """``t`` of scores that are scaled, ``s`` of those that nothing has scaled yet.
+
+        All factors become one, between both: codes stay the same when scales move along.
+        """
+        if not self._roundings:
+            return {}
+        last, after = self._roundings[0]
+        factors = {"t": after}
+        made = {"t": last}
+        if len(self._roundings) > 1:
+            made["s"], scaled = self._roundings[1]
+            factors["s"] = scaled / found.scale
+        if len(self._roundings) > 2:
+            return NoMatch("scores are rounded more than twice", found.nodes[0])
+        if min(factors.values()) <= 0:
+            return NoMatch("scores change their signs besides being rounded", found.nodes[0])
+        return {n: replace(at, scale=at.scale * factors[n]) for n, at in made.items()}
 
 
 def _unsigned(weights: Parameters) -> bool:
@@ -137,7 +144,7 @@ def _build(
     found: Found,
     sides: list[tuple[Heads, Parameters]],
     weights: Parameters,
-    scores: Parameters | None,
+    scores: dict[str, Parameters],
     b: Builder,
 ) -> Replacement | NoMatch:
     (q, _), (k, _), (v, _) = sides
@@ -152,8 +159,9 @@ def _build(
     for name, at in zip("qkvp", (*(at for _, at in sides), weights), strict=True):
         attrs |= {f"{name}_scale": at.scale, f"{name}_zero_point": at.zero}
     attrs |= {"p_dtype": weights.dtype, "y_dtype": "float32"}
-    if scores is not None:
-        attrs |= {"s_dtype": scores.dtype, "s_scale": scores.scale, "s_zero_point": scores.zero}
+    for name, at in scores.items():
+        attrs |= {f"{name}_dtype": at.dtype, f"{name}_scale": at.scale}
+        attrs[f"{name}_zero_point"] = at.zero
     inside, end = list(found.nodes), node
     user = node.output.single_user()
     if user is not None and user.key == "QuantizeLinear":
@@ -176,7 +184,7 @@ class IntegerAttention(RewritePass):
         Add, Softmax, QuantizeLinear, DequantizeLinear, MatMul, QuantizeLinear.
     After: burnish::QAttention on what is stored.
     Keeps: weights that are not quantized, or whose least code does not stand for 0; scores that are
-        rounded twice, or with the mask; what fuse-attention keeps.
+        rounded with the mask, or more than twice; what fuse-attention keeps.
     Numerics: reassociates (sums are exact int32, scaled once).
     """
 

@@ -32,6 +32,7 @@ class Case:
     p: tuple[float, int] = (1 / 255, 255)
     y: Bytes | None = None
     s: Bytes | None = None
+    t: Bytes | None = None
 
 
 CASES = {
@@ -49,6 +50,9 @@ CASES = {
     "scores": Case((2, 30, 33), zeros=(129, 126, 138), s=Bytes("uint8", 0.21037, 120)),
     "signed-scores": Case(
         (2, 30, 33), dtype="int8", zeros=(1, 2, 3), mask="float", s=Bytes("int8", 0.30071, 7)
+    ),
+    "scores-twice": Case(
+        (2, 30, 33), zeros=(1, 2, 3), s=Bytes("uint8", 0.3307, 9), t=Bytes("int8", 0.05071, -8)
     ),
     "codes": Case((1, 40, 50), zeros=(129, 126, 138), y=Bytes("uint8", 0.01, 120)),
     "signed-codes": Case((1, 40, 50), dtype="int8", zeros=(1, 2, 3), y=Bytes("int8", 0.01, -9)),
@@ -74,12 +78,11 @@ def pieces(case: Case) -> tuple[Attention8Spec, list[Any], Any]:
     )
     k, v = (x.repeat(heads // kv_heads, axis=1) for x in (k, v))
     scores = q @ k.transpose(0, 1, 3, 2)
-    if (s := case.s) is not None:
-        info = np.iinfo(s.dtype)
-        scores = s.scale * (
-            np.clip(np.rint(scores / s.scale), info.min - s.zero, info.max - s.zero)
-        )
-    scores = scores * width**-0.5
+    for at, factor in ((case.s, width**-0.5), (case.t, 1.0)):
+        if at is not None:
+            low, high = np.iinfo(at.dtype).min - at.zero, np.iinfo(at.dtype).max - at.zero
+            scores = np.clip(np.rint(scores / at.scale), low, high) * at.scale
+        scores = scores * factor
     arguments: list[Any] = list(codes)
     shape = (batch, 1, queries if case.by_query else 1, keys)
     if case.mask == "float":
@@ -104,7 +107,7 @@ def pieces(case: Case) -> tuple[Attention8Spec, list[Any], Any]:
         scale=width**-0.5, mask=case.mask, mask_shape=shape if case.mask else (),
         causal=case.causal,
     )  # fmt: skip
-    spec = Attention8Spec(base, (case.dtype,) * 3, *stored, p_scale, limit, case.y, case.s)
+    spec = Attention8Spec(base, (case.dtype,) * 3, *stored, p_scale, limit, case.y, case.s, case.t)
     return spec, arguments, want
 
 

@@ -111,13 +111,18 @@ ROUNDED = pytest.mark.parametrize(
 ZEROS = {"uint8": (129, 126, 120, 0), "int8": (4, -5, 6, -128)}
 
 
-def rounded_scores(before: str, after: str, scale: float, dtype: str = "uint8") -> Graph:
-    """The attention with scores that are rounded once."""
+def rounded_scores(
+    before: str, after: str, scale: float, dtype: str = "uint8", *, masked: bool = True
+) -> Graph:
+    """The attention with scores that are rounded."""
     last = before.split(" =")[0]
     chain = "" if before == "s" else before
     chain += f" s8 = Q({last}, ss, zs) sd = D(s8, ss, zs) {after}"
     text = ATTENTION.replace("    scaled = Div(s, root)", coded(chain))
     text = text.replace("Add(scaled, mask)", "Add(scaled, mask)" if after else "Add(sd, mask)")
+    if not masked:
+        text = text.replace("    masked = Add(scaled, mask)\n", "").replace("(masked)", "(scaled)")
+        text = text.replace(", float[b,1,1,t] mask", "")
     zero = 118 if dtype == "uint8" else -9
     text = text.replace("float root", f"float ss = {{{scale}}}, TYPE zs = {{{zero}}}, float root")
     text = text.replace("TYPE", dtype).replace("P_SCALE", "0.00392156862745098")
@@ -136,7 +141,7 @@ def test_scores_may_be_rounded(before: str, after: str, dtype: str) -> None:
     graph = optimized(rounded_scores(before, after, scale, dtype))
     assert keys(graph) == {"burnish::QAttention": 1}
     (node,) = graph.nodes
-    assert node.str_attr("s_dtype") == dtype
+    assert node.str_attr("t_dtype") == dtype
     with Reference(to_model(source)) as reference:
         (want,) = reference.run(None, data)
     compiled = burnish.compile(to_model(source), threads=1)
@@ -151,9 +156,30 @@ def test_scores_may_be_rounded(before: str, after: str, dtype: str) -> None:
     assert np.abs(evaluated(plain, data)[0].astype(int) - want).mean() > 0.1, "rounding matters"
 
 
-def test_scores_that_are_rounded_twice_stay() -> None:
-    twice = "e8 = Q(scaled1, sq, zs) scaled = D(e8, sq, zs)"
-    graph = optimized(rounded_scores("s", f"scaled1 = Div(sd, root) {coded(twice)}", 0.16))
+@pytest.mark.parametrize("masked", [True, False])
+def test_scores_may_be_rounded_again_once_they_are_scaled(masked: bool) -> None:
+    twice = coded("scaled1 = Div(sd, root) e8 = Q(scaled1, sq, zs) scaled = D(e8, sq, zs)")
+    source = rounded_scores("s", twice, 0.16, masked=masked)
+    graph, data = optimized(rounded_scores("s", twice, 0.16, masked=masked)), feeds()
+    if not masked:
+        del data["mask"]
+    assert keys(graph) == {"burnish::QAttention": 1}
+    (node,) = graph.nodes
+    assert node.float_attr("s_scale") == pytest.approx(0.16)
+    assert node.float_attr("t_scale") == pytest.approx(0.03)
+    with Reference(to_model(source)) as reference:
+        (want,) = reference.run(None, data)
+    compiled = burnish.compile(to_model(source), threads=1)
+    for found in (evaluated(graph, data)[0], compiled.run(None, data)[0]):
+        difference = np.abs(found.astype(int) - want)
+        assert difference.max() <= 3
+        assert difference.mean() < 0.02
+
+
+def test_scores_that_are_rounded_three_times_stay() -> None:
+    third = coded("f8 = Q(sd, sk, zs) fd = D(f8, sk, zs) g = Div(fd, root)")
+    third += coded(" e8 = Q(g, sq, zs) scaled = D(e8, sq, zs)")
+    graph = optimized(rounded_scores("s", third, 0.16))
     assert keys(graph)["burnish::QAttention"] == 0
     assert keys(graph)["burnish::QBatchMatMul"] == 2
 

@@ -32,20 +32,20 @@ def _emit(ctx: NodeContext, node: Node) -> None:
     q, k, v = (_bytes(node, n, node.required(i).dtype) for i, n in enumerate("qkv"))
     weights = _bytes(node, "p", node.str_attr("p_dtype"))
     limit = LIMITS[weights.dtype][1] - weights.zero
-    y_dtype, s_dtype = node.str_attr("y_dtype"), node.str_attr("s_dtype")
+    y_dtype = node.str_attr("y_dtype")
     y = None if y_dtype == "float32" else _bytes(node, "y", y_dtype)
-    s = _bytes(node, "s", s_dtype) if s_dtype else None
+    s, t = (_bytes(node, n, d) if (d := node.str_attr(f"{n}_dtype")) else None for n in "st")
     dtypes = tuple(s.dtype for s in call.sources)
 
     def build(shapes: CallShapes) -> Any:
         base = call.spec(shapes)
-        spec = Attention8Spec(base, dtypes, q, k, v, weights.scale, limit, y, s)
+        spec = Attention8Spec(base, dtypes, q, k, v, weights.scale, limit, y, s, t)
         return attention_int8(ctx.isa, spec)
 
     ctx.set(
         *ctx.call(
             "attention_int8",
-            (call.key, q, k, v, weights.scale, limit, y, s),
+            (call.key, q, k, v, weights.scale, limit, y, s, t),
             build,
             call.inputs,
             [node.output.t],

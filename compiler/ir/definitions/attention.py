@@ -55,6 +55,7 @@ def attend(
     node: Node,
     inputs: Sequence[Value | None],
     rounded: Callable[[Value], Value] = lambda weights: weights,
+    rounded_products: Callable[[Value], Value] = lambda products: products,
     rounded_scores: Callable[[Value], Value] = lambda scores: scores,
 ) -> Value:
     """The result of an attention with the attributes of ``Attention``.
@@ -64,7 +65,8 @@ def attend(
         node: Has the attributes.
         inputs: Queries, keys, values, and a mask or nothing.
         rounded: Applied to the weights before they are multiplied with the values.
-        rounded_scores: Applied to the products of queries and keys before they are scaled.
+        rounded_products: Applied to the products of queries and keys before they are scaled.
+        rounded_scores: Applied to them after that, before they are masked.
     """
     q, k, v, mask = (*inputs, None)[:4]
     assert q is not None
@@ -75,10 +77,11 @@ def attend(
     queries = _heads(b, q, heads)
     keys = _repeat(b, _heads(b, k, kv_heads), group)
     values = _repeat(b, _heads(b, v, kv_heads), group)
-    scores = rounded_scores(b.op("MatMul", queries, b.op("Transpose", keys, perm=(0, 1, 3, 2))))
+    scores = rounded_products(b.op("MatMul", queries, b.op("Transpose", keys, perm=(0, 1, 3, 2))))
     scale = node.float_attr("scale", 1.0)
     if scale != 1.0:
         scores = b.op("Mul", scores, scalar_constant(b, scale, scores.dtype))
+    scores = rounded_scores(scores)
     if mask is not None and mask.dtype == "bool":
         scores = _masked(b, scores, mask)
     elif mask is not None:

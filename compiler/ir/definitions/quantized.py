@@ -99,8 +99,9 @@ def qattention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[V
 
     ``q``, ``k`` and ``v`` are uint8 or int8, with ``q_scale`` and ``q_zero_point`` and so on for
     each. The weights, results of the softmax, are rounded to ``p_dtype`` with ``p_scale`` and
-    ``p_zero_point``; so are the products of queries and keys, before they are scaled, if there is an
-    ``s_dtype``. The result is stored as that of ``QMatMul``. Both products are exact in int32.
+    ``p_zero_point``; so are the products of queries and keys, before they are scaled, if there is
+    an ``s_dtype``, and after that, before they are masked, if there is a ``t_dtype``. The result is
+    stored as that of ``QMatMul``. Both products are exact in int32.
     """
     data: list[Value | None] = []
     for name, value in zip("qkv", inputs[:3], strict=True):
@@ -113,7 +114,7 @@ def qattention(b: Builder, node: Node, inputs: Sequence[Value | None]) -> list[V
         scale, zero = _parameters(b, node, name, dtype)
         return b.op("DequantizeLinear", b.op("QuantizeLinear", value, scale, zero), scale, zero)
 
-    y = attend(b, node, [*data, *inputs[3:]], partial(rounded, "p"), partial(rounded, "s"))
+    y = attend(b, node, [*data, *inputs[3:]], *(partial(rounded, name) for name in "pst"))
     return [_stored(b, node, y)]
 
 
