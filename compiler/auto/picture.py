@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
 _WIDTH, _HEIGHT = 720, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 40, 56, 64
+#: Room that a label takes.
+_WIDE, _HIGH = 180, 14
 
 _PAGE = Template(
     """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" role="img"
@@ -56,16 +58,20 @@ def svg(report: Mapping[str, Any]) -> str:
     def y(drop: float) -> float:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * max(0.0, drop) / top
 
-    def dot(ms: float, point: Mapping[str, Any]) -> str:
+    named = _apart([(x(ms), y(drop)) for ms, drop in zip(times, drops, strict=True)], front)
+
+    def dot(index: int) -> str:
+        point, ms, drop = front[index], times[index], drops[index]
         fill, label = ("#bb3333" if point["chosen"] else "#3366aa"), html.escape(point["label"])
         size = 6 if point["chosen"] else 4
-        at, drop = x(ms), point["drop"]
+        at = x(ms)
         anchor = "end" if at > _WIDTH / 2 else "start"
         text = _LABEL.format(
             x=at + (-9 if anchor == "end" else 9), y=y(drop) - 6, anchor=anchor, fill=fill,
             label=label,
         )  # fmt: skip
-        return _DOT.format(x=at, y=y(drop), r=size, fill=fill, label=label, ms=ms, drop=drop) + text
+        circle = _DOT.format(x=at, y=y(drop), r=size, fill=fill, label=label, ms=ms, drop=drop)
+        return circle + (text if index in named else "")
 
     base = _HEIGHT - _BOTTOM
     marks = "".join(
@@ -88,8 +94,18 @@ def svg(report: Mapping[str, Any]) -> str:
             f"{report['drop']:.3g}; {report['below_fp32']:.0%} of the products' operations below "
             "fp32"
         ),
-        ticks=marks, bound=line, dots="".join(map(dot, times, front)),
+        ticks=marks, bound=line, dots="".join(map(dot, range(len(front)))),
         line=" ".join(f"{x(ms):.1f},{y(d):.1f}" for ms, d in zip(times, drops, strict=True)),
         middle=(_LEFT + _WIDTH - _RIGHT) / 2, low=_HEIGHT - 20, centre=(_TOP + base) / 2,
         metric=html.escape(report["metric"]),
     )  # fmt: skip
+
+
+def _apart(places: Sequence[tuple[float, float]], front: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Points whose labels do not cover each other's; that of what was built is always there."""
+    found: list[int] = []
+    for index in sorted(range(len(front)), key=lambda i: not front[i]["chosen"]):
+        at, height = places[index]
+        if all(abs(places[i][0] - at) > _WIDE or abs(places[i][1] - height) > _HIGH for i in found):
+            found.append(index)
+    return set(found)

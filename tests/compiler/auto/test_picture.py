@@ -39,3 +39,13 @@ def test_points_lie_inside_and_the_built_one_is_marked(bound: float | None) -> N
 def test_a_front_without_losses_has_a_picture() -> None:
     alone = (FrontPoint("1 x fp32", 1e-3, 0.0, True),)
     assert "<circle" in svg(report(0.01, alone).to_dict())
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    near = FrontPoint("2 x fp32, 1 x int8", 1.21e-3, 0.0041, False)
+    root = ElementTree.fromstring(svg(report(0.01, (FRONT[0], near, *FRONT[1:])).to_dict()))
+    labels = [e.text for e in root.iter() if e.tag.endswith("}text")]
+    assert sum(e.tag.endswith("circle") for e in root.iter()) == 4
+    assert "1 x fp32, 2 x int8" in labels, "what was built"
+    assert near.label not in labels
+    assert {"3 x fp32", "3 x int8"} < set(labels)
