@@ -14,21 +14,15 @@ import pytest
 from burnish.cli.main import main
 from burnish.export import save
 from tests.support.golden import parse
+from tests.support.quantization import SMALL_NET
 
-NET = """g (float[1,3,12,12] x) => (float[1,6] y) <float[8,3,3,3] w, float[8] b, float[8,6] v> {
-    c = Conv<pads=[1,1,1,1]>(x, w, b)
-    r = Relu(c)
-    a = GlobalAveragePool(r)
-    f = Flatten(a)
-    y = MatMul(f, v)
-}"""
 RNG = np.random.default_rng(8)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A small network, with twelve samples beside it."""
-    save(parse(NET, seed=2), tmp_path / "net.onnx")
+    save(parse(SMALL_NET, seed=2), tmp_path / "net.onnx")
     np.savez(tmp_path / "data.npz", x=RNG.standard_normal((12, 3, 12, 12), dtype=np.float32))
     return tmp_path / "net.onnx"
 

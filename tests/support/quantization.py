@@ -14,6 +14,16 @@ from burnish.passes.manager import PassManager
 from burnish.passes.pipelines import pipeline
 from burnish.passes.quantization import Interval
 
+#: A convolution and a matrix product.
+SMALL_NET = """g (float[1,3,12,12] x) => (float[1,6] y)
+<float[8,3,3,3] w, float[8] b, float[8,6] v> {
+    c = Conv<pads=[1,1,1,1]>(x, w, b)
+    r = Relu(c)
+    a = GlobalAveragePool(r)
+    f = Flatten(a)
+    y = MatMul(f, v)
+}"""
+#: Convolutions, a residual, pools, and a matrix product.
 CONV_NET = """g (float[1,3,8,8] x) => (float[1,10] y)
 <float[4,3,3,3] w1, float[4] b1, float[4,4,3,3] w2, float[4,10] w3> {
     c1 = Conv<pads=[1,1,1,1]>(x, w1, b1)

@@ -17,14 +17,8 @@ from burnish.cli.main import main
 from burnish.errors import AccuracyError, BurnishError, PrecisionError, UsageError
 from burnish.export import save
 from tests.support.golden import parse
+from tests.support.quantization import SMALL_NET
 
-NET = """g (float[1,3,12,12] x) => (float[1,6] y) <float[8,3,3,3] w, float[8] b, float[8,6] v> {
-    c = Conv<pads=[1,1,1,1]>(x, w, b)
-    r = Relu(c)
-    a = GlobalAveragePool(r)
-    f = Flatten(a)
-    y = MatMul(f, v)
-}"""
 RNG = np.random.default_rng(8)
 X = RNG.standard_normal((24, 3, 12, 12), dtype=np.float32)
 
@@ -33,7 +27,7 @@ X = RNG.standard_normal((24, 3, 12, 12), dtype=np.float32)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network, with samples beside it."""
     folder = tmp_path_factory.mktemp("int8")
-    save(parse(NET, seed=2), folder / "net.onnx")
+    save(parse(SMALL_NET, seed=2), folder / "net.onnx")
     np.savez(folder / "data.npz", x=X)
     (folder / "data.py").write_text(
         "import numpy as np\n"
