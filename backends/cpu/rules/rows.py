@@ -99,6 +99,7 @@ def _emit_quantized_norm(ctx: NodeContext, node: Node) -> None:
         )
         return norm(ctx.isa, spec)
 
+    ctx.computes = "float32"
     name, key = call.name_and_key(_SUM_NORM, len(outputs))
     key = (*key, rounding, scale, result)
     ctx.set(*ctx.call(f"q{name}", key, build, [*call.tensors, *operands], outputs))
