@@ -127,7 +127,7 @@ class _Auto:
             raise CalibrationError(
                 f"precision auto needs {_NEEDED} samples, some to choose with, others to judge by; "
                 f"there {'is' if total == 1 else 'are'} {total}",
-                hint="give more calibration data",
+                hint="give more; where the batch is symbolic, an array is one sample",
             )
         context = PassContext()
         prepare(graph, context)

@@ -7,6 +7,7 @@ import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class CalibrationData:
         once: bool = False,
         what: str = "the calibration data",
     ) -> None:
-        if count is not None and count < 1:
+        if count is not None and (not isinstance(count, Integral) or count < 1):
             raise UsageError(f"the number of calibration samples must be at least 1, not {count}")
         self._read, self._inputs, self._count, self._what = read, tuple(inputs), count, what
         self._spool: Any = tempfile.TemporaryFile() if once else None  # noqa: SIM115

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, Literal
+
+import numpy as np
 
 from burnish.calibration.histogram import Histogram
 from burnish.calibration.thresholds import PERCENTILE, threshold
@@ -75,7 +78,8 @@ class QuantizeOptions:
             raise UsageError(
                 f"activations cannot be {self.activation_type}", hint=f"one of: {', '.join(LIMITS)}"
             )
-        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
+        similar = self.min_cosine
+        if similar is not None and not (_is_number(similar) and -1 <= similar <= 1):
             raise UsageError(f"a cosine lies in [-1, 1], not {self.min_cosine}")
         share = self.smooth_quant
         if share not in (None, "auto") and not (
@@ -117,6 +121,8 @@ class QuantizeOptions:
         return [option for option, is_given in given.items() if is_given]
 
     def _check_method(self) -> None:
+        if not _is_number(self.percentile):
+            raise UsageError(f"--percentile takes a number, not {self.percentile!r}")
         # What is wrong with the method is said before minutes of measuring.
         threshold(Histogram(), self.calibration_method, percentile=self.percentile)
         if self.percentile != PERCENTILE and self.calibration_method != "percentile":
@@ -190,17 +196,18 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, value in (("--max-drop", self.max_drop), ("--atol", self.atol)):
-            if value is not None and not 0 <= value < float("inf"):
+            if value is not None and not (_is_number(value) and 0 <= value < float("inf")):
                 raise UsageError(f"{name} takes a number >= 0, not {value}")
-        script, colon, _ = self.metric.rpartition(":")
+        script, colon, _ = str(self.metric).rpartition(":")
         if self.metric not in METRICS and not (colon and script.endswith(".py")):
             raise UsageError(
                 f"unknown metric {self.metric!r}",
                 hint=f"one of {', '.join(METRICS)}, or script.py:function",
             )
-        if self.max_evals < 4:
+        if not isinstance(self.max_evals, Integral) or self.max_evals < 4:
             raise UsageError(
-                f"--max-evals {self.max_evals} leaves nothing to choose from", hint="at least 4"
+                f"--max-evals {self.max_evals} leaves nothing to choose from",
+                hint="a whole number, at least 4",
             )
 
     @property
@@ -229,7 +236,7 @@ def take_quantize_options(values: dict[str, Any], **more: Any) -> QuantizeOption
     chosen = {name: values.pop(name) for name in names if name in values}
     for name, value in chosen.items():
         if not isinstance(value, bool):
-            chosen[name] = (value,) if isinstance(value, str) else tuple(value)
+            chosen[name] = _names(name, value)
     if not chosen.get("op_types_to_quantize", True):
         del chosen["op_types_to_quantize"]
     how = {
@@ -240,6 +247,18 @@ def take_quantize_options(values: dict[str, Any], **more: Any) -> QuantizeOption
     if not (chosen or how or more):
         return None
     return QuantizeOptions(selection=Selection(**chosen), **how, **more)
+
+
+def _names(option: str, value: Any) -> tuple[str, ...]:
+    """One name or several."""
+    found = (value,) if isinstance(value, str) else tuple(value if np.iterable(value) else (value,))
+    if wrong := [name for name in found if not isinstance(name, str)]:
+        raise UsageError(f"{option} takes names, not {wrong[0]!r}")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def take_budget(values: dict[str, Any]) -> Budget | None:

@@ -115,6 +115,14 @@ WRONG = {
     "precision": ({"precision": "int4"}, "unknown precision 'int4'"),
     "budget": ({"precision": "int8", "max_drop": 0.1}, "a budget is of no use"),
     "quantization": ({"nodes_to_exclude": ["x"]}, "an exclusion of nodes is of no use"),
+    "number": ({"precision": "auto", "max_drop": "much"}, "max-drop takes a number >= 0, not much"),
+    "count": ({"precision": "auto", "max_evals": 5.5}, "max-evals 5.5 leaves nothing"),
+    "names": ({"precision": "int8", "nodes_to_exclude": 5}, "takes names, not 5"),
+    "metric": ({"precision": "auto", "metric": 3}, "unknown metric 3"),
+    "samples": (
+        {"precision": "int8", "calibration_data": [], "calibration_samples": "all"},
+        "must be at least 1, not all",
+    ),
     "threads": ({"threads": 0}, "threads"),
     "shape": ({"input_shapes": {"m/x": (5, 9)}}, "9"),
 }

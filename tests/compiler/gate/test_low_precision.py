@@ -102,7 +102,8 @@ WRONG = {
     'quantization = { calibration-metod = "mse" }': "unknown key 'calibration-metod'",
     "quantization = { smooth-quant = 7 }": "--smooth-quant takes a share",
     "budget = { max-evals = 1 }": "leaves nothing to choose from",
-    'budget = { max-drop = "much" }': "wrong type",
+    'budget = { max-drop = "much" }': "--max-drop takes a number >= 0, not much",
+    "quantization = { nodes-to-exclude = [7] }": "nodes_to_exclude takes names, not 7",
     "strict = 1": "true or false",
 }
 
