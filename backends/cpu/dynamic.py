@@ -9,6 +9,7 @@ post-ops in order, ``y``. The sums, the zero point taken off them, are exact in 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +23,9 @@ from burnish.backends.cpu.epilogue import Epilogue, padded_channels
 from burnish.backends.cpu.gemm import emit_gemm, packed_size
 from burnish.backends.cpu.isa import Isa
 from burnish.backends.cpu.quantized import QuantizedSpec, as_words
-from burnish.backends.cpu.rows import each_vector, fold_row
+from burnish.backends.cpu.rows import each_vector
 from burnish.backends.cpu.tir import (
+    Acc,
     Expr,
     Index,
     Kernel,
@@ -55,6 +57,8 @@ _SMALL = 16384
 _PARTS = 16
 #: Parts are a multiple of so many elements: whole cache lines of codes.
 _GRAIN = 64
+#: Vectors in which ends are looked for independently.
+_CHAINS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,14 +189,22 @@ def _span(task: Index, parts: int, count: Index) -> tuple[Index, Index]:
 
 def _part_ends(lanes: int, x: Tensor, ends: Tensor, task: Index, span: tuple[Index, Index]) -> None:
     first, length = span
+    lows, highs = Acc(_CHAINS, lanes), Acc(_CHAINS, lanes)
+    # 0 is in the interval anyway, and what lanes past the end are.
+    lows.fill()
+    highs.fill()
+    chains = itertools.cycle(range(_CHAINS))
 
-    def read(at: Index, valid: Index | None) -> Expr:
-        # Lanes past the end are 0, which the interval contains anyway.
-        return load(x.flat, first + at, lanes, valid)
+    def include(at: Index, valid: Index | None) -> None:
+        value, chain = let(load(x.flat, first + at, lanes, valid)), next(chains)
+        lows[chain] = tirx.Min(value, lows[chain])
+        highs[chain] = tirx.Max(value, highs[chain])
 
-    low = fold_row(length, lanes, read, lambda a, b: tirx.Min(b, a), 0.0)
+    each_vector(length, lanes, include, _CHAINS)
+    low, high = lows[0], highs[0]
+    for chain in range(1, _CHAINS):
+        low, high = let(tirx.Min(low, lows[chain])), let(tirx.Max(high, highs[chain]))
     ends.store(task * 2, reduce_min(low))
-    high = fold_row(length, lanes, read, lambda a, b: tirx.Max(b, a), 0.0)
     ends.store(task * 2 + 1, reduce_max(high))
 
 
