@@ -23,6 +23,7 @@ from burnish.passes.quantization.integer import IntegerProducts, IntegerResults
 from burnish.passes.quantization.leftovers import QuantizedLeftovers
 from burnish.passes.quantization.pools import IntegerPools
 from burnish.passes.quantization.sums import IntegerSums
+from burnish.passes.quantization.transposed import IntegerTransposed
 from burnish.passes.quantization.weight_only import ExpandWeightOnly, WeightOnlyProducts
 from burnish.passes.shapes import EliminateShapes
 from burnish.passes.simplify import Simplify
@@ -109,7 +110,7 @@ def _stored_in_8_bits(
         passes.append(Fixpoint("weights", (Canonicalize(), WeightForms(), folded)))
     if integers:
         passes += [QuantizedForms(), WidenQuantized(), Canonicalize()]
-        passes += [IntegerProducts(), IntegerSums()]
+        passes += [IntegerProducts(), IntegerTransposed(), IntegerSums()]
     if weight_only:
         passes.append(WeightOnlyProducts())
     if integers:

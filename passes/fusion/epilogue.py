@@ -44,6 +44,7 @@ _PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
     "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)),
 }
 _BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min")
+_VIEWS = ("DepthToSpace", "Reshape")
 _COMMUTES = ("Add", "Mul", "Max", "Min")
 
 
@@ -191,7 +192,10 @@ def absorbing(user: Node, value: Value) -> Node | NoMatch:
 
 
 class SinkView(Rule):
-    """f(reshape(composite(...))) => reshape(f(composite(...))), so that f can be absorbed."""
+    """f(reshape(composite(...))) => reshape(f(composite(...))), so that f can be absorbed.
+
+    DepthToSpace too, if no operand of ``f`` depends on the place of an element.
+    """
 
     name = "sink-view"
     anchors = (*AbsorbUnary.anchors, *_BINARY)
@@ -200,14 +204,17 @@ class SinkView(Rule):
         """Reshape afterwards; constant operands are reshaped at once."""
         runtime = [v for v in node.inputs if v is not None and not v.is_const]
         view = runtime[0].producer if len(runtime) == 1 else None
-        if view is None or view.key != "Reshape" or view.graph is not node.graph:
+        if view is None or view.key not in _VIEWS or view.graph is not node.graph:
             return NoMatch("it does not follow a reshape", node)
         if runtime[0].single_user() is not node or not runtime[0].t.same_shape(node.output.t):
             return NoMatch("the reshaped value is used elsewhere or broadcast", view)
         found = absorbing(view, view.required(0))
         if isinstance(found, NoMatch):
             return found
+        scalars = all(v is None or not v.is_const or v.array.size == 1 for v in node.inputs)
         blocks = aligned_blocks(found.output.shape, view.output.shape)
+        if view.op == "DepthToSpace":
+            blocks = [] if scalars else None
         if blocks is None:
             return NoMatch("the reshape does not keep blocks of axes", view)
         inputs: list[Value | None] = []
@@ -220,8 +227,7 @@ class SinkView(Rule):
                 return NoMatch("an operand does not keep blocks of axes", value)
             inputs.append(b.constant(value.array.reshape(shape), value.name))
         moved = b.node(node.op, inputs, node.attrs).output
-        shape_input = view.required(1)
-        result = b.node("Reshape", [moved, shape_input], view.attrs).output
+        result = b.node(view.op, [moved, *view.inputs[1:]], view.attrs).output
         return Replacement({node.output: result}, (view, node))
 
 

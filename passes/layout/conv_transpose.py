@@ -37,10 +37,12 @@ class ConvTransposeToMatMul(Rule):
 
     def apply(self, node: Node, b: Builder, tracer: Tracer | None) -> Replacement | NoMatch:
         """One product, and the blocks put in their places."""
-        refused = _overlaps(node)
-        if refused is not None:
-            return refused
+        if is_channels_last(node):
+            return NoMatch("it has the channels last already", node)
         x, w = node.required(0), node.required(1).array
+        refused = overlaps(node, w.shape[2:])
+        if refused:
+            return NoMatch(refused, node)
         rank, block = w.ndim, w.shape[2]
         kinds = operands(parse_postops(node.strs_attr("postops")))
         if "full" in kinds:
@@ -71,19 +73,19 @@ class ConvTransposeToMatMul(Rule):
         return Replacement({node.output: result}, (node,))
 
 
-def _overlaps(node: Node) -> NoMatch | None:
-    """Why the windows of a transposed convolution may overlap, or None."""
-    if is_channels_last(node):
-        return NoMatch("it has the channels last already", node)
-    kernel = node.required(1).array.shape[2:]
+def overlaps(node: Node, kernel: tuple[int, ...]) -> str:
+    """Why the windows of a transposed convolution may overlap; empty if they do not."""
+    if (
+        node.str_attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        or "output_shape" in node.attrs
+    ):
+        return "the padding depends on the input size"
     if len(kernel) not in (1, 2) or len(set(kernel)) != 1:
-        return NoMatch("the kernel is not square", node)
-    if node.ints_attr("strides") != tuple(kernel):
-        return NoMatch("the strides are not the kernel's size", node)
+        return "the kernel is not square"
+    if node.ints_attr("strides") != kernel:
+        return "the strides are not the kernel's size"
     if any(node.ints_attr("pads")) or any(node.ints_attr("output_padding")):
-        return NoMatch("the result is padded", node)
+        return "the result is padded"
     if any(d != 1 for d in node.ints_attr("dilations")):
-        return NoMatch("it is dilated", node)
-    if node.int_attr("group", 1) != 1:
-        return NoMatch("it has groups", node)
-    return None
+        return "it is dilated"
+    return "it has groups" if node.int_attr("group", 1) != 1 else ""

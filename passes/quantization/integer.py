@@ -96,7 +96,9 @@ def weights_of(value: Value, axis: int) -> tuple[NDArray[np.int8], NDArray[np.fl
     return values, factors
 
 
-def _core(b: Builder, x: Node, at: Parameters, w: NDArray[Any], scale: NDArray[Any]) -> list[Value]:
+def core_inputs(
+    b: Builder, x: Node, at: Parameters, w: NDArray[Any], scale: NDArray[Any]
+) -> list[Value]:
     """The inputs of a quantized product before those of post-ops."""
     zero = np.asarray(at.zero, np.dtype(at.dtype))
     return [
@@ -121,6 +123,14 @@ def _constant(value: Value | None) -> NDArray[Any] | None:
     shift = 0 if zero is None else zero.array.astype(np.int64)
     made: NDArray[Any] = (coded.array.astype(np.int64) - shift).astype(np.float32) * scale.array
     return made
+
+
+def known_bias(node: Node) -> NDArray[np.float32] | NoMatch | None:
+    """The bias of a convolution, [channels]; None if it has none."""
+    bias = _constant(node.input(2))
+    if node.input(2) is not None and (bias is None or bias.ndim != 1):
+        return NoMatch("the bias is not constant", node)
+    return None if bias is None else bias.astype(np.float32)
 
 
 def image_rank(node: Node) -> int | NoMatch:
@@ -151,15 +161,15 @@ class MakeQConv(Rule):
         rank = image_rank(node)
         if isinstance(rank, NoMatch):
             return rank
-        bias = _constant(node.input(2))
-        if node.input(2) is not None and (bias is None or bias.ndim != 1):
-            return NoMatch("the bias is not constant", node)
-        inputs = _core(b, *data, *weights)
+        bias = known_bias(node)
+        if isinstance(bias, NoMatch):
+            return bias
+        inputs = core_inputs(b, *data, *weights)
         attrs: dict[str, Attr] = {"data_format": channels_first_format(rank), "y_dtype": "float32"}
         attrs |= spatial_attrs(node, rank)
         attrs["postops"] = () if bias is None else ("Add:channel",)
         if bias is not None:
-            inputs.append(b.constant(bias.astype(np.float32), "bias"))
+            inputs.append(b.constant(bias, "bias"))
         made = b.node("QConv", inputs, attrs, domain="burnish")
         return Replacement({node.output: made.output}, (node,))
 
@@ -187,7 +197,7 @@ class MakeQMatMul(Rule):
             return NoMatch("the left operand is transposed", node)
         values, scale = weights
         scale = (scale * np.float32(node.float_attr("alpha", 1.0))).astype(np.float32)
-        inputs = _core(b, *data, np.ascontiguousarray(values.T) if turned else values, scale)
+        inputs = core_inputs(b, *data, np.ascontiguousarray(values.T) if turned else values, scale)
         attrs: dict[str, Attr] = {"postops": (), "y_dtype": "float32"}
         y = b.node("QMatMul", inputs, attrs, domain="burnish").output
         addend, beta = node.input(2), node.float_attr("beta", 1.0)

@@ -12,12 +12,13 @@ from burnish.passes.quantization.imported import ExpandQLinearConv, ExpandQLinea
 from burnish.passes.quantization.integer import MakeQConv, MakeQMatMul, dequantizer
 from burnish.passes.quantization.plan import MOVES
 from burnish.passes.quantization.sums import MakeSumsOfConv, MakeSumsOfProduct
+from burnish.passes.quantization.transposed import MakeQConvTranspose
 from burnish.passes.rewrite import Rule, apply_rule
 
 #: What would have taken each product, or why nothing does.
-_RULES: dict[str, Rule | str] = {
+_RULES: dict[str, Rule] = {
     "Conv": MakeQConv(),
-    "ConvTranspose": "transposed convolutions have no integer kernel",
+    "ConvTranspose": MakeQConvTranspose(),
     "Gemm": MakeQMatMul(),
     "MatMul": MakeQMatMul(),
     "QLinearConv": ExpandQLinearConv(),
@@ -83,8 +84,6 @@ def _reason(node: Node) -> str:
             return ""
         if not _restored(data):
             return "its activation is not quantized"
-    if isinstance(rule, str):
-        return rule
     refused = apply_rule(rule, node)
     return refused.reason if isinstance(refused, NoMatch) else ""
 
