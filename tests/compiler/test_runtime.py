@@ -376,6 +376,7 @@ def test_a_call_costs_microseconds(affine: Path) -> None:
     assert best < 30e-6
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_a_model_of_berts_size_loads_in_a_third_of_a_second(tmp_path: Path) -> None:
     count, size = 200, 550_000
