@@ -20,6 +20,9 @@ Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 #: What one call loses: outputs, the reference's outputs, inputs.
 Drop: TypeAlias = "Callable[[Arrays, Arrays, Arrays], float]"
 
+#: Stands for a bound of nothing where shares of it are taken.
+_LEAST = 1e-12
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -40,6 +43,15 @@ class Loss:
         # NaN is within no bound.
         allowed = self.drop <= budget.bound * share
         return allowed and (budget.atol is None or self.error <= budget.atol * share)
+
+    def spent(self, budget: Budget) -> float:
+        """The share of the budget that it takes, of whichever bound it takes more of."""
+        bounds = ((self.drop, budget.bound), (self.error, budget.atol))
+        return max(
+            loss / max(bound, _LEAST)
+            for loss, bound in bounds
+            if bound is not None and bound < float("inf")
+        )
 
 
 class Metric:

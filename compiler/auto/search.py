@@ -104,6 +104,8 @@ class Search:
     #: Loss that a region's lowest precision adds where all others have theirs, by region; where
     #: that is far beyond the budget, where all others are one step higher.
     sensitivity: dict[int, float] = field(default_factory=dict)
+    #: The same in shares of the budget, which may be one of errors.
+    _added: dict[int, float] = field(default_factory=dict)
     #: Regions to turn back by one step each, the most worthwhile first.
     _steps: list[int] = field(default_factory=list)
     #: Those of them that were turned back.
@@ -196,19 +198,19 @@ class Search:
             if self.left() <= _RESERVE:
                 break
             if lowest.within(self.budget, _FAR):
-                added = lowest.drop - self._point(self._levels((region,))).loss.drop
+                low, high = lowest, self._point(self._levels((region,))).loss
             else:
-                others = [r for r in by_time if r != region]
-                added = self._point(self._levels(others)).loss.drop
-                added -= self._point(self._levels(by_time)).loss.drop
-            self.sensitivity[region] = max(0.0, added)
+                low = self._point(self._levels([r for r in by_time if r != region])).loss
+                high = self._point(self._levels(by_time)).loss
+            self.sensitivity[region] = max(0.0, low.drop - high.drop)
+            self._added[region] = max(0.0, low.spent(self.budget) - high.spent(self.budget))
 
     def _ordered(self, lowest: Loss) -> list[int]:
         """Regions to turn back, step by step: first steps of all, then second steps, ..."""
-        typical = lowest.drop / max(1, len(self._ladders))
+        typical = lowest.spent(self.budget) / max(1, len(self._ladders))
 
         def worth(region: int, step: int) -> float:
-            return self.sensitivity.get(region, typical) / max(self._cost(region, step), 1e-9)
+            return self._added.get(region, typical) / max(self._cost(region, step), 1e-9)
 
         steps: list[int] = []
         for step in range(max((len(ladder) for ladder in self._ladders), default=1) - 1):

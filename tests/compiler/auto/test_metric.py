@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from burnish.auto.metric import Metric
+from burnish.auto.metric import Loss, Metric
 from burnish.errors import BurnishError, UsageError
 from burnish.precision.options import Budget
 
@@ -64,6 +64,15 @@ def test_the_largest_error_is_in_units_of_the_scale() -> None:
     y[2, 2] += 5
     loss = Metric(Budget()).loss([{**WANTED, "y": y}], [WANTED], [INPUTS])
     assert loss.error == pytest.approx(5 / np.sqrt(np.mean(WANTED["y"] ** 2)), rel=1e-4)
+
+
+def test_the_bound_that_more_is_taken_of_counts() -> None:
+    loss = Loss(drop=0.002, worst=0.004, error=0.5)
+    assert loss.spent(Budget(max_drop=0.01)) == pytest.approx(0.2)
+    assert loss.spent(Budget(max_drop=0.01, atol=1.0)) == pytest.approx(0.5)
+    assert loss.spent(Budget(atol=0.25)) == pytest.approx(2.0)
+    assert Loss(0.0, 0.0, 0.0).spent(Budget(max_drop=0.0)) == 0
+    assert loss.spent(Budget(max_drop=0.0)) > 1e6
 
 
 SCRIPT = """

@@ -91,6 +91,20 @@ def test_the_largest_error_is_a_bound_of_its_own() -> None:
     assert Model(1)(found.run()).error <= 0.05
 
 
+def test_regions_are_ordered_by_what_the_budget_bounds() -> None:
+    model = Model(20)
+
+    def loss(levels: Levels) -> Loss:
+        drop = model(levels).drop
+        # The first region makes the largest errors, although the second loses more on average.
+        return Loss(drop, drop, 9.0 if levels[0] == "int8" else 0.01 * drop)
+
+    found = Search(TIMES, loss, lambda: model.left, Budget(atol=1.0), rest=0.5)
+    assert found.run() == ("bf16", "int8", "int8", "bf16")
+    assert found._steps[0] == 0
+    assert found.sensitivity[1] > found.sensitivity[0]
+
+
 def test_backing_off_ends_at_fp32() -> None:
     found, _ = search(Budget(max_drop=0.1))
     levels: Levels | None = found.run()
