@@ -39,6 +39,7 @@ from burnish.options import CompileOptions
 from burnish.requests import CompileRequest
 from tests.bench.avx2 import Case, Share, operations, show
 from tests.bench.avx2 import measure as measure_kernels
+from tests.bench.limits import markdown
 from tests.models import ALL, ZOO, feeds, model_path
 
 PEER = "openvino-bf16"
@@ -139,17 +140,8 @@ def table(rows: Sequence[Row], threads: int) -> str:
     ]
     if mean < GEOMEAN:
         beyond.append(f"geometric mean {mean:.2f}x (limit {GEOMEAN}x)")
-    lines = [
-        f"{threads} thread(s), ms",
-        "",
-        f"| {' | '.join(_TITLES)} |",
-        "|---" + "|---:" * (len(_TITLES) - 1) + "|",
-        *(row.line() for row in rows),
-        "",
-        f"Geometric mean of OpenVINO / burnish over {len(rows)} models: **{mean:.2f}**.",
-        f"Beyond a limit: {', '.join(beyond) or 'nothing'}.",
-    ]
-    return "\n".join(lines)
+    outcome = f"Geometric mean of OpenVINO / burnish over {len(rows)} models: **{mean:.2f}**."
+    return markdown(threads, _TITLES, [row.line() for row in rows], outcome, beyond)
 
 
 def _drawn(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:

@@ -32,6 +32,7 @@ from burnish.check.metrics import cosine
 from burnish.passes.quantization import Selection
 from burnish.quantization import QuantizeOptions, quantize_model
 from tests.bench.balance import balance
+from tests.bench.limits import markdown
 from tests.models import ALL, feeds, model_path
 
 MODELS = ("resnet50", "mobilenetv2", "bert", "minilm")
@@ -150,17 +151,8 @@ def table(rows: list[Row], threads: int) -> str:
     beyond = [f"{r.model} {r.ratio:.2f}x (limit {LEAST}x)" for r in rows if r.ratio < LEAST]
     if mean < GEOMEAN:
         beyond.append(f"geometric mean {mean:.2f}x (limit {GEOMEAN}x)")
-    lines = [
-        f"{threads} thread(s), ms",
-        "",
-        f"| {' | '.join(titles)} |",
-        "|---" + "|---:" * (len(titles) - 1) + "|",
-        *(row.line() for row in rows),
-        "",
-        f"Geometric mean of the fastest peer / burnish: **{mean:.2f}**.",
-        f"Beyond a limit: {', '.join(beyond) or 'nothing'}.",
-    ]
-    return "\n".join(lines)
+    outcome = f"Geometric mean of the fastest peer / burnish: **{mean:.2f}**."
+    return markdown(threads, titles, [row.line() for row in rows], outcome, beyond)
 
 
 def main() -> int:

@@ -1,8 +1,9 @@
-"""What every model must keep to."""
+"""What every model must keep to, and how it is told."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 LEAST = 1.0
@@ -60,3 +61,21 @@ def violations(rows: list[dict[str, Any]]) -> list[str]:
     if timed and geomean(timed) < GEOMEAN:
         found.append(f"geometric mean {geomean(timed):.3f} (limit {GEOMEAN})")
     return found
+
+
+def markdown(
+    threads: int, titles: Sequence[str], lines: Sequence[str], outcome: str, beyond: Sequence[str]
+) -> str:
+    """Lines of times under their titles in Markdown, what follows from all, and what is beyond."""
+    return "\n".join(
+        [
+            f"{threads} thread(s), ms",
+            "",
+            f"| {' | '.join(titles)} |",
+            "|---" + "|---:" * (len(titles) - 1) + "|",
+            *lines,
+            "",
+            outcome,
+            f"Beyond a limit: {', '.join(beyond) or 'nothing'}.",
+        ]
+    )
