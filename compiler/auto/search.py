@@ -20,6 +20,9 @@ _FAR = 4.0
 #: Evaluations that single regions leave for choosing among sets of them.
 _RESERVE = 6
 
+#: What fp32 loses.
+_NOTHING = Loss(0.0, 0.0, 0.0)
+
 #: A precision for each region.
 Levels = tuple[str, ...]
 
@@ -102,7 +105,7 @@ class Search:
     rest: float = 0.0
     points: list[Point] = field(default_factory=list)
     #: Loss that a region's lowest precision adds where all others have theirs, by region; where
-    #: that is far beyond the budget, where all others are one step higher.
+    #: that is far beyond the budget, where all others are in fp32.
     sensitivity: dict[int, float] = field(default_factory=dict)
     #: The same in shares of the budget, which may be one of errors.
     _added: dict[int, float] = field(default_factory=dict)
@@ -165,10 +168,9 @@ class Search:
             built: The assignment that was built.
             loss: What it loses; taken where it was not evaluated before.
         """
-        nothing = Loss(0.0, 0.0, 0.0)
         highest: Levels = ("fp32",) * len(self.times["fp32"])
         known = {p.levels: p for p in self.points}
-        known.setdefault(highest, Point(highest, self.seconds(highest), nothing))
+        known.setdefault(highest, Point(highest, self.seconds(highest), _NOTHING))
         known.setdefault(built, Point(built, self.seconds(built), loss))
         found: list[Point] = []
         best = float("inf")
@@ -200,8 +202,9 @@ class Search:
             if lowest.within(self.budget, _FAR):
                 low, high = lowest, self._point(self._levels((region,))).loss
             else:
-                low = self._point(self._levels([r for r in by_time if r != region])).loss
-                high = self._point(self._levels(by_time)).loss
+                alone = [ladder[-1] for ladder in self._ladders]
+                alone[region] = self._ladders[region][0]
+                low, high = self._point(tuple(alone)).loss, _NOTHING
             self.sensitivity[region] = max(0.0, low.drop - high.drop)
             self._added[region] = max(0.0, low.spent(self.budget) - high.spent(self.budget))
 
