@@ -83,7 +83,7 @@ def pack_winograd(w: npt.ArrayLike, spec: ConvSpec, isa: Isa, m: int) -> F32Arra
 
     They are transformed in float64 and rounded once.
     """
-    array = np.asarray(w)
+    array = np.asarray(w, np.float32)
     if array.shape != (spec.oc, spec.ic, 3, 3):
         raise ValueError(f"weights of shape {array.shape} for {(spec.oc, spec.ic, 3, 3)}")
     points = transform_filters(array, m).reshape(-1, spec.oc).astype(np.float32)

@@ -72,7 +72,7 @@ class WinogradError:
 
 def measure_error(w: npt.ArrayLike, m: int) -> WinogradError:
     """The error of F(m x m, 3x3) for constant filters [OC, IC, 3, 3]: some channels, some tiles."""
-    filters = np.asarray(w)
+    filters = np.asarray(w, np.float32)
     oc, ic = filters.shape[:2]
     flat = filters.reshape(oc, -1)
     norms = np.einsum("oi,oi->o", flat, flat).astype(np.float64)

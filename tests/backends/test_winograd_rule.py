@@ -65,6 +65,7 @@ def test_the_cheapest_with_narrow_vectors() -> None:
 def test_what_has_a_form() -> None:
     base = {"n": 1, "h": 8, "w": 8, "ic": 16, "oc": 16, "kernel": (3, 3)}
     assert applies(ConvSpec(**base))
+    assert applies(ConvSpec(**base, dtype="bfloat16"))
     for other in (
         {"kernel": (1, 3)}, {"strides": (2, 2)}, {"strides": (1, 2)}, {"dilations": (2, 2)},
         {"groups": 2}, {"pads": (0, 2, 0, 0)}, {"dtype": "float16"}, {"h": 4}, {"w": 3},

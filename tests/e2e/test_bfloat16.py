@@ -38,6 +38,16 @@ g (float[N,3,48,48] x) => (float[N,96,24,24] y) {
   y = Conv<kernel_shape=[1,1]>(b, v)
 }"""
 
+#: Maps on which Winograd's algorithm pays off, with ragged channels and borders, joined and added.
+MAPS = """
+g (float[N,40,37,41] x) => (float[N,144,37,41] y) {
+  a = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w)
+  b = Relu(a)
+  c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(b, v)
+  d = Add(c, b)
+  y = Concat<axis=1>(d, a)
+}"""
+
 
 def drawn(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(BF16)
@@ -54,6 +64,14 @@ def stem() -> onnx.ModelProto:
     proto = parse(STEM)
     for name, shape in (("w", (96, 3, 7, 7)), ("v", (96, 96, 1, 1))):
         array = drawn(3, *shape).astype(np.float32) / np.float32(np.prod(shape[1:]) ** 0.5)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return proto
+
+
+def maps() -> onnx.ModelProto:
+    proto = parse(MAPS)
+    for name, ic in (("w", 40), ("v", 72)):
+        array = drawn(ic, 72, ic, 3, 3).astype(np.float32) / np.float32((9 * ic) ** 0.5)
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     return proto
 
@@ -113,3 +131,17 @@ def test_a_stem_of_three_channels_is_brought_to_pairs(target: str, tmp_path: Pat
     with burnish.load(path, threads=1) as compiled:
         found = burnish.compare(compiled, stem(), {"x": x})
     assert all(1e-4 < o.rms / o.scale < 1e-2 for o in found.outputs)
+
+
+@pytest.mark.parametrize("target", LEVELS)
+def test_fewer_products_of_float32_may_be_faster(target: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.burnish"
+    build(maps(), path, target=target, precision="bf16", strict=True)
+    found = products(path)
+    assert [n["tactic"].partition("-")[0] for n in found] == ["winograd"] * 2
+    assert {(n["storage"], n["precision"]) for n in found} == {("bf16", "fp32")}
+    skip_elsewhere(target)
+    x = np.random.default_rng(5).standard_normal((3, 40, 37, 41)).astype(np.float32)
+    with burnish.load(path, threads=2) as compiled:
+        result = burnish.compare(compiled, maps(), {"x": x})
+    assert all(1e-4 < o.rms / o.scale < 1e-2 for o in result.outputs)

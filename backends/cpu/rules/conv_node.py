@@ -34,7 +34,7 @@ class Template:
             if ``scratch`` is not 0, a buffer of that many float32.
         pack: Weights [OC, IC/groups, KH, KW], the spec and the instruction set to what it reads.
         layout: What the packed form depends on besides spec and instruction set.
-        size: Elements of the packed weights.
+        size: Elements of the packed weights; None if their type is not that of the filters.
         detail: What was chosen, for the report.
         scratch: Elements of memory that the kernel needs besides.
         over: Whether the kernel can write its result over an operand (:attr:`ConvSpec.over`).
@@ -47,7 +47,7 @@ class Template:
     build: Callable[[Isa, ConvSpec], Any]
     pack: Callable[[np.ndarray, ConvSpec, Isa], np.ndarray]
     layout: Hashable
-    size: int
+    size: int | None
     detail: str
     scratch: Dim = 0
     over: bool = False
@@ -125,6 +125,7 @@ class ConvNode:
             outputs.append(TensorType("float32", (template.scratch,)))
         view = (spec.kernel, spec.strides, spec.pads, spec.dilations, spec.groups, spec.oc)
         key = (template.name, template.layout)
+        size = None if template.size is None else (template.size,)
         call_into(
             ctx,
             node,
@@ -132,7 +133,7 @@ class ConvNode:
             template.name,
             (view, template.layout, postops_key(spec.postops), spec.place),
             build,
-            [x, ctx.weight(self.weights, key, pack, (template.size,)), *operands],
+            [x, ctx.weight(self.weights, key, pack, size), *operands],
             outputs,
             flops=self.flops,
             detail=template.detail,
