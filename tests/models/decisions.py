@@ -232,7 +232,13 @@ def _order(*ratings: tuple[int, ...]) -> Callable[[list[list[Array]], list[list[
 
 TASKS: dict[str, Task] = {
     "magika": Task(
-        _files, _label, judged=200, calibrated=100, options={"calibration_method": "mse"}
+        _files,
+        _label,
+        judged=200,
+        calibrated=100,
+        options={"calibration_method": "mse"},
+        # Scores of a file of which the model is not sure are near each other.
+        auto={"max_drop": 1e-3},
     ),
     "ppocr_cls": Task(_lines, _label, judged=200, calibrated=32),
     # Pixels at the edge of a letter are neither text nor none.
