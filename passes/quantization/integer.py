@@ -284,10 +284,14 @@ class AbsorbQuantize(Rule):
             return found
         if product.output.single_user() is None:
             return NoMatch("the result is used elsewhere", product)
-        attrs: dict[str, Attr] = {**product.attrs, "y_dtype": found.dtype}
-        attrs |= {"y_scale": found.scale, "y_zero_point": found.zero}
-        made = b.node(product.op, product.inputs, attrs, domain="burnish")
+        made = b.node(product.op, product.inputs, _storing(product, found), domain="burnish")
         return Replacement({node.output: made.output}, (product, node))
+
+
+def _storing(node: Node, at: Parameters) -> dict[str, Attr]:
+    """The attributes of a composite that stores its result in 8 bits."""
+    stored: dict[str, Attr] = {"y_dtype": at.dtype, "y_scale": at.scale, "y_zero_point": at.zero}
+    return {**node.attrs, **stored}
 
 
 class QuantizeNorm(Rule):
@@ -306,8 +310,7 @@ class QuantizeNorm(Rule):
         found = parameters(node)
         if isinstance(found, NoMatch):
             return found
-        attrs: dict[str, Attr] = {**norm.attrs, "y_dtype": found.dtype}
-        attrs |= {"y_scale": found.scale, "y_zero_point": found.zero}
+        attrs = _storing(norm, found)
         old = [node.output, *norm.outputs]
         made = b.node("QAddLayerNorm", norm.inputs, attrs, domain="burnish", outputs=len(old))
         pairs = zip(old, made.outputs, strict=True)
